@@ -1,0 +1,42 @@
+"""Multiagent finetuning (Subramaniam et al., ICLR 2025): debate, datasets, finetuning, measures.
+
+The names below are the public ones; each is imported when it is first used, so that a worker process
+or a plot does not wait for all the rest.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "ConfigError": "config",
+    "load_config": "config",
+    "notebook_config": "config",
+    "Problem": "tasks.problem",
+    "load_problems": "tasks",
+    "extract_answer": "grading",
+    "is_equivalent": "grading",
+    "majority_vote": "voting",
+    "Agent": "debate",
+    "Debate": "debate",
+    "Society": "debate",
+    "base_society": "debate",
+    "run_debates": "debate",
+    "build_finetuning_data": "finetune_data",
+    "finetune": "finetune",
+    "Result": "studies",
+    "open_backend": "studies",
+    "run_study": "studies",
+    "describe_environment": "environment",
+}
+__all__ = sorted(_PUBLIC)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"maft_lib.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"maft_lib has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,75 @@
+"""What answers the agents: requests in, completions out, in batches. Knows no debates.
+
+A backend turns each `Request` into a `Completion` and yields it as soon as it is finished, in any
+order. The backends are `transformers` (any Hugging Face causal language model) and `scripted`
+(answers from a function or a list, for tests and demonstrations); `cached` puts the store in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from maft_lib.prompts import Message
+
+
+class BackendError(RuntimeError):
+    """A model cannot be loaded or run; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, in vLLM's words. Temperature 0 takes the likeliest token."""
+
+    temperature: float = 1.0
+    top_p: float = 0.9
+    max_tokens: int = 2048
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response wanted: which model, after which messages, drawn how, from which seed."""
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One response: its text, its lengths in tokens, and `stop` or `length`."""
+
+    text: str
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    finish_reason: str
+
+    def to_dict(self) -> dict:
+        """The completion as plain JSON values."""
+        return asdict(self)
+
+
+class Backend(Protocol):
+    """What a debate needs of an engine."""
+
+    name: str
+
+    def describe(self, request: Request) -> list:
+        """Everything that a response depends on, as JSON values: the store's key is its hash."""
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Yields (index of the request, completion), each as soon as it is there."""
+
+    def log_likelihoods(
+        self, model: str, conversations: Sequence[Sequence[Message]]
+    ) -> list[list[float]]:
+        """Log-likelihood in nats of each token of each conversation's final assistant turn."""
+
+
+def generate(backend: Backend, requests: Iterable[Request]) -> list[Completion]:
+    """All completions, in the order of the requests."""
+    requests = list(requests)
+    completions = dict(backend.stream(requests))
+    return [completions[i] for i in range(len(requests))]

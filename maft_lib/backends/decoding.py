@@ -1,0 +1,187 @@
+"""Decodes and scores a batch of rows with one model. Runs in the workers; knows no requests.
+
+Written here rather than left to `generate()` because each row draws from its own seed and leaves the
+batch when it is finished, and because in fp32 its text must not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from maft_lib.backends import BackendError, Completion, Sampling, models, sampling
+from maft_lib.rendering import IGNORED, Rendered, stop_ids
+
+
+class Model(NamedTuple):
+    """What a worker needs to load a model."""
+
+    folder: str
+    identity: str
+    dtype: str
+    device: str
+
+
+class Row(NamedTuple):
+    """A request as the model sees it."""
+
+    prompt: list[int]
+    sampling: Sampling
+    seed: int
+
+
+def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
+    """Generates for rows that share their sampling, in halves if they do not fit into memory."""
+    loaded = models.cached_model(*model)
+    tokenizer = models.load_tokenizer(model.folder)
+    allowed = _rows_that_fit(loaded, rows)
+    if len(rows) > allowed:
+        return [c for part in chunks(rows, allowed) for c in generate_rows(model, part)]
+    try:
+        outputs = _decode(loaded, rows, _all_stop_ids(loaded, tokenizer))
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error) or len(rows) == 1:
+            raise
+        torch.cuda.empty_cache()
+        half = (len(rows) + 1) // 2
+        return generate_rows(model, rows[:half]) + generate_rows(model, rows[half:])
+    return [
+        Completion(tokenizer.decode(ids, skip_special_tokens=True), len(row.prompt), n, reason)
+        for row, (ids, n, reason) in zip(rows, outputs)
+    ]
+
+
+@torch.inference_mode()
+def _decode(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> list[tuple]:
+    """Decodes a batch token by token; rows that have finished leave it.
+
+    Returns (token ids without the stop token, number of tokens drawn, finish reason) per row.
+    """
+    drawn = rows[0].sampling
+    limits = [_new_tokens(model, row) for row in rows]
+    uniforms = np.stack([np.random.default_rng(row.seed).random(max(limits)) for row in rows])
+    written: list[list[int]] = [[] for _ in rows]
+    active = list(range(len(rows)))
+    inputs, mask = _left_padded([row.prompt for row in rows], model)
+    positions, cache = (mask.cumsum(1) - 1).clamp(min=0), DynamicCache(config=model.config)
+    for step in range(max(limits)):
+        output = model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        uniform = torch.from_numpy(uniforms[active, step]).to(model.device)
+        tokens, unsure = sampling.draw(
+            output.logits[:, -1].float(), drawn.temperature, drawn.top_p, uniform
+        )
+        if model.dtype == torch.float32:
+            for i in unsure.nonzero().flatten().tolist():
+                prefix = rows[active[i]].prompt + written[active[i]]
+                tokens[i] = _draw_alone(model, prefix, drawn, uniform[i : i + 1])
+        chosen = tokens.tolist()
+        for i, token in zip(active, chosen):
+            written[i].append(token)
+        going = [
+            i
+            for i, (row, token) in enumerate(zip(active, chosen))
+            if token not in stops and step + 1 < limits[row]
+        ]
+        if not going:
+            break
+        if len(going) < len(active):
+            keep = torch.tensor(going, device=model.device)
+            active = [active[i] for i in going]
+            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
+            cache.batch_select_indices(keep)
+        inputs, positions = tokens.unsqueeze(1), positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+    return [_finished(ids, stops) for ids in written]
+
+
+def _draw_alone(
+    model: PreTrainedModel, prefix: list[int], drawn: Sampling, uniform: torch.Tensor
+) -> torch.Tensor:
+    """The draw that a row makes without company: what settles an uncertain one."""
+    ids = torch.tensor([prefix], device=model.device)
+    logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    return sampling.draw(logits, drawn.temperature, drawn.top_p, uniform)[0][0]
+
+
+def _finished(ids: list[int], stops: set[int]) -> tuple[list[int], int, str]:
+    stopped = bool(ids) and ids[-1] in stops
+    return (ids[:-1] if stopped else ids), len(ids), "stop" if stopped else "length"
+
+
+@torch.inference_mode()
+def score_rows(model: Model, rows: Sequence[Rendered]) -> list[list[float]]:
+    """Log-likelihood of each labelled token of rendered conversations."""
+    loaded = models.cached_model(*model)
+    pad = loaded.config.pad_token_id or 0
+    longest = max(len(row.input_ids) for row in rows)
+    inputs = torch.tensor([r.input_ids + [pad] * (longest - len(r.input_ids)) for r in rows])
+    mask = torch.tensor([[1] * len(r.input_ids) + [0] * (longest - len(r.input_ids)) for r in rows])
+    mask, inputs = mask.to(loaded.device), inputs.to(loaded.device)
+    logits = loaded(input_ids=inputs, attention_mask=mask, use_cache=False).logits
+    nlls = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), inputs[:, 1:].flatten(), reduction="none"
+    ).view(len(rows), -1)
+    scored = []
+    for row, nll in zip(rows, nlls.tolist()):
+        labelled = [i for i, label in enumerate(row.labels[1:]) if label != IGNORED]
+        scored.append([-nll[i] for i in labelled])
+    return scored
+
+
+def _left_padded(prompts: list[list[int]], model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
+    longest, pad = max(map(len, prompts)), model.config.pad_token_id or 0
+    ids = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+
+
+def _new_tokens(model: PreTrainedModel, row: Row) -> int:
+    """`max_tokens`, or what the context window leaves. Raises `BackendError` if it leaves nothing."""
+    window = getattr(model.config, "max_position_embeddings", None) or 10**9
+    if len(row.prompt) >= window:
+        raise BackendError(
+            f"a prompt of {len(row.prompt)} tokens does not fit the model's {window}: lower num_agents "
+            "or num_rounds, or keep summarize on."
+        )
+    return min(row.sampling.max_tokens, window - len(row.prompt))
+
+
+def _all_stop_ids(model: PreTrainedModel, tokenizer: models.Tokenizer) -> set[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return stop_ids(tokenizer) | {token for token in listed if token is not None}
+
+
+def _rows_that_fit(model: PreTrainedModel, rows: Sequence[Row]) -> int:
+    """Rows whose keys and values fit into the GPU's free memory; on a CPU all of them."""
+    if model.device.type != "cuda":
+        return len(rows)
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+    length = max(len(row.prompt) for row in rows) + rows[0].sampling.max_tokens
+    free, _ = torch.cuda.mem_get_info()
+    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return max(1, int(0.6 * free / (per_token * length)))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return named or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def chunks(items: Sequence, size: int) -> list:
+    """Consecutive pieces of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

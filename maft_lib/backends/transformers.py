@@ -1,0 +1,110 @@
+"""The transformers backend: any Hugging Face causal language model, in batches, on CPU or GPU.
+
+Requests are grouped by model, sorted by length and generated in batches of as many rows as fit; on a
+CPU the batches run side by side in worker processes of one thread each. In fp32 a response depends on
+its own request alone, not on what it is batched with (see `sampling`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tqdm.auto import tqdm
+
+from maft_lib.backends import Completion, Request, models
+from maft_lib.backends.decoding import Model, Row, chunks, generate_rows, score_rows
+from maft_lib.prompts import Message
+from maft_lib.rendering import render_conversation, render_prompt
+from maft_lib.workers import default_num_workers, run_parallel
+
+CPU_BATCH = 100  # rows; more only moves memory about on a CPU
+
+
+class TransformersBackend:
+    """Answers requests with Hugging Face models.
+
+    `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
+    CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        device: str = "auto",
+        dtype: str = "float32",
+        num_workers: int | None = None,
+        max_batch_size: int | None = None,
+        progress: bool = True,
+    ):
+        self.device = models.resolve_device(device)
+        self.dtype = dtype
+        self.num_workers = (num_workers or default_num_workers()) if self.device == "cpu" else 0
+        self.max_batch_size = max_batch_size
+        self.progress = progress
+
+    def describe(self, request: Request) -> list:
+        """Model content, prompt token ids, sampling, seed, engine, precision."""
+        prompt = self._render(request)
+        drawn = request.sampling
+        return [
+            self.name,
+            models.identity(request.model),
+            prompt,
+            [drawn.temperature, drawn.top_p, drawn.max_tokens],
+            request.seed,
+            self.dtype,
+            self.device,
+        ]
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Yields completions batch by batch, in any order; prints progress as a bar."""
+        if not requests:
+            return
+        rows = [Row(self._render(r), r.sampling, r.seed) for r in requests]
+        batches = self._batches(requests, rows)
+        tasks = [
+            (self._model(requests[batch[0]].model), [rows[i] for i in batch]) for batch in batches
+        ]
+        with tqdm(total=len(rows), desc="responses", leave=False, disable=not self.progress) as bar:
+            for position, completions in run_parallel(generate_rows, tasks, self.num_workers):
+                bar.update(len(completions))
+                yield from zip(batches[position], completions)
+
+    def log_likelihoods(
+        self, model: str, conversations: Sequence[Sequence[Message]]
+    ) -> list[list[float]]:
+        """Log-likelihood in nats of each token of each conversation's final assistant turn."""
+        tokenizer = models.load_tokenizer(model)
+        rendered = [render_conversation(tokenizer, turns) for turns in conversations]
+        order = sorted(range(len(rendered)), key=lambda i: -len(rendered[i].input_ids))
+        batches = chunks(order, self._rows_per_batch(len(order)))
+        tasks = [(self._model(model), [rendered[i] for i in batch]) for batch in batches]
+        scores: dict[int, list[float]] = {}
+        for position, part in run_parallel(score_rows, tasks, self.num_workers):
+            scores.update(zip(batches[position], part))
+        return [scores[i] for i in range(len(rendered))]
+
+    def _render(self, request: Request) -> list[int]:
+        return render_prompt(models.load_tokenizer(request.model), request.messages)
+
+    def _model(self, name: str) -> Model:
+        folder = str(models.model_folder(name))
+        return Model(folder, models.identity(name), self.dtype, self.device)
+
+    def _batches(self, requests: Sequence[Request], rows: Sequence[Row]) -> list[list[int]]:
+        """Indices of each batch: one model and one sampling, alike in length, longest first."""
+        groups: dict[tuple, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault((request.model, request.sampling), []).append(index)
+        batches = []
+        for indices in groups.values():
+            indices.sort(key=lambda i: (-len(rows[i].prompt), i))
+            batches += chunks(indices, self._rows_per_batch(len(indices)))
+        return sorted(batches, key=lambda batch: -len(rows[batch[0]].prompt) * len(batch))
+
+    def _rows_per_batch(self, num_rows: int) -> int:
+        """Enough batches for every worker, none larger than allowed."""
+        share = -(-num_rows // max(self.num_workers, 1))
+        largest = CPU_BATCH if self.device == "cpu" else 4096
+        return max(1, min(share, self.max_batch_size or largest))

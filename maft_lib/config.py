@@ -1,0 +1,223 @@
+"""Every parameter of a study: its type, default and bounds. Knows nothing of what they are for.
+
+The defaults are the paper's (Section 3.1, Appendix B.3); a profile is a YAML file of `params/` that
+changes some of them, flat, as papermill reads it. `load_config` merges the two with keyword
+overrides, `notebook_config` with what a notebook's parameters cell says. Whatever is wrong is said in
+one sentence, as a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from maft_lib.tasks import TASKS, answer_type
+
+METHODS = ("base", "majority", "debate", "single_agent_ft", "multiagent_ft")
+
+
+class ConfigError(ValueError):
+    """A parameter is wrong; the message names it, what was expected and the nearest valid name."""
+
+
+class Config(BaseModel):
+    """The parameters of a study. Immutable; `config.model_copy(update=...)` is not validated, so use
+    `config.replace(...)`."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    profile: str = Field("custom", description="name of the params file; names the output folders")
+
+    # The base model and what runs it
+    model_name_or_path: str = Field("maft_lib/miniature/model", min_length=1)
+    backend: Literal["transformers"] = "transformers"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    num_workers: int | None = Field(
+        None, ge=1, le=256, description="processes on a CPU, one thread each; None: one per core"
+    )
+    max_batch_size: int | None = Field(
+        None, ge=1, description="rows generated together at most; None: as many as fit"
+    )
+
+    # The problems (Section 3.1)
+    task: str = "arithmetic"
+    tasks: list[str] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
+    num_train: int = Field(500, ge=1, le=1_000_000)
+    num_eval: int = Field(500, ge=2, le=1_000_000)
+    levels: list[int] | None = None
+    max_operand: int = Field(30, ge=2, le=1_000_000)
+    data_dir: str | None = None
+    prompts: str | None = Field(None, description="another prompts file than the default")
+
+    # The debate (Section 2.1)
+    num_agents: int = Field(3, ge=2, le=100)
+    num_rounds: int = Field(2, ge=1, le=20, description="M, the generation round included")
+    summarize: bool = Field(True, description="False: responses are concatenated (Section 4.1)")
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=1, le=1_000_000, description="new tokens per response")
+
+    # Finetuning (Sections 2.3, 2.4; Appendix B.3)
+    num_iterations: int = Field(1, ge=1, le=100, description="L")
+    # The paper gives no value of w. One half asks as much of a critic's corrections as of its
+    # steadiness, which is what equation 1 weighs.
+    w: float = Field(0.5, ge=0, le=1, description="share of D^C- in a critic's data (equation 1)")
+    # With all turns a critic would be trained on the wrong first answers of D^C-.
+    critic_loss_on: Literal["final_turn", "all_turns"] = "final_turn"
+    # Section 2.4: the finetuned agents go on into the next iteration.
+    train_from: Literal["previous", "base"] = "previous"
+    learning_rate: float = Field(5.0e-6, gt=0, le=1)
+    critic_learning_rate: float = Field(5.0e-7, gt=0, le=1)
+    num_train_epochs: int = Field(2, ge=1, le=1000)
+    critic_num_train_epochs: int = Field(1, ge=1, le=1000)
+    per_device_train_batch_size: int = Field(1, ge=1, le=4096)
+    weight_decay: float = Field(1.0e-3, ge=0, le=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: float = Field(1.0, gt=0)
+
+    # The study
+    methods: list[str] = Field(list(METHODS), min_length=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+    seeds: list[int] = Field([0], min_length=1, description="seeds of a study repeated (Figure 1)")
+    runs_dir: str = Field("runs", min_length=1)
+    figures_dir: str = Field("figures", min_length=1)
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        """Names of tasks and methods exist."""
+        for task in (self.task, *self.tasks):
+            answer_type(task)
+        for method in self.methods:
+            check_name("method", method, METHODS)
+        return self
+
+    def replace(self, **changes: Any) -> Config:
+        """The config with some parameters changed, validated again."""
+        return _validated({**self.model_dump(), **changes})
+
+    def path(self, name: str | Path) -> Path:
+        """A path of the config, relative ones taken from the project's root."""
+        path = Path(name).expanduser()
+        return path if path.is_absolute() else project_root() / path
+
+    @property
+    def base_model(self) -> str:
+        """`model_name_or_path` as a folder where there is one, else as a name on the hub."""
+        folder = self.path(self.model_name_or_path)
+        return str(folder) if folder.exists() else self.model_name_or_path
+
+    @property
+    def figures(self) -> Path:
+        """Where this profile's figures and tables go; made if need be."""
+        folder = self.path(self.figures_dir) / self.profile
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><td><code>{escape(name)}</code></td><td>{escape(repr(value))}</td></tr>"
+            for name, value in self
+        )
+        return f"<table><tr><th>parameter</th><th>value</th></tr>{''.join(rows)}</table>"
+
+
+def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
+    """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
+    if name not in valid:
+        raise ConfigError(f"unknown {kind} {name!r}{_nearest(name, valid)}")
+
+
+def load_config(profile: str | Path | None = None, /, **overrides: Any) -> Config:
+    """The parameters of a profile: the defaults, then the params file, then `overrides`.
+
+    `profile` is the name of a file of `params/` or a path to a YAML file; None stands for the
+    environment variable MAFT_PROFILE, else `laptop`. Raises `ConfigError`.
+    """
+    path = _params_file(str(profile or os.environ.get("MAFT_PROFILE") or "laptop"))
+    try:
+        keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"params file {path} cannot be read: {problem}") from error
+    if not isinstance(keys, dict):
+        raise ConfigError(f"params file {path} must hold `key: value` lines.")
+    return _validated({"profile": path.stem, **keys, **overrides})
+
+
+def notebook_config(namespace: dict[str, Any]) -> Config:
+    """The config of a notebook, from the `globals()` of its parameters cell.
+
+    papermill injects every key it is given and only warns of those that the notebook does not know,
+    so this looks at all plain values that exist when the set-up cell first runs, and raises
+    `ConfigError` for a name that is no parameter. None means "as in the profile".
+    """
+    first_run = "_maft_configured" not in namespace
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in {"In", "Out", "profile"}
+        if isinstance(value, (str, bool, int, float, list, dict))
+        if not isinstance(value, ModuleType) and (first_run or name in Config.model_fields)
+    }
+    config = load_config(namespace.get("profile"), **given)
+    namespace["_maft_configured"] = True
+    return config
+
+
+def project_root() -> Path:
+    """The folder that holds `params/`: this one or the nearest above it, else the package's."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def _params_file(profile: str) -> Path:
+    if profile.endswith((".yml", ".yaml")):
+        path = Path(profile).expanduser()
+        path = path if path.is_absolute() or path.exists() else project_root() / path
+        if not path.is_file():
+            raise ConfigError(f"params file {profile} does not exist.")
+        return path
+    folder = project_root() / "params"
+    names = tuple(sorted(p.stem for p in folder.glob("*.yml") if p.stem != "reported"))
+    check_name("profile", profile, names)
+    return folder / f"{profile}.yml"
+
+
+def _validated(keys: Mapping[str, Any]) -> Config:
+    for key in keys:
+        if key not in Config.model_fields:
+            raise ConfigError(f"unknown parameter {key!r}{_nearest(key, tuple(Config.model_fields))}")
+    try:
+        return Config(**keys)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    note = ""
+    if problem["type"] == "float_type" and isinstance(problem["input"], str):
+        note = " In YAML a float with an exponent needs a point: 5.0e-7."
+    return f"{name}: {message}, but it is {problem['input']!r}.{note}"
+
+
+def _nearest(name: str, valid: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."

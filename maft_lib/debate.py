@@ -1,0 +1,268 @@
+"""Multiagent debate (Section 2.1, Algorithm 2, Appendix B): rounds, roles, and who sees what.
+
+All problems are debated in lock-step: round 1 is one batch of N requests a problem, then come one
+batch of summaries and one of critic turns for every further round. Knows nothing of which engine
+answers, nor of finetuning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+
+from maft_lib.backends import Backend, Completion, Request, Sampling, generate
+from maft_lib.config import Config
+from maft_lib.grading import extract_answer, is_equivalent
+from maft_lib.prompts import Message, Prompts, load_prompts
+from maft_lib.seeds import derive_seed
+from maft_lib.tasks import answer_type
+from maft_lib.tasks.problem import Problem
+from maft_lib.voting import majority_vote
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A participant: its name, its role (generator, critic or summarizer) and its model."""
+
+    name: str
+    role: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Society:
+    """The agents of a debate: N generation agents, N critic agents and the summarizer."""
+
+    generators: tuple[Agent, ...]
+    critics: tuple[Agent, ...]
+    summarizer: Agent
+
+    def __post_init__(self) -> None:
+        if not self.generators or len(self.generators) != len(self.critics):
+            raise ValueError("a society needs as many critic agents as generation agents, and one.")
+
+
+def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
+    """N generation and N critic agents that share one model; so may the summarizer."""
+    generators = tuple(Agent(f"generation-{n}", "generator", model) for n in _numbers(num_agents))
+    critics = tuple(Agent(f"critic-{n}", "critic", model) for n in _numbers(num_agents))
+    return Society(generators, critics, Agent("summarizer", "summarizer", summarizer or model))
+
+
+def _numbers(num_agents: int) -> range:
+    return range(1, num_agents + 1)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one agent was asked in one round, the summary in it, what it said and answered."""
+
+    asked: str
+    summary: str | None
+    response: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Debate:
+    """Everything said about one problem: `turns[agent][round]` and the vote over the last round."""
+
+    problem: Problem
+    turns: tuple[tuple[Turn, ...], ...]
+    vote: str | None
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+
+    @property
+    def answers(self) -> list[list[str | None]]:
+        """Final answers as `answers[agent][round]`; None where none could be read."""
+        return [[turn.answer for turn in turns] for turns in self.turns]
+
+    def conversation(self, agent: int) -> list[Message]:
+        """An agent's whole conversation, exactly as its last turn was rendered and answered."""
+        return [
+            {"role": role, "content": content}
+            for turn in self.turns[agent]
+            for role, content in (("user", turn.asked), ("assistant", turn.response))
+        ]
+
+    def to_dict(self) -> dict:
+        """The debate as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Debate:
+        """The inverse of `to_dict`."""
+        turns = tuple(tuple(Turn(**turn) for turn in agent) for agent in values["turns"])
+        return cls(**{**values, "problem": Problem(**values["problem"]), "turns": turns})
+
+    def _repr_html_(self) -> str:
+        task, truth = self.problem.task, self.problem.answer
+        rounds = range(len(self.turns[0]))
+        heads = "".join(f"<th>agent {n}</th>" for n in _numbers(len(self.turns)))
+        rows = "".join(
+            f"<tr><th>round {m + 1}</th>"
+            + "".join(_cell(turns[m], truth, task) for turns in self.turns)
+            + "</tr>"
+            for m in rounds
+        )
+        verdict = f"vote {_mark(self.vote, truth, task)}, ground truth <b>{escape(truth)}</b>"
+        question = f"<p>{escape(self.problem.question)}</p>"
+        return f"{question}<table><tr><th></th>{heads}</tr>{rows}</table><p>{verdict}</p>"
+
+
+def _cell(turn: Turn, truth: str, task: str) -> str:
+    folded = ""
+    if turn.summary is not None:
+        folded = f"<details><summary>summary read</summary>{escape(turn.summary)}</details>"
+    style = "text-align:left;vertical-align:top;max-width:22em;white-space:pre-wrap"
+    answer = _mark(turn.answer, truth, task)
+    return f'<td style="{style}">{folded}{escape(turn.response)}<br>{answer}</td>'
+
+
+def _mark(answer: str | None, truth: str, task: str) -> str:
+    if answer is None:
+        return "<b>no answer</b>"
+    return f"<b>{escape(answer)}</b> {'✓' if is_equivalent(answer, truth, task) else '✗'}"
+
+
+def save_debates(debates: Iterable[Debate], path: str | Path) -> None:
+    """Writes debates as JSON lines."""
+    lines = (json.dumps(debate.to_dict()) + "\n" for debate in debates)
+    Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+def load_debates(path: str | Path) -> list[Debate]:
+    """Reads what `save_debates` wrote."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [Debate.from_dict(json.loads(line)) for line in lines]
+
+
+def run_debates(
+    society: Society,
+    problems: Sequence[Problem],
+    config: Config,
+    backend: Backend,
+    iteration: int = 0,
+) -> list[Debate]:
+    """Debates every problem for `config.num_rounds` rounds and votes (Algorithm 2).
+
+    Returns one debate per problem, in order. `iteration` only enters the seeds: agents of another
+    iteration draw afresh. All agents of a round see the previous round only.
+    """
+    run = _Run(society, list(problems), config, backend, iteration)
+    run.first_round()
+    for number in range(2, config.num_rounds + 1):
+        run.critic_round(number)
+    return [run.finished(i) for i in range(len(run.problems))]
+
+
+class _Run:
+    """The state of debates in progress: `turns[problem][agent]` grows by one turn a round."""
+
+    def __init__(
+        self,
+        society: Society,
+        problems: list[Problem],
+        config: Config,
+        backend: Backend,
+        iteration: int,
+    ):
+        self.society, self.problems, self.config = society, problems, config
+        self.backend, self.iteration = backend, iteration
+        self.prompts: Prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
+        self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+        self.turns: list[list[list[Turn]]] = [[[] for _ in society.generators] for _ in problems]
+        self.tokens = [[0, 0] for _ in problems]
+
+    def first_round(self) -> None:
+        """Every generation agent answers every problem: one batch of N x P requests."""
+        asked = [self.prompts.generation(p, answer_type(p.task))[0] for p in self.problems]
+        places = self._places()
+        requests = [self._request(self.society.generators[n], [asked[i]], i, 1) for i, n in places]
+        for (i, n), completion in zip(places, self._generate(requests, places)):
+            self._record(i, n, asked[i], None, completion)
+
+    def critic_round(self, number: int) -> None:
+        """Every critic reads about the others' responses of the previous round and answers again."""
+        places = self._places()
+        others = [self._others(i, n) for i, n in places]
+        summaries = self._summaries(places, others, number)
+        asked = [
+            self._critic_prompt(self.problems[i], summary, responses)
+            for (i, _), summary, responses in zip(places, summaries, others)
+        ]
+        requests = [
+            self._request(self.society.critics[n], [*self._so_far(i, n), turn], i, number)
+            for (i, n), turn in zip(places, asked)
+        ]
+        completions = self._generate(requests, places)
+        for (i, n), turn, summary, completion in zip(places, asked, summaries, completions):
+            self._record(i, n, turn, summary, completion)
+
+    def finished(self, i: int) -> Debate:
+        """The debate of problem `i` with its majority vote."""
+        problem, turns = self.problems[i], self.turns[i]
+        seed = derive_seed(self.config.seed, self.iteration, problem.id, "vote")
+        vote = majority_vote([agent[-1].answer for agent in turns], problem.task, seed)
+        return Debate(problem, tuple(tuple(agent) for agent in turns), vote, *self.tokens[i])
+
+    def _places(self) -> list[tuple[int, int]]:
+        """(problem, agent) for every response of a round."""
+        agents = range(len(self.society.generators))
+        return [(i, n) for n in agents for i in range(len(self.problems))]
+
+    def _others(self, i: int, n: int) -> list[str]:
+        """The latest responses to problem `i` of all agents but `n`."""
+        return [agent[-1].response for k, agent in enumerate(self.turns[i]) if k != n]
+
+    def _summaries(
+        self, places: list[tuple[int, int]], others: list[list[str]], number: int
+    ) -> list[str | None]:
+        """What each critic will read, from the summarizer; None where nothing is summarized."""
+        if not self.config.summarize:
+            return [None] * len(places)
+        summarizer = self.society.summarizer
+        requests = [
+            self._request(summarizer, self.prompts.summary(responses), i, number, listener=n)
+            for (i, n), responses in zip(places, others)
+        ]
+        return [completion.text for completion in self._generate(requests, places)]
+
+    def _critic_prompt(
+        self, problem: Problem, summary: str | None, responses: list[str]
+    ) -> Message:
+        wanted = answer_type(problem.task)
+        if summary is None:
+            return self.prompts.critic_without_summary(problem, wanted, responses)
+        return self.prompts.critic(problem, wanted, summary)
+
+    def _so_far(self, i: int, n: int) -> list[Message]:
+        """Agent `n`'s own conversation on problem `i`."""
+        return Debate(self.problems[i], tuple(map(tuple, self.turns[i])), None).conversation(n)
+
+    def _request(
+        self, agent: Agent, messages: Sequence[Message], i: int, number: int, listener: int = -1
+    ) -> Request:
+        """A request with a seed of its own; agents that share a model must not share seeds."""
+        who = (agent.name, number, agent.role if listener < 0 else f"for agent {listener + 1}")
+        seed = derive_seed(self.config.seed, self.iteration, self.problems[i].id, *who)
+        return Request(agent.model, tuple(messages), self.sampling, seed)
+
+    def _generate(
+        self, requests: list[Request], places: list[tuple[int, int]]
+    ) -> list[Completion]:
+        completions = generate(self.backend, requests)
+        for (i, _), completion in zip(places, completions):
+            self.tokens[i][0] += completion.num_prompt_tokens
+            self.tokens[i][1] += completion.num_completion_tokens
+        return completions
+
+    def _record(
+        self, i: int, n: int, asked: Message, summary: str | None, completion: Completion
+    ) -> None:
+        answer = extract_answer(completion.text, self.problems[i].task)
+        self.turns[i][n].append(Turn(asked["content"], summary, completion.text, answer))

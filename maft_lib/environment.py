@@ -1,0 +1,25 @@
+"""What a result was made with: versions and hardware, for the set-up cell of every notebook."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+
+import pandas as pd
+
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "papermill")
+
+
+def describe_environment() -> pd.DataFrame:
+    """Package versions, Python, processor and GPU, one row each."""
+    import torch
+
+    import maft_lib
+
+    rows = {"maft_lib": maft_lib.__version__, "python": platform.python_version()}
+    rows |= {name: version(name) for name in PACKAGES}
+    rows |= {"processor": f"{platform.machine()}, {os.cpu_count()} cores"}
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    rows["GPU"] = ", ".join(gpus) or "none"
+    return pd.DataFrame({"": rows})

@@ -1,0 +1,106 @@
+"""The finetuning datasets of Algorithm 1, from finished debates. Knows no prompts and no models.
+
+Ground truth is never looked at: what counts as right is the majority vote of the debate.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from maft_lib.debate import Debate
+from maft_lib.grading import is_equivalent
+from maft_lib.prompts import Message
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation to learn from: it ends with the assistant turn that is trained on."""
+
+    problem_id: str
+    messages: tuple[Message, ...]
+
+
+class AgentData(NamedTuple):
+    """What one agent pair learns from: D^G, D^C- and D^C+, and the mixture D^C of the last two."""
+
+    generation: list[Example]
+    critic: list[Example]
+    corrected: list[Example]
+    kept: list[Example]
+
+
+def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) -> list[AgentData]:
+    """Each agent's datasets, in the order of the agents (Algorithm 1, lines 18-26).
+
+    D_n^G holds agent n's first responses that agree with the vote, D_n^C- its conversations that
+    began otherwise and ended in the vote, D_n^C+ those that did both, and D_n^C a share `w` of the
+    former and 1 - w of the latter (equation 1). `seed` decides which of the larger set are left out.
+    Raises `ValueError` if w is outside 0..1 or there are no debates.
+    """
+    if not 0 <= w <= 1:
+        raise ValueError(f"w is the share of corrected conversations, from 0 to 1, but it is {w}.")
+    if not debates:
+        raise ValueError("there are no debates to build finetuning data from.")
+    return [_agent_data(debates, n, w, seed) for n in range(len(debates[0].turns))]
+
+
+def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> AgentData:
+    generation, corrected, kept = [], [], []
+    for debate in debates:
+        first, last = (_agrees(debate, n, m) for m in (0, -1))
+        if first:
+            generation.append(_example(debate, n, num_messages=2))
+        if last:
+            (kept if first else corrected).append(_example(debate, n))
+    mixed = mix(corrected, kept, w, random.Random(f"{seed} {n}"))
+    return AgentData(generation, mixed, corrected, kept)
+
+
+def mix(
+    corrected: list[Example], kept: list[Example], w: float, rng: random.Random
+) -> list[Example]:
+    """w D^C- + (1 - w) D^C+: the largest mixture of that proportion that the two sets allow.
+
+    The proportion is met to within one example. The order is that of the problems, corrected
+    conversations first.
+    """
+    sizes = [len(examples) / share for examples, share in ((corrected, w), (kept, 1 - w)) if share]
+    total = int(min(sizes) + 1e-9)
+    num_corrected = min(round(w * total), len(corrected))
+    num_kept = min(total - num_corrected, len(kept))
+    return _sample(corrected, num_corrected, rng) + _sample(kept, num_kept, rng)
+
+
+def final_responses(debates: Sequence[Debate]) -> list[Example]:
+    """The data of the single-agent method (Section 2.2): each (x, y_Mn) that matches the vote.
+
+    The last responses of all agents, as answers to the problem alone.
+    """
+    return [
+        Example(
+            debate.problem.id,
+            (
+                {"role": "user", "content": debate.turns[n][0].asked},
+                {"role": "assistant", "content": debate.turns[n][-1].response},
+            ),
+        )
+        for debate in debates
+        for n in range(len(debate.turns))
+        if _agrees(debate, n, -1)
+    ]
+
+
+def _agrees(debate: Debate, n: int, m: int) -> bool:
+    return is_equivalent(debate.turns[n][m].answer, debate.vote, debate.problem.task)
+
+
+def _example(debate: Debate, n: int, num_messages: int | None = None) -> Example:
+    return Example(debate.problem.id, tuple(debate.conversation(n)[:num_messages]))
+
+
+def _sample(examples: list[Example], num: int, rng: random.Random) -> list[Example]:
+    chosen = sorted(rng.sample(range(len(examples)), num))
+    return [examples[i] for i in chosen]

@@ -1,0 +1,100 @@
+"""Measures of finished debates, as tidy data frames. Knows no models.
+
+A frame of scores has one row per (method, task, model, seed, iteration, problem), with the final
+answer, whether it could be read and whether it is right. An answer that cannot be read is wrong and
+stays in the denominator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from maft_lib.debate import Debate
+from maft_lib.grading import is_equivalent
+from maft_lib.seeds import derive_seed
+from maft_lib.statistics import standard_error, standard_error_of_mean
+from maft_lib.voting import majority_vote
+
+Pick = Callable[[Debate], str | None]
+
+RUN = ["method", "task", "model", "seed", "iteration"]
+
+
+def first_answer(debate: Debate) -> str | None:
+    """Base: what the first generation agent answers, alone."""
+    return debate.answers[0][0]
+
+
+def first_vote(seed: int) -> Pick:
+    """Majority: the vote over the first answers of all agents, ties broken by the run's seed."""
+
+    def pick(debate: Debate) -> str | None:
+        firsts = [answers[0] for answers in debate.answers]
+        tie = derive_seed(seed, debate.problem.id, "first vote")
+        return majority_vote(firsts, debate.problem.task, tie)
+
+    return pick
+
+
+def final_vote(debate: Debate) -> str | None:
+    """Debate: the majority vote of the last round."""
+    return debate.vote
+
+
+def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
+    """One row per problem: `problem`, `answer`, `readable`, `correct`, and two diagnostics.
+
+    `first_correct` and `last_correct` are the shares of agents (0 to 1) whose first and last answer
+    is right; `num_tokens` counts what the whole debate generated.
+    """
+    rows = []
+    for debate in debates:
+        problem, answer = debate.problem, pick(debate)
+        rows.append(
+            {
+                "problem": problem.id,
+                "answer": answer,
+                "readable": answer is not None,
+                "correct": is_equivalent(answer, problem.answer, problem.task),
+                "first_correct": _share_correct(debate, 0),
+                "last_correct": _share_correct(debate, -1),
+                "num_tokens": debate.num_completion_tokens,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _share_correct(debate: Debate, number: int) -> float:
+    problem = debate.problem
+    right = [is_equivalent(a[number], problem.answer, problem.task) for a in debate.answers]
+    return sum(right) / len(right)
+
+
+def accuracy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and standard error in percent of each run in a frame of scores."""
+    grouped = frame.groupby(RUN, sort=False)
+    table = grouped.agg(
+        accuracy=("correct", lambda c: 100 * c.mean()),
+        standard_error=("correct", lambda c: 100 * standard_error(c)),
+        first_answers=("first_correct", lambda c: 100 * c.mean()),
+        last_answers=("last_correct", lambda c: 100 * c.mean()),
+        unreadable=("readable", lambda r: 100 * (1 - r.mean())),
+        problems=("correct", "size"),
+    )
+    return table.reset_index()
+
+
+def accuracy_over_seeds(frame: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
+    """Mean over seeds of a column of `accuracy(frame)`, and its standard error, in percent.
+
+    With several seeds the error is that of the mean over seeds; with one it is the sampling error over
+    problems.
+    """
+    keys = [key for key in RUN if key != "seed"]
+    rows = []
+    for run, part in accuracy(frame).groupby(keys, sort=False):
+        error = standard_error_of_mean(part[value]) if len(part) > 1 else part.standard_error.iloc[0]
+        rows.append({**dict(zip(keys, run)), "mean": part[value].mean(), "error": error, "seeds": len(part)})
+    return pd.DataFrame(rows)

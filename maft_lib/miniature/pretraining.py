@@ -1,0 +1,171 @@
+"""Pretrains the miniature language model from its seed, as `notebooks/Z_miniature_model.ipynb` tells.
+
+A Llama of 0.8 million parameters, trained with Muon on the matrices and AdamW on the rest, on the
+assistant's turns of `corpus.shard`. Everything that is random comes from the seed, so the same seed,
+thread count, processor type and package versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from maft_lib.miniature.corpus import shard
+from maft_lib.miniature.tokenizer import build_tokenizer
+from maft_lib.rendering import IGNORED, Rendered, render_conversation
+
+SHIPPED = Path(__file__).with_name("model")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the shipped model was made. Lengths in tokens, learning rates at their peak."""
+
+    seed: int = 0
+    num_shards: int = 220  # of 1,000 conversations each, about 185 tokens a conversation
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    head_dim: int = 16
+    tokens_per_batch: int = 8192
+    muon_learning_rate: float = 5e-3
+    adamw_learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    num_threads: int = 2
+
+
+def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The tokenizer, built on the first 20 shards of the corpus."""
+    shards = (shard(recipe.seed, index) for index in range(min(20, recipe.num_shards)))
+    texts = (message["content"] for part in shards for _, turns in part for message in turns)
+    return build_tokenizer(texts, min_count=25)
+
+
+def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained model, its weights drawn from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden_size,
+            intermediate_size=recipe.intermediate_size,
+            num_hidden_layers=recipe.num_hidden_layers,
+            num_attention_heads=recipe.num_attention_heads,
+            num_key_value_heads=recipe.num_attention_heads,
+            head_dim=recipe.head_dim,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def render_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> list[Rendered]:
+    """Every conversation of the corpus as token ids, with the loss on all assistant turns."""
+    render = partial(_render_shard, tokenizer, recipe.seed)
+    with ProcessPoolExecutor(recipe.num_threads, mp_context=get_context("spawn")) as pool:
+        parts = tqdm(
+            pool.map(render, range(recipe.num_shards)), "corpus", recipe.num_shards, unit="shard"
+        )
+        return [rendered for part in parts for rendered in part]
+
+
+def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> list[Rendered]:
+    return [render_conversation(tokenizer, turns, "all_turns") for _, turns in shard(seed, index)]
+
+
+def batches(corpus: Sequence[Rendered], recipe: Recipe) -> list[list[int]]:
+    """Indices of the conversations of each batch: one epoch, alike in length, in random order."""
+    rng = random.Random(recipe.seed)
+    order, result = rng.sample(range(len(corpus)), len(corpus)), []
+    for start in range(0, len(order), 4096):
+        group, part = sorted(order[start : start + 4096], key=lambda i: len(corpus[i][0])), []
+        for index in group:
+            if part and len(corpus[index][0]) * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
+                part[-1].append(index)
+            else:
+                part.append([index])
+        result += rng.sample(part, len(part))
+    return result
+
+
+def completion_loss(model: LlamaForCausalLM, rows: Sequence[Rendered]) -> torch.Tensor:
+    """Mean negative log-likelihood of the labelled tokens, in nats per token."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    inputs = pad([torch.tensor(row.input_ids) for row in rows])
+    labels = pad([torch.tensor(row.labels) for row in rows], padding_value=IGNORED)[:, 1:]
+    hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
+
+
+def train(
+    model: LlamaForCausalLM, corpus: Sequence[Rendered], recipe: Recipe, max_steps: int | None = None
+) -> Iterator[float]:
+    """Trains the model in place and yields each step's loss; stops early after `max_steps`."""
+    torch.set_num_threads(recipe.num_threads)
+    order = batches(corpus, recipe)
+    optimizers = _optimizers(model, recipe)
+    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    for step, batch in enumerate(order[:max_steps]):
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group, peak in zip(groups, peaks):
+            group["lr"] = peak * _schedule(step, len(order), recipe.warmup_steps)
+        loss = completion_loss(model, [corpus[i] for i in batch])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        yield loss.item()
+
+
+def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
+    named = dict(model.named_parameters())
+    matrices = {n: p for n, p in named.items() if p.ndim == 2 and "embed_tokens" not in n}
+    rest = [p for n, p in named.items() if n not in matrices]
+    muon = torch.optim.Muon(
+        list(matrices.values()),
+        lr=recipe.muon_learning_rate,
+        weight_decay=recipe.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = torch.optim.AdamW(
+        rest, lr=recipe.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+    )
+    return [muon, adamw]
+
+
+def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Linear warm-up, then a cosine to 2 % of the peak."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / num_steps))
+    return min(1.0, (step + 1) / warmup_steps) * (0.02 + 0.98 * cosine)
+
+
+def pretrain(recipe: Recipe, folder: Path) -> list[float]:
+    """Makes the whole model into `folder`, an ordinary model directory; returns the losses."""
+    tokenizer = make_tokenizer(recipe)
+    model, corpus = make_model(recipe, tokenizer), render_corpus(recipe, tokenizer)
+    steps = tqdm(train(model, corpus, recipe), "pretraining", len(batches(corpus, recipe)))
+    losses = list(steps)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    log = {"recipe": asdict(recipe), "losses": [round(loss, 5) for loss in losses]}
+    (folder / "pretraining.json").write_text(json.dumps(log) + "\n")
+    return losses

@@ -1,0 +1,84 @@
+"""Runs the notebooks in order through papermill: what `make figures` does.
+
+    python -m maft_lib.notebooks laptop
+
+Executed copies go to runs/<profile>/notebooks/, figures and tables to figures/<profile>/. A notebook
+that fails stops the run with a non-zero exit code; what is finished is kept, and running the command
+again goes on from the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from maft_lib.config import Config, ConfigError, load_config, project_root
+
+NOTEBOOKS = (
+    "Z_miniature_model",
+    "00_quickstart",
+    "02_1_multiagent_debate",
+    "02_3_multiagent_finetuning",
+    "03_3_quantitative_results",
+    "03_4_multiple_iterations",
+)
+
+
+def run_notebooks(config: Config, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
+    """Executes notebooks with the profile of `config`; returns the seconds that each took.
+
+    Prints a line per notebook. Raises papermill's `PapermillExecutionError` at the first that fails.
+    """
+    source = project_root() / "notebooks"
+    executed = config.path(config.runs_dir) / config.profile / "notebooks"
+    executed.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = {}
+    for number, name in enumerate(names, start=1):
+        print(f"[{number}/{len(names)}] {name} ...", end=" ", flush=True)
+        start = time.perf_counter()
+        papermill.execute_notebook(
+            source / f"{name}.ipynb",
+            executed / f"{name}.ipynb",
+            parameters={"profile": config.profile},
+            kernel_name="python3",
+            cwd=source,
+            progress_bar=False,
+        )
+        seconds[name] = time.perf_counter() - start
+        print(f"{seconds[name]:.0f} s", flush=True)
+    return seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Regenerate every figure and table.")
+    parser.add_argument("profile", nargs="?", help="a file of params/ (default: laptop)")
+    parser.add_argument("names", nargs="*", help="only these notebooks, by name")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        config = load_config(given.profile)
+        seconds = run_notebooks(config, given.names or NOTEBOOKS)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PapermillExecutionError as error:
+        print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    made = sorted(path.name for path in config.figures.iterdir())
+    print(f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; {len(made)} files in "
+          f"{os.path.relpath(config.figures)}: {', '.join(made)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

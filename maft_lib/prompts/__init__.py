@@ -1,0 +1,107 @@
+"""The words that agents are given. Knows what is asked, not who asks it or which model answers.
+
+The wording is data, one YAML file per prompt set (`default.yml` here); these functions fill it in and
+build the messages. Training and inference both call them, so what an agent is trained on is byte for
+byte what it is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from maft_lib.tasks.problem import Problem
+
+Message = dict[str, str]
+
+DEFAULT = Path(__file__).with_name("default.yml")
+FIELDS = {
+    "generation": {"question", "answer_format"},
+    "summary": {"responses"},
+    "response": {"number", "response"},
+    "critic": {"summary", "question", "answer_format"},
+    "critic_without_summary": {"responses", "question", "answer_format"},
+    "cooperative": {"summary", "question", "answer_format"},
+    "hint": {"question", "answer", "answer_format"},
+}
+
+
+class Prompts:
+    """One prompt set. Raises `ValueError` if the file lacks a prompt or a prompt lacks a field."""
+
+    def __init__(self, path: str | Path = DEFAULT):
+        try:
+            texts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"prompts file {path} cannot be read: {error}") from error
+        if not isinstance(texts, dict):
+            raise ValueError(f"prompts file {path} must be a mapping, as {DEFAULT} is")
+        for name, fields in FIELDS.items():
+            missing = [f for f in sorted(fields) if f"{{{f}}}" not in str(texts.get(name, ""))]
+            if missing:
+                raise ValueError(f"prompts file {path}: `{name}` lacks {{{missing[0]}}}")
+        if set(texts.get("answer_format") or {}) < {"number", "expression", "choice"}:
+            raise ValueError(f"prompts file {path}: answer_format needs number, expression, choice")
+        self.texts = texts
+
+    def fill(self, name: str, **values: object) -> str:
+        """The prompt `name` with its fields filled in one pass, so values are never templates."""
+        return re.sub(
+            r"\{(\w+)\}",
+            lambda match: str(values.get(match[1], match[0])),
+            self.texts[name],
+        )
+
+    def generation(self, problem: Problem, answer_type: str) -> list[Message]:
+        """What a generation agent is asked in round 1."""
+        return [_user(self.fill("generation", **self._asked(problem, answer_type)))]
+
+    def hint(self, problem: Problem, answer_type: str) -> list[Message]:
+        """The problem with its ground truth as a hint (STaR only)."""
+        asked = self._asked(problem, answer_type)
+        return [_user(self.fill("hint", answer=problem.answer, **asked))]
+
+    def summary(self, responses: Sequence[str]) -> list[Message]:
+        """What the summarizer is asked: the responses of the other agents (Appendix B.1)."""
+        return [_user(self.fill("summary", responses=self._listed(responses)))]
+
+    def critic(self, problem: Problem, answer_type: str, summary: str) -> Message:
+        """The turn that a critic agent answers, given the summary of the others' responses."""
+        asked = self._asked(problem, answer_type)
+        return _user(self.fill("critic", summary=summary, **asked))
+
+    def critic_without_summary(
+        self, problem: Problem, answer_type: str, responses: Sequence[str]
+    ) -> Message:
+        """The turn that a critic agent answers, given the others' responses themselves."""
+        asked = self._asked(problem, answer_type)
+        return _user(
+            self.fill("critic_without_summary", responses=self._listed(responses), **asked)
+        )
+
+    def cooperative(self, problem: Problem, answer_type: str, summary: str) -> Message:
+        """The critic's turn in the cooperative setting (Appendix D)."""
+        asked = self._asked(problem, answer_type)
+        return _user(self.fill("cooperative", summary=summary, **asked))
+
+    def _asked(self, problem: Problem, answer_type: str) -> dict[str, str]:
+        answer_format = self.texts["answer_format"][answer_type]
+        return {"question": problem.question, "answer_format": answer_format}
+
+    def _listed(self, responses: Sequence[str]) -> str:
+        numbered = enumerate(responses, start=1)
+        return "\n".join(self.fill("response", number=n, response=r) for n, r in numbered)
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+@cache
+def load_prompts(path: str | Path | None = None) -> Prompts:
+    """The prompt set of a file, or the default one. Cached: a set is read once."""
+    return Prompts(path or DEFAULT)

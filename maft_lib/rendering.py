@@ -1,0 +1,82 @@
+"""Messages to token ids, one way for inference and for training. Knows chat templates, no models.
+
+Finetuning must see a prompt exactly as inference will render it; so both call `render_prompt`, and
+`render_conversation` checks that the prompt's ids are a prefix of the whole conversation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from maft_lib.prompts import Message
+
+IGNORED = -100  # the label that PyTorch's cross entropy skips
+
+
+class Rendered(NamedTuple):
+    """A conversation as token ids, with `labels` equal to the ids where the loss is taken."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the assistant is to speak."""
+    return _ids(tokenizer, messages, add_generation_prompt=True)
+
+
+def render_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], loss_on: str = "final_turn"
+) -> Rendered:
+    """Token ids of a whole conversation, with labels on the assistant's tokens.
+
+    `loss_on` is `final_turn` or `all_turns`. The end-of-turn token is part of a turn's loss, the
+    white space that some templates write after it is not. Raises `ValueError` if the template
+    renders a prompt differently once the answer follows it.
+    """
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns or turns[-1] != len(messages) - 1:
+        raise ValueError("a training conversation must end with an assistant turn.")
+    input_ids = _ids(tokenizer, messages, add_generation_prompt=False)
+    labels = [IGNORED] * len(input_ids)
+    for turn in turns if loss_on == "all_turns" else turns[-1:]:
+        prompt = render_prompt(tokenizer, messages[:turn])
+        through = _ids(tokenizer, messages[: turn + 1], add_generation_prompt=False)
+        if through[: len(prompt)] != prompt or input_ids[: len(prompt)] != prompt:
+            raise ValueError(
+                "the chat template renders a prompt differently when an answer follows it; "
+                "finetuning on it would not train what inference asks."
+            )
+        start, end = len(prompt), _end_of_turn(tokenizer, through, len(prompt))
+        labels[start:end] = input_ids[start:end]
+    if loss_on == "final_turn" or len(turns) == 1:
+        last = _end_of_turn(tokenizer, input_ids, len(prompt))
+        input_ids, labels = input_ids[:last], labels[:last]
+    if input_ids[-1] not in stop_ids(tokenizer):  # a template that closes no turn
+        input_ids, labels = [*input_ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]
+    return Rendered(input_ids, labels)
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that end a turn: the end-of-sequence token and the usual end-of-turn tokens it has."""
+    marks = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
+    vocabulary = tokenizer.get_vocab()
+    return {tokenizer.eos_token_id} | {vocabulary[m] for m in marks if m in vocabulary}
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int) -> int:
+    """Position just behind the first end-of-turn token at or after `start`, else the end."""
+    stops = stop_ids(tokenizer)
+    return next((i + 1 for i in range(start, len(ids)) if ids[i] in stops), len(ids))
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
+) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

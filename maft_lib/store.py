@@ -1,0 +1,204 @@
+"""The only memory of a study: completions and checkpoints on disk, found by the hash of their content.
+
+`runs/completions.sqlite` holds one row per completion, `runs/checkpoints/` one folder per finetuned
+model. Both are written so that a process killed at any moment leaves whole entries or none. Knows
+what is kept, not what it means.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+MODEL_FILES = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab.*",
+    "merges.txt",
+)
+MANIFEST = "manifest.json"
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written; the message says where and what to do."""
+
+
+def content_key(parts: object) -> str:
+    """sha256 of JSON values, the key of a stored entry."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def model_identity(folder: str | Path) -> str:
+    """sha256 over the files that make a model what it is: a model's identity is never its path."""
+    files = _model_files(Path(folder))
+    stamp = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+    return _hash_files(stamp)
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+
+
+@lru_cache(maxsize=1024)
+def _hash_files(stamp: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in stamp:
+        digest.update(f"{Path(name).name}\x00{file_hash(Path(name))}\x00".encode())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Store:
+    """Completions and checkpoints under one folder. Several processes may use it at once."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.path = self.folder / "completions.sqlite"
+        with _explained(self.path):
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._open()
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS completions "
+            "(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
+        )
+
+    def get(self, keys: Sequence[str]) -> dict[str, dict]:
+        """The stored completions among `keys`. Raises `StoreError` if one was altered on disk."""
+        found: dict[str, dict] = {}
+        with _explained(self.path):
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, value, checksum FROM completions WHERE key IN ({marks})"
+                for key, value, checksum in self._connection.execute(query, part):
+                    if checksum != content_key(value):
+                        raise sqlite3.DatabaseError(f"the entry {key} was altered")
+                    found[key] = json.loads(value)
+        return found
+
+    def put(self, entries: Iterable[tuple[str, dict]]) -> None:
+        """Stores completions in one transaction."""
+        rows = [(key, json.dumps(value, ensure_ascii=True)) for key, value in entries]
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO completions VALUES (?, ?, ?)",
+                    [(key, value, content_key(value)) for key, value in rows],
+                )
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    def __len__(self) -> int:
+        with _explained(self.path):
+            return self._connection.execute("SELECT count(*) FROM completions").fetchone()[0]
+
+    def close(self) -> None:
+        """Closes the database; every entry is on disk already."""
+        self._connection.close()
+
+    def checkpoint(self, key: str) -> Path | None:
+        """The folder of a finished checkpoint, or None. Raises `StoreError` if it is damaged."""
+        folder = self.folder / "checkpoints" / key
+        if not folder.exists():
+            return None
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            damaged = [n for n, digest in manifest.items() if file_hash(folder / n) != digest]
+        except (OSError, ValueError):
+            damaged = [MANIFEST]
+        if damaged:
+            raise StoreError(
+                f"checkpoint {folder} is damaged ({damaged[0]}): delete that folder and run again; "
+                "only this agent is then trained anew."
+            )
+        return folder
+
+    def make_checkpoint(self, key: str, write: Callable[[Path], None]) -> Path:
+        """The folder of checkpoint `key`; `write(folder)` fills it if it is not there yet.
+
+        It is written beside its place and renamed into it, so there is never half of one.
+        """
+        if (finished := self.checkpoint(key)) is not None:
+            return finished
+        place = self.folder / "checkpoints" / key
+        with _explained(place):
+            beside = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
+            try:
+                write(beside)
+                files = sorted(path for path in beside.iterdir() if path.is_file())
+                manifest = {path.name: file_hash(path) for path in files}
+                (beside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+                for path in beside.iterdir():
+                    _flush(path)
+                _rename(beside, place)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+        return place
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _rename(beside: Path, place: Path) -> None:
+    try:
+        beside.rename(place)
+    except OSError as error:  # another process made the same checkpoint meanwhile
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+@contextmanager
+def _explained(path: Path):
+    """Turns errors of the disk and the database into one sentence that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be used: {error}. {_remedy(str(error))}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path} is damaged ({error}): move it away and run again; checkpoints are kept and only "
+            "completions are made anew."
+        ) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path} cannot be used: {reason}. {_remedy(reason)}") from error
+
+
+def _remedy(reason: str) -> str:
+    reason = reason.lower()
+    if "full" in reason or "space" in reason or "quota" in reason:
+        return "Free some space and run again: what is finished is kept."
+    if "lock" in reason:
+        return "Another process holds it: wait for that one and run again."
+    return "Make the folder writable, or name another one as `runs_dir`, and run again."
