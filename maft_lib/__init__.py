@@ -28,13 +28,16 @@ _PUBLIC = {
     "run_study": "studies",
     "describe_environment": "environment",
 }
-__all__ = sorted(_PUBLIC)
+_MODULES = {"metrics", "plots", "statistics", "store", "studies", "tables", "tasks"}
+__all__ = sorted({*_PUBLIC, *_MODULES})
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(f"maft_lib.{_PUBLIC[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"maft_lib.{name}")
     raise AttributeError(f"maft_lib has no attribute {name!r}")
 
 

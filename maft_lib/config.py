@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from html import escape
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maft_lib.tasks import TASKS, answer_type
+from maft_lib.tasks import answer_type
 
 METHODS = ("base", "majority", "debate", "single_agent_ft", "multiagent_ft")
 
@@ -155,20 +154,21 @@ def load_config(profile: str | Path | None = None, /, **overrides: Any) -> Confi
     return _validated({"profile": path.stem, **keys, **overrides})
 
 
-def notebook_config(namespace: dict[str, Any]) -> Config:
+def notebook_config(namespace: dict[str, Any], own: Collection[str] = ()) -> Config:
     """The config of a notebook, from the `globals()` of its parameters cell.
 
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. None means "as in the profile".
+    `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
+    None means "as in the profile".
     """
     first_run = "_maft_configured" not in namespace
     given = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_") and name not in {"In", "Out", "profile"}
+        if not name.startswith("_") and name not in {"In", "Out", "profile", *own}
         if isinstance(value, (str, bool, int, float, list, dict))
-        if not isinstance(value, ModuleType) and (first_run or name in Config.model_fields)
+        if first_run or name in Config.model_fields
     }
     config = load_config(namespace.get("profile"), **given)
     namespace["_maft_configured"] = True

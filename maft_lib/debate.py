@@ -232,9 +232,7 @@ class _Run:
         ]
         return [completion.text for completion in self._generate(requests, places)]
 
-    def _critic_prompt(
-        self, problem: Problem, summary: str | None, responses: list[str]
-    ) -> Message:
+    def _critic_prompt(self, problem: Problem, summary: str | None, responses: list[str]) -> Message:
         wanted = answer_type(problem.task)
         if summary is None:
             return self.prompts.critic_without_summary(problem, wanted, responses)
@@ -252,9 +250,7 @@ class _Run:
         seed = derive_seed(self.config.seed, self.iteration, self.problems[i].id, *who)
         return Request(agent.model, tuple(messages), self.sampling, seed)
 
-    def _generate(
-        self, requests: list[Request], places: list[tuple[int, int]]
-    ) -> list[Completion]:
+    def _generate(self, requests: list[Request], places: list[tuple[int, int]]) -> list[Completion]:
         completions = generate(self.backend, requests)
         for (i, _), completion in zip(places, completions):
             self.tokens[i][0] += completion.num_prompt_tokens

@@ -43,9 +43,7 @@ def finetune(agent: Agent, examples: Sequence[Example], config: Config) -> Path:
     return finetune_all([(agent, examples)], config)[0]
 
 
-def finetune_all(
-    jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
-) -> list[Path]:
+def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config) -> list[Path]:
     """`finetune` for several agents, which train side by side on a CPU."""
     runs, device = str(config.path(config.runs_dir)), models.resolve_device(config.device)
     tasks, places = [], []
@@ -55,7 +53,9 @@ def finetune_all(
             tasks.append((runs, start, list(examples), hyper_parameters(agent, config), device))
             places.append(place)
         else:
-            warnings.warn(f"{agent.name} has no example to learn from and keeps its model.")
+            warnings.warn(
+                f"{agent.name} has no example to learn from and keeps its model.", stacklevel=3
+            )
     num_workers = (config.num_workers or default_num_workers()) if device == "cpu" else 0
     folders = {i: Path(models.model_folder(agent.model)) for i, (agent, _) in enumerate(jobs)}
     order = sorted(range(len(tasks)), key=lambda t: -sum(map(_length, tasks[t][2])))
@@ -102,9 +102,7 @@ def make_checkpoint(
         store.close()
 
 
-def _train(
-    start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path
-) -> None:
+def _train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
     models.release_models()
     tokenizer = models.load_tokenizer(start)
     model = models.load_model(start, "float32", device).train()
@@ -122,7 +120,7 @@ def _train(
     tokenizer.save_pretrained(folder)
     log = {"settings": settings, "loss_on": loss_on, "num_examples": len(rows)}
     log["num_tokens"] = sum(len(row.input_ids) for row in rows)
-    log["history"] = [{k: e[k] for k in ("step", "loss") if k in e} for e in trainer.state.log_history]
+    log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     (folder / "training.json").write_text(json.dumps(log, indent=1) + "\n")
 
 
@@ -140,7 +138,7 @@ def _trainer(
         data_seed=settings["seed"],
         train_sampling_strategy="group_by_length",
         save_strategy="no",
-        logging_steps=10,
+        logging_steps=1,
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
@@ -149,7 +147,10 @@ def _trainer(
     )
     data = [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
     trainer = Trainer(
-        model, arguments, train_dataset=data, data_collator=_Collator(pad_token_id)  # type: ignore[arg-type]
+        model,
+        arguments,
+        train_dataset=data,
+        data_collator=_Collator(pad_token_id),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -48,7 +48,9 @@ def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) ->
 
 
 def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> AgentData:
-    generation, corrected, kept = [], [], []
+    generation: list[Example] = []
+    corrected: list[Example] = []
+    kept: list[Example] = []
     for debate in debates:
         first, last = (_agrees(debate, n, m) for m in (0, -1))
         if first:
@@ -59,9 +61,7 @@ def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> Agent
     return AgentData(generation, mixed, corrected, kept)
 
 
-def mix(
-    corrected: list[Example], kept: list[Example], w: float, rng: random.Random
-) -> list[Example]:
+def mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Random) -> list[Example]:
     """w D^C- + (1 - w) D^C+: the largest mixture of that proportion that the two sets allow.
 
     The proportion is met to within one example. The order is that of the problems, corrected

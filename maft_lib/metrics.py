@@ -72,6 +72,15 @@ def _share_correct(debate: Debate, number: int) -> float:
     return sum(right) / len(right)
 
 
+def consensus(debates: Sequence[Debate]) -> float:
+    """Share of agents (0 to 1) whose last answer is the vote, averaged over problems (C.1)."""
+    shares = [
+        sum(is_equivalent(a[-1], d.vote, d.problem.task) for a in d.answers) / len(d.answers)
+        for d in debates
+    ]
+    return sum(shares) / len(shares)
+
+
 def accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores."""
     grouped = frame.groupby(RUN, sort=False)
@@ -96,5 +105,7 @@ def accuracy_over_seeds(frame: pd.DataFrame, value: str = "accuracy") -> pd.Data
     rows = []
     for run, part in accuracy(frame).groupby(keys, sort=False):
         error = standard_error_of_mean(part[value]) if len(part) > 1 else part.standard_error.iloc[0]
-        rows.append({**dict(zip(keys, run)), "mean": part[value].mean(), "error": error, "seeds": len(part)})
+        rows.append(
+            {**dict(zip(keys, run)), "mean": part[value].mean(), "error": error, "seeds": len(part)}
+        )
     return pd.DataFrame(rows)

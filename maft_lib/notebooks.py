@@ -15,12 +15,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from maft_lib.config import Config, ConfigError, load_config, project_root
+from maft_lib.config import ConfigError, check_name, load_config, project_root
 
 NOTEBOOKS = (
     "Z_miniature_model",
@@ -32,11 +31,15 @@ NOTEBOOKS = (
 )
 
 
-def run_notebooks(config: Config, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
-    """Executes notebooks with the profile of `config`; returns the seconds that each took.
+def run_notebooks(profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
+    """Executes notebooks with a profile (a name or a path); returns the seconds that each took.
 
-    Prints a line per notebook. Raises papermill's `PapermillExecutionError` at the first that fails.
+    Prints a line per notebook. Raises `ConfigError` for an unknown profile or notebook and
+    papermill's `PapermillExecutionError` at the first that fails.
     """
+    config = load_config(profile)
+    for name in names:
+        check_name("notebook", name, NOTEBOOKS)
     source = project_root() / "notebooks"
     executed = config.path(config.runs_dir) / config.profile / "notebooks"
     executed.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def run_notebooks(config: Config, names: Sequence[str] = NOTEBOOKS) -> dict[str,
         papermill.execute_notebook(
             source / f"{name}.ipynb",
             executed / f"{name}.ipynb",
-            parameters={"profile": config.profile},
+            parameters={"profile": profile},
             kernel_name="python3",
             cwd=source,
             progress_bar=False,
@@ -60,23 +63,24 @@ def run_notebooks(config: Config, names: Sequence[str] = NOTEBOOKS) -> dict[str,
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Regenerate every figure and table.")
-    parser.add_argument("profile", nargs="?", help="a file of params/ (default: laptop)")
+    parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
     parser.add_argument("names", nargs="*", help="only these notebooks, by name")
     given = parser.parse_args(arguments)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        config = load_config(given.profile)
-        seconds = run_notebooks(config, given.names or NOTEBOOKS)
+        seconds = run_notebooks(given.profile, given.names or NOTEBOOKS)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
         print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    made = sorted(path.name for path in config.figures.iterdir())
-    print(f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s; {len(made)} files in "
-          f"{os.path.relpath(config.figures)}: {', '.join(made)}")
+    folder = load_config(given.profile).figures
+    made = ", ".join(sorted(path.name for path in folder.iterdir()))
+    print(
+        f"{len(seconds)} notebooks in {sum(seconds.values()):.0f} s. {os.path.relpath(folder)}: {made}"
+    )
     return 0
 
 

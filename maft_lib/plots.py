@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -98,9 +99,9 @@ def losses(values: Sequence[float], ax: Axes | None = None, window: int = 25) ->
 
 def save_figure(figure: Figure | Axes, path: Path) -> list[Path]:
     """Writes `path`.pdf and `path`.png, the same bytes for the same figure."""
-    figure = figure.get_figure() if isinstance(figure, Axes) else figure  # type: ignore[assignment]
+    drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
     paths = [path.with_suffix(".pdf"), path.with_suffix(".png")]
     with plt.style.context(STYLE):
-        figure.savefig(paths[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(paths[1], metadata={"Software": None})
+        drawn.savefig(paths[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        drawn.savefig(paths[1], metadata={"Software": None})
     return paths

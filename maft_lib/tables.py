@@ -59,7 +59,10 @@ def _latex(table: pd.DataFrame) -> str:
         "\\toprule",
         " & ".join(_escape(str(c)) for c in (table.index.name or "", *table.columns)) + r" \\",
         "\\midrule",
-        *(" & ".join([_escape(str(i)), *map(_emphasis, row)]) + r" \\" for i, *row in table.itertuples()),
+        *(
+            " & ".join([_escape(str(i)), *map(_emphasis, row)]) + r" \\"
+            for i, *row in table.itertuples()
+        ),
         "\\bottomrule",
         "\\end{tabular}",
     ]

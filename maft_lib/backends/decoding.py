@@ -50,7 +50,7 @@ def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
         half = (len(rows) + 1) // 2
         return generate_rows(model, rows[:half]) + generate_rows(model, rows[half:])
     return [
-        Completion(tokenizer.decode(ids, skip_special_tokens=True), len(row.prompt), n, reason)
+        Completion(str(tokenizer.decode(ids, skip_special_tokens=True)), len(row.prompt), n, reason)
         for row, (ids, n, reason) in zip(rows, outputs)
     ]
 

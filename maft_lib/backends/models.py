@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError
 from maft_lib.store import MODEL_FILES, model_identity
@@ -76,7 +77,8 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
         )
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded: {_line(error)}") from error
-    return model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval()
 
 
 _LOADED: dict[tuple[str, str, str, str], PreTrainedModel] = {}
@@ -111,3 +113,6 @@ def resolve_device(device: str) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+hf_logging.disable_progress_bar()  # the bars of loading weights would drown those of a study

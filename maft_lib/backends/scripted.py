@@ -1,4 +1,4 @@
-"""A backend without a model: its answers come from a function or a list. For tests and demonstrations."""
+"""A backend without a model: its answers come from a function or a list. For tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ class ScriptedBackend:
 
     def describe(self, request: Request) -> list:
         """Model name, messages, sampling and seed."""
-        return [self.name, request.model, list(request.messages), repr(request.sampling), request.seed]
+        return [
+            self.name,
+            request.model,
+            list(request.messages),
+            repr(request.sampling),
+            request.seed,
+        ]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Yields the scripted answers in the order of the requests."""

@@ -63,9 +63,7 @@ class TransformersBackend:
             return
         rows = [Row(self._render(r), r.sampling, r.seed) for r in requests]
         batches = self._batches(requests, rows)
-        tasks = [
-            (self._model(requests[batch[0]].model), [rows[i] for i in batch]) for batch in batches
-        ]
+        tasks = [(self._model(requests[batch[0]].model), [rows[i] for i in batch]) for batch in batches]
         with tqdm(total=len(rows), desc="responses", leave=False, disable=not self.progress) as bar:
             for position, completions in run_parallel(generate_rows, tasks, self.num_workers):
                 bar.update(len(completions))

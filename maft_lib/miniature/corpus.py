@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from maft_lib.prompts import Message, load_prompts
 from maft_lib.tasks import answer_type, draw_split
-from maft_lib.tasks.problem import Problem
+from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Solution, Worked, solve
 
 ACCURACY = 0.55  # probability that a solution written alone has no slip in any of its steps
@@ -100,6 +100,12 @@ def conversation(kind: str, task: str, rng: random.Random) -> Conversation:
             own = author.critic(own, others)
             turns += [_critic_prompt(author, form, others), _said(own)]
     return turns
+
+
+def questions(conversations: list[tuple[str, Conversation]]) -> set[str]:
+    """Ids of the problems that conversations ask, hashed from their text."""
+    asked = (turns[0]["content"].split("\n")[0] for kind, turns in conversations if kind != "summary")
+    return {problem_id(question) for question in asked}
 
 
 def _others(author: Author) -> list[Solution]:

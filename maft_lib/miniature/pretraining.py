@@ -92,9 +92,11 @@ def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> 
 def batches(corpus: Sequence[Rendered], recipe: Recipe) -> list[list[int]]:
     """Indices of the conversations of each batch: one epoch, alike in length, in random order."""
     rng = random.Random(recipe.seed)
-    order, result = rng.sample(range(len(corpus)), len(corpus)), []
+    order = rng.sample(range(len(corpus)), len(corpus))
+    result: list[list[int]] = []
     for start in range(0, len(order), 4096):
-        group, part = sorted(order[start : start + 4096], key=lambda i: len(corpus[i][0])), []
+        group = sorted(order[start : start + 4096], key=lambda i: len(corpus[i][0]))
+        part: list[list[int]] = []
         for index in group:
             if part and len(corpus[index][0]) * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
                 part[-1].append(index)
@@ -115,7 +117,10 @@ def completion_loss(model: LlamaForCausalLM, rows: Sequence[Rendered]) -> torch.
 
 
 def train(
-    model: LlamaForCausalLM, corpus: Sequence[Rendered], recipe: Recipe, max_steps: int | None = None
+    model: LlamaForCausalLM,
+    corpus: Sequence[Rendered],
+    recipe: Recipe,
+    max_steps: int | None = None,
 ) -> Iterator[float]:
     """Trains the model in place and yields each step's loss; stops early after `max_steps`."""
     torch.set_num_threads(recipe.num_threads)
@@ -146,9 +151,7 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Opt
         weight_decay=recipe.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    adamw = torch.optim.AdamW(
-        rest, lr=recipe.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-    )
+    adamw = torch.optim.AdamW(rest, lr=recipe.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     return [muon, adamw]
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of the miniature language model: frequent words whole, digits single, bytes for the rest.
+"""The tokenizer of the miniature model: frequent words whole, digits single, bytes for the rest.
 
 Nothing is unknown to it: a word outside its vocabulary falls apart into bytes, so every text makes
 the round trip.

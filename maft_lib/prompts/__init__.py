@@ -79,9 +79,7 @@ class Prompts:
     ) -> Message:
         """The turn that a critic agent answers, given the others' responses themselves."""
         asked = self._asked(problem, answer_type)
-        return _user(
-            self.fill("critic_without_summary", responses=self._listed(responses), **asked)
-        )
+        return _user(self.fill("critic_without_summary", responses=self._listed(responses), **asked))
 
     def cooperative(self, problem: Problem, answer_type: str, summary: str) -> Message:
         """The critic's turn in the cooperative setting (Appendix D)."""

@@ -95,9 +95,9 @@ def _times_as_many(rng: random.Random, name: str, other: str, things: str) -> Wo
 
 def _two_kinds(rng: random.Random, name: str, other: str, things: str) -> Worked:
     values = {"a": rng.randint(2, 9), "b": rng.randint(2, 9), "c": rng.randint(2, 9)}
-    question = (
-        "{} sells {a} red and {b} blue {} a day. How many {} are that in {c} days?"
-    ).format(name, things, things, **values)
+    question = ("{} sells {a} red and {b} blue {} a day. How many {} are that in {c} days?").format(
+        name, things, things, **values
+    )
     return _word_problem(
         question,
         values,

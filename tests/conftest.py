@@ -1,0 +1,43 @@
+"""Fixtures that the tests share: small configs, hand-made debates, the miniature model."""
+
+import pytest
+import torch
+
+from maft_lib.config import load_config
+from maft_lib.debate import Debate, Turn
+from maft_lib.tasks.problem import Problem, problem_id
+
+torch.set_num_threads(1)  # as the workers do; two threads fight over a tiny model
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The smoke profile with a store of its own."""
+    return load_config("smoke", runs_dir=str(tmp_path / "runs"), figures_dir=str(tmp_path / "figures"))
+
+
+@pytest.fixture
+def model(config):
+    """The folder of the shipped model."""
+    return config.base_model
+
+
+def problem(question: str = "What is 1+1?", answer: str = "2", task: str = "arithmetic") -> Problem:
+    return Problem(problem_id(question), task, question, answer)
+
+
+def debate(answers, vote, question: str = "What is 1+1?", truth: str = "2") -> Debate:
+    """A finished debate with `answers[agent][round]`; None stands for a response without an answer."""
+    turns = tuple(
+        tuple(
+            Turn(
+                asked=f"{question} round {m}",
+                summary=None if m == 0 else "summary",
+                response="no idea" if answer is None else f"I say \\boxed{{{answer}}}.",
+                answer=answer,
+            )
+            for m, answer in enumerate(agent)
+        )
+        for agent in answers
+    )
+    return Debate(problem(question, truth), turns, vote)

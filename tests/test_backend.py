@@ -1,0 +1,189 @@
+"""The transformers backend on the miniature model: right, independent of the batch, clear in errors."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from maft_lib.backends import BackendError, Request, Sampling, decoding, generate, models, sampling
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.prompts import load_prompts
+from maft_lib.rendering import render_conversation, render_prompt
+from maft_lib.tasks import answer_type, load_problems
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return TransformersBackend("cpu", num_workers=1, progress=False)
+
+
+def requests(model, num=12, temperature=1.0, top_p=1.0, max_tokens=80):
+    asked = []
+    for i, task in enumerate(("arithmetic", "mini_gsm", "mini_mmlu")):
+        for problem in load_problems(task, "eval", num // 3, max_operand=9):
+            messages = load_prompts().generation(problem, answer_type(task))
+            drawn = Sampling(temperature, top_p, max_tokens)
+            asked.append(Request(model, tuple(messages), drawn, seed=1000 * i + len(asked)))
+    return asked
+
+
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (1.3, 0.9), (0.0, 1.0)])
+def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, top_p):
+    asked = requests(model, 12, temperature, top_p)
+    together = generate(backend, asked)
+    alone = [generate(backend, [request])[0] for request in asked[::3]]
+    assert alone == together[::3]
+    one_by_one = TransformersBackend("cpu", num_workers=1, max_batch_size=5, progress=False)
+    assert generate(one_by_one, asked[::-1]) == together[::-1]
+
+
+def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch):
+    """With every draw called uncertain, batches must still write what single rows write."""
+    rows = []
+    tokenizer = models.load_tokenizer(model)
+    for request in requests(model, 6):
+        prompt = render_prompt(tokenizer, request.messages)
+        rows.append(decoding.Row(prompt, request.sampling, request.seed))
+    described = decoding.Model(model, models.identity(model), "float32", "cpu")
+    expected = decoding.generate_rows(described, rows)
+    monkeypatch.setattr(sampling, "MARGIN", 1.0)
+    assert decoding.generate_rows(described, rows) == expected
+
+
+def test_greedy_is_what_transformers_generates(backend, model):
+    asked = requests(model, 6, temperature=0)
+    tokenizer = models.load_tokenizer(model)
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    for request, completion in zip(asked, generate(backend, asked)):
+        prompt = render_prompt(tokenizer, request.messages)
+        output = reference.generate(torch.tensor([prompt]), max_new_tokens=80, do_sample=False)
+        assert completion.text == tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
+        assert completion.num_prompt_tokens == len(prompt)
+        assert completion.num_completion_tokens == output.shape[1] - len(prompt)
+        assert completion.finish_reason == "stop"
+
+
+def test_seeds_make_responses_differ(backend, model):
+    request = requests(model, 3)[1]
+    drawn = [Request(request.model, request.messages, request.sampling, seed) for seed in range(8)]
+    assert len({completion.text for completion in generate(backend, drawn)}) > 3
+
+
+def test_a_response_that_is_cut_says_length(backend, model):
+    completions = generate(backend, requests(model, 3, max_tokens=4))
+    assert {(c.num_completion_tokens, c.finish_reason) for c in completions} == {(4, "length")}
+
+
+def test_log_likelihoods_are_those_of_the_model(backend, model):
+    turns = [{"role": "user", "content": "What is 1+1?"}, {"role": "assistant", "content": "1+1=2."}]
+    longer = [*turns, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
+    scored = backend.log_likelihoods(model, [turns, longer])
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    rendered = render_conversation(models.load_tokenizer(model), turns)
+    ids = torch.tensor([rendered.input_ids])
+    logs = reference(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    wanted = [x for x, label in zip(logs.tolist(), rendered.labels[1:]) if label != -100]
+    assert scored[0] == pytest.approx(wanted, abs=1e-4)
+    assert len(scored[1]) == len(models.load_tokenizer(model)("Yes.<|end|>")["input_ids"])
+
+
+def test_out_of_memory_halves_the_batch(model, monkeypatch):
+    sizes, decode = [], decoding._decode
+
+    def tight(loaded, rows, stops):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(loaded, rows, stops)
+
+    here = TransformersBackend("cpu", num_workers=1, progress=False)
+    asked = requests(model, 6)
+    expected = generate(here, asked)
+    here.num_workers = 0  # in this process, where the patch is
+    monkeypatch.setattr(decoding, "_decode", tight)
+    assert generate(here, asked) == expected
+    assert sizes == [6, 3, 2, 1, 3, 2, 1]
+
+
+def test_draws_follow_the_distribution():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(20000, 1)
+    uniform = torch.rand(20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens, _ = sampling.draw(logits, 1.0, 1.0, uniform)
+    shares = tokens.bincount(minlength=4) / 20000
+    assert shares.tolist() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.015)
+    tokens, _ = sampling.draw(logits, 1.0, 0.75, uniform)  # 0.5 + 0.3 reach 0.75
+    assert (tokens.bincount(minlength=4) / 20000).tolist() == pytest.approx(
+        [5 / 8, 3 / 8, 0, 0], abs=0.015
+    )
+    tokens, _ = sampling.draw(logits, 0.0, 1.0, uniform)
+    assert tokens.unique().tolist() == [0]
+
+
+def test_draws_near_a_boundary_are_reported():
+    logits = torch.tensor([[0.5, 0.5]]).log().repeat(3, 1)
+    _, unsure = sampling.draw(logits, 1.0, 1.0, torch.tensor([0.25, 0.500001, 0.75]).double())
+    assert unsure.tolist() == [False, True, False]
+    _, unsure = sampling.draw(logits, 0.0, 1.0, torch.zeros(3))
+    assert unsure.all()  # equally likely tokens: the last bits decide
+    tied = torch.tensor([[0.4, 0.3, 0.3]]).log()
+    _, unsure = sampling.draw(tied, 1.0, 0.5, torch.tensor([0.2]))
+    assert unsure.item()  # either of two equal tokens could be cut
+
+
+@pytest.fixture
+def broken(model, tmp_path):
+    return lambda: shutil.copytree(model, tmp_path / "model")
+
+
+def test_a_model_that_does_not_exist(backend):
+    for name in ("/nowhere/model", "nowhere"):
+        with pytest.raises(BackendError, match="does not exist: give a model directory"):
+            generate(backend, [Request(name, ({"role": "user", "content": "?"},), Sampling(), 0)])
+
+
+def test_a_folder_that_is_no_model(backend, tmp_path):
+    with pytest.raises(BackendError, match="no model directory"):
+        models.identity(str(tmp_path))
+
+
+def test_a_model_without_a_chat_template(broken):
+    folder = broken()
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(BackendError, match="has no chat template"):
+        models.load_tokenizer(str(folder))
+
+
+def test_a_model_with_damaged_weights(broken):
+    folder = broken()
+    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        models.load_model(str(folder), "float32", "cpu")
+
+
+def test_pickled_weights_are_refused(broken):
+    folder = broken()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BackendError, match="can run code"):
+        models.load_model(str(folder), "float32", "cpu")
+
+
+def test_a_prompt_beyond_the_context_window(tmp_path, model):
+    small = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=500, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=1, max_position_embeddings=32,
+        )
+    )  # fmt: skip
+    small.save_pretrained(tmp_path)
+    models.load_tokenizer(model).save_pretrained(tmp_path)
+    here = TransformersBackend("cpu", num_workers=1, progress=False)
+    here.num_workers = 0
+    with pytest.raises(BackendError, match="does not fit the model's 32"):
+        generate(here, requests(str(tmp_path), 3))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(BackendError, match="device is cuda"):
+        TransformersBackend("cuda")

@@ -1,0 +1,121 @@
+"""Who is asked what, in which order, and who sees what; on the scripted backend."""
+
+import re
+
+import pytest
+
+from maft_lib.backends import BackendError
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.debate import Debate, Society, base_society, load_debates, run_debates, save_debates
+from maft_lib.tasks import load_problems
+
+
+def script(request):
+    """First answers are the agent's seed in short; critics and summaries say what they are."""
+    last = request.messages[-1]["content"]
+    if last.startswith("These are the responses"):
+        return "SUMMARY OF " + "; ".join(re.findall(r"Agent \d+: (.*)", last))
+    number = request.seed % 1000
+    return f"round {len(request.messages) // 2 + 1}, seed {number}: \\boxed{{{number}}}"
+
+
+@pytest.fixture
+def problems():
+    return load_problems("arithmetic", "eval", 2, max_operand=9)
+
+
+def test_requests_come_in_lock_step(config, problems):
+    backend = ScriptedBackend(script)
+    run_debates(base_society("base", 3), problems, config.replace(num_rounds=3), backend)
+    kinds = [
+        "summary" if r.messages[-1]["content"].startswith("These are") else len(r.messages)
+        for r in backend.requests
+    ]
+    assert kinds == [1] * 6 + ["summary"] * 6 + [3] * 6 + ["summary"] * 6 + [5] * 6
+
+
+def test_a_critic_reads_its_own_past_and_the_others_previous_round(config, problems):
+    backend = ScriptedBackend(script)
+    debates = run_debates(base_society("base", 3), problems, config.replace(num_rounds=3), backend)
+    for debate in debates:
+        for n, turns in enumerate(debate.turns):
+            for m in (1, 2):
+                others = [t[m - 1].response for k, t in enumerate(debate.turns) if k != n]
+                assert turns[m].summary == "SUMMARY OF " + "; ".join(others)
+                assert turns[m].summary in turns[m].asked
+                assert debate.problem.question in turns[m].asked
+                assert turns[m - 1].response not in turns[m].asked
+    last = backend.requests[-1]
+    expected = debates[1].conversation(2)
+    assert [*last.messages] == expected[:-1]
+    assert [m["role"] for m in expected] == ["user", "assistant"] * 3
+
+
+def test_generators_speak_first_then_critics_and_the_base_summarizes(config, problems):
+    backend = ScriptedBackend(script)
+    society = base_society("trained", 2, summarizer="base")
+    critics = tuple(type(a)(a.name, a.role, f"critic {n}") for n, a in enumerate(society.critics))
+    run_debates(Society(society.generators, critics, society.summarizer), problems, config, backend)
+    models = [r.model for r in backend.requests]
+    assert models == ["trained"] * 4 + ["base"] * 4 + ["critic 0"] * 2 + ["critic 1"] * 2
+
+
+def test_without_summaries_responses_are_concatenated(config, problems):
+    backend = ScriptedBackend(script)
+    quiet = config.replace(summarize=False)
+    debates = run_debates(base_society("base", 3), problems, quiet, backend)
+    assert len(backend.requests) == 2 * 6
+    for turns in debates[0].turns:
+        others = [t[0].response for t in debates[0].turns if t is not turns]
+        assert turns[1].summary is None
+        assert all(response in turns[1].asked for response in others)
+        assert turns[0].response not in turns[1].asked
+
+
+def test_every_request_has_a_seed_of_its_own(config, problems):
+    seeds = []
+    for iteration in (0, 1):
+        backend = ScriptedBackend(script)
+        run_debates(base_society("base", 3), problems, config, backend, iteration)
+        seeds += [r.seed for r in backend.requests]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_seeds_do_not_depend_on_the_other_problems(config, problems):
+    together, alone = ScriptedBackend(script), ScriptedBackend(script)
+    both = run_debates(base_society("base", 3), problems, config, together)
+    one = run_debates(base_society("base", 3), problems[1:], config, alone)
+    assert both[1] == one[0]
+
+
+def test_one_round_is_a_vote_over_first_answers(config, problems):
+    texts = [f"\\boxed{{{n}}}" for n in (7, 1, 7, 2, 8, 2)]
+    debates = run_debates(
+        base_society("base", 3), problems, config.replace(num_rounds=1), ScriptedBackend(texts)
+    )
+    assert [d.answers for d in debates] == [[["7"], ["7"], ["8"]], [["1"], ["2"], ["2"]]]
+    assert [d.vote for d in debates] == ["7", "2"]
+
+
+def test_debates_survive_json(config, problems, tmp_path):
+    debates = run_debates(base_society("base", 3), problems, config, ScriptedBackend(script))
+    save_debates(debates, tmp_path / "debates.jsonl")
+    assert load_debates(tmp_path / "debates.jsonl") == debates
+    assert isinstance(debates[0], Debate)
+
+
+def test_html_escapes_what_models_wrote(config, problems):
+    nasty = ScriptedBackend(lambda request: "<script>alert(1)</script> \\boxed{1}")
+    shown = run_debates(base_society("base", 2), problems, config, nasty)[0]._repr_html_()
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_a_script_that_runs_out(config, problems):
+    with pytest.raises(BackendError, match="ran out of answers after 3 requests"):
+        run_debates(base_society("base", 3), problems, config, ScriptedBackend(["a", "b", "c"]))
+
+
+def test_a_society_needs_a_critic_for_every_generator():
+    society = base_society("base", 3)
+    with pytest.raises(ValueError, match="as many critic"):
+        Society(society.generators, society.critics[:2], society.summarizer)

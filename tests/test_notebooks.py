@@ -1,0 +1,107 @@
+"""Every notebook runs, under papermill and under nbval, and refuses parameters it does not know."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from maft_lib.notebooks import NOTEBOOKS, main
+
+ROOT = Path(__file__).parent.parent
+SMOKE = yaml.safe_load((ROOT / "params" / "smoke.yml").read_text())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One store for all notebooks, as in a real run."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+def execute(name, folder, **parameters):
+    return papermill.execute_notebook(
+        ROOT / "notebooks" / f"{name}.ipynb",
+        folder / f"{name}.ipynb",
+        parameters={
+            "runs_dir": str(folder / "runs"),
+            "figures_dir": str(folder / "figures"),
+            **parameters,
+        },
+        kernel_name="python3",
+        progress_bar=False,
+    )
+
+
+def test_the_list_of_notebooks_is_complete():
+    assert sorted(NOTEBOOKS) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_anatomy(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    kinds = [cell.cell_type for cell in notebook.cells]
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    assert kinds[0] == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert tags[1] == ["parameters"] and "assert" in notebook.cells[-1].source
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_under_papermill_with_the_smoke_profile(name, shared):
+    execute(name, shared, **SMOKE)
+    for figure in {
+        "03_4_multiple_iterations": ["fig01.pdf"],
+        "03_3_quantitative_results": ["table01.md"],
+    }.get(name, []):
+        assert (shared / "figures" / "smoke" / figure).stat().st_size > 0
+
+
+@pytest.mark.notebooks
+def test_a_second_run_makes_no_model_call_and_the_same_files(shared):
+    figures = shared / "figures" / "smoke"
+    execute("03_4_multiple_iterations", shared, **SMOKE)
+    before = {path.name: path.read_bytes() for path in figures.iterdir()}
+    store = shared / "runs" / "completions.sqlite"
+    size = store.stat().st_size
+    execute("03_4_multiple_iterations", shared, **SMOKE)
+    assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
+    assert store.stat().st_size == size
+
+
+@pytest.mark.notebooks
+def test_under_nbval():
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", "-q"]
+    environment = {**os.environ, "MAFT_PROFILE": "smoke"}
+    notebooks = sorted(str(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
+    run = subprocess.run(
+        [*command, *notebooks], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"profile": "smoke", "num_agentz": 5}, "'num_agentz': did you mean 'num_agents'"),
+        ({"profile": "smoke", "learning_rate": "5e-7"}, "5.0e-7"),
+        ({"profile": "huge"}, "unknown profile 'huge'"),
+    ],
+)
+def test_bad_parameters_stop_the_first_cell(parameters, words, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        execute("00_quickstart", tmp_path, **parameters)
+    assert error.value.ename == "ConfigError" and words in error.value.evalue
+    assert "\n" not in error.value.evalue
+
+
+def test_the_command_line_names_what_is_wrong(capsys):
+    assert main(["lapto"]) == 2
+    assert "did you mean 'laptop'" in capsys.readouterr().err
+    assert main(["smoke", "03_5"]) == 2
+    assert "unknown notebook '03_5'" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""The store: whole entries or none, damage is named, nothing finished is lost."""
+
+import multiprocessing
+import os
+import sqlite3
+
+import pytest
+
+from maft_lib.backends import Completion, Request, Sampling, generate
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.store import Store, StoreError, content_key, model_identity
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "runs")
+    yield store
+    store.close()
+
+
+def requests(num, seed=0):
+    message = {"role": "user", "content": "What?"}
+    return [Request("m", (message,), Sampling(), seed + i) for i in range(num)]
+
+
+def test_nothing_is_generated_twice(store):
+    backend = CachedBackend(ScriptedBackend(lambda request: f"text {request.seed}"), store)
+    first = generate(backend, requests(200))
+    assert backend.num_calls == 200
+    again = CachedBackend(ScriptedBackend(lambda request: "other"), store)
+    assert generate(again, requests(200)) == first
+    assert again.num_calls == 0 and len(store) == 200
+
+
+def test_equal_requests_are_asked_once(store):
+    backend = CachedBackend(ScriptedBackend(lambda request: "same"), store)
+    assert generate(backend, requests(1) * 5) == [Completion("same", 1, 1, "stop")] * 5
+    assert backend.num_calls == 1
+
+
+def test_an_interrupted_run_keeps_what_had_come_in(store):
+    script = [f"text {i}" for i in range(70)]
+    with pytest.raises(RuntimeError, match="ran out"):
+        generate(CachedBackend(ScriptedBackend(script), store), requests(100))
+    assert len(store) == 70
+
+
+@pytest.mark.parametrize("change", ["model", "seed", "temperature", "prompt"])
+def test_whatever_changes_the_answer_changes_the_key(change):
+    message = {"role": "user", "content": "What?"}
+    values = {"model": "m", "messages": (message,), "sampling": Sampling(), "seed": 0}
+    changes = {
+        "model": {"model": "other"},
+        "seed": {"seed": 1},
+        "temperature": {"sampling": Sampling(temperature=0.5)},
+        "prompt": {"messages": ({"role": "user", "content": "Who?"},)},
+    }
+    backend = ScriptedBackend([])
+    keys = {
+        content_key(backend.describe(Request(**values))),
+        content_key(backend.describe(Request(**{**values, **changes[change]}))),
+    }
+    assert len(keys) == 2
+
+
+def test_text_of_any_kind_survives(store):
+    text = "lone \ud800 surrogate, \x00 null, \u202e bidi"
+    store.put([("k", {"text": text})])
+    assert store.get(["k"]) == {"k": {"text": text}}
+
+
+def write_many(folder, start):
+    store = Store(folder)
+    for i in range(start, start + 50):
+        store.put([(f"key {i}", {"text": str(i)})])
+
+
+def test_two_processes_write_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(tmp_path, start)) for start in (0, 25)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert len(Store(tmp_path)) == 75
+
+
+def test_an_altered_entry_is_found(store):
+    store.put([("k", {"text": "right"})])
+    store._connection.execute("UPDATE completions SET value = replace(value, 'right', 'wrong')")
+    with pytest.raises(StoreError, match="damaged.*move it away"):
+        store.get(["k"])
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "completions.sqlite").write_bytes(b"not a database, " * 100)
+    with pytest.raises(StoreError, match="damaged.*move it away and run again"):
+        Store(tmp_path)
+
+
+def test_a_full_disk_says_so_and_keeps_what_is_there(store):
+    store.put([("old", {"text": "kept"})])
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count={pages + 1}")
+    with pytest.raises(StoreError, match="full.*Free some space"):
+        store.put([(f"new {i}", {"text": "x" * 5000}) for i in range(20)])
+    assert store.get(["old"]) == {"old": {"text": "kept"}} and len(store) == 1
+
+
+def test_a_read_only_store_says_so(store):
+    store._connection.execute("PRAGMA query_only=ON")
+    with pytest.raises(StoreError, match="readonly.*name another one as `runs_dir`"):
+        store.put([("k", {"text": "new"})])
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="runs_dir"):
+        Store(tmp_path / "file" / "runs")
+
+
+def fill(folder):
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+def test_a_checkpoint_is_made_once(store):
+    folder = store.make_checkpoint("key", fill)
+    assert store.make_checkpoint("key", lambda new: pytest.fail("made twice")) == folder
+    assert store.checkpoint("other") is None
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(store):
+    def fails(folder):
+        fill(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.make_checkpoint("key", fails)
+    assert store.checkpoint("key") is None
+    assert os.listdir(store.folder / "checkpoints") == []
+
+
+def test_a_damaged_checkpoint_is_named(store):
+    folder = store.make_checkpoint("key", fill)
+    (folder / "model.safetensors").write_bytes(b"weighty")
+    with pytest.raises(StoreError, match="key is damaged.*delete that folder and run again"):
+        store.checkpoint("key")
+
+
+def test_a_models_identity_is_its_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name)
+    (tmp_path / "b" / "training.json").write_text("a log is no part of a model")
+    assert model_identity(tmp_path / "a") == model_identity(tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"other weights")
+    assert model_identity(tmp_path / "a") != model_identity(tmp_path / "b")
+
+
+def test_the_database_survives_a_writer_that_dies(tmp_path):
+    store = Store(tmp_path)
+    store.put([("k", {"text": "kept"})])
+    store._connection.execute("BEGIN IMMEDIATE")
+    store._connection.execute("INSERT INTO completions VALUES ('half', '{}', '')")
+    store._connection.close()
+    assert len(Store(tmp_path)) == 1
+    assert sqlite3.connect(tmp_path / "completions.sqlite").execute("PRAGMA integrity_check")

@@ -1,0 +1,100 @@
+"""The recipes: on the scripted backend by hand, on the miniature model end to end."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from maft_lib import metrics
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.config import ConfigError
+from maft_lib.statistics import standard_error
+from maft_lib.studies import check_disjoint, open_backend, problems, run_study
+from maft_lib.tasks import load_problems
+from tests.conftest import debate
+
+
+def agents_who_say(config, said):
+    """A backend on which agent n answers truth + said[n][round]; critics are told apart by length."""
+    truths = {p.question: int(p.answer) for p in problems("arithmetic", "eval", config)}
+    order = []
+
+    def script(request):
+        last = request.messages[-1]["content"]
+        if last.startswith("These are the responses"):
+            return "a summary"
+        number = (len(request.messages) - 1) // 2
+        question = re.search(r"What is the result of \S+\?", last)[0]
+        order.append((question, number))
+        agent = order.count((question, number)) - 1
+        offset = said[agent][number]
+        return "no idea" if offset is None else f"\\boxed{{{truths[question] + offset}}}"
+
+    return ScriptedBackend(script)
+
+
+@pytest.mark.parametrize(
+    "said, base, majority, debate",
+    [
+        ([(0, 0), (0, 0), (0, 0)], 1, 1, 1),
+        ([(1, 0), (0, 0), (0, 1)], 0, 1, 1),
+        ([(0, 1), (1, 1), (1, 0)], 1, 0, 0),
+        ([(None, 0), (0, None), (None, None)], 0, 1, 1),
+        ([(None, None)] * 3, 0, 0, 0),
+    ],
+)
+def test_the_three_methods_that_train_nothing(config, said, base, majority, debate):
+    for method, right in (("base", base), ("majority", majority), ("debate", debate)):
+        result = run_study(method, "arithmetic", config, agents_who_say(config, said), report=str)
+        assert len(result.frame) == config.num_eval  # what cannot be read stays in the denominator
+        assert result.frame.correct.mean() == right
+        assert set(result.frame.method) == {method}
+
+
+def test_unknown_method_and_task(config):
+    with pytest.raises(ConfigError, match="unknown method 'multi_ft': did you mean 'multiagent_ft'"):
+        run_study("multi_ft", "arithmetic", config)
+    with pytest.raises(ValueError, match="unknown task"):
+        run_study("base", "algebra", config)
+
+
+def test_an_overlap_of_train_and_eval_raises():
+    shared = load_problems("arithmetic", "eval", 3)
+    with pytest.raises(ValueError, match="1 problems are both in train and eval"):
+        check_disjoint(shared[:2], shared[1:])
+
+
+def test_accuracy_and_its_standard_error_over_runs():
+    debates = [debate([["2", "2"], ["3", "2"]], "2", f"q{i}") for i in range(3)]
+    debates.append(debate([["2", None], ["3", None]], None, "q3"))
+    run = {"method": "debate", "task": "arithmetic", "model": "m", "iteration": 0}
+    frames = [metrics.scores(debates).assign(**run, seed=seed) for seed in (0, 1)]
+    row = metrics.accuracy(frames[0]).iloc[0]
+    assert (row.accuracy, row.first_answers, row.last_answers, row.unreadable) == (75, 50, 75, 25)
+    assert row.standard_error == pytest.approx(100 * (0.75 * 0.25 / 4) ** 0.5)
+    assert standard_error([1, 1, 1, 0]) == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    over = metrics.accuracy_over_seeds(pd.concat(frames)).iloc[0]
+    assert (over["mean"], over.error, over.seeds) == (75, 0, 2)
+    assert metrics.consensus(debates) == 0.75  # no vote: nobody agrees with it
+
+
+@pytest.mark.pipeline
+def test_finetuning_end_to_end_and_again_without_a_model_call(config, monkeypatch):
+    multi = run_study("multiagent_ft", "arithmetic", config, report=str)
+    single = run_study("single_agent_ft", "arithmetic", config, report=str)
+    for result in (multi, single):
+        assert result.frame.groupby("iteration").size().to_dict() == {0: 24, 1: 24, 2: 24}
+        assert [len(part) for part in (result.training, result.data)] == [2, 2]
+    agents = [*multi.societies[-1].generators, *multi.societies[-1].critics]
+    assert len({agent.model for agent in agents}) == 6  # each agent learned from its own data
+    assert len({a.model for a in single.societies[-1].generators + single.societies[-1].critics}) == 1
+    assert all(s.summarizer.model == config.base_model for s in multi.societies + single.societies)
+    start = [r.frame[r.frame.iteration == 0].drop(columns="method") for r in (multi, single)]
+    pd.testing.assert_frame_equal(*start)
+
+    backend = open_backend(config)
+    calls = backend.num_calls
+    monkeypatch.setattr("maft_lib.finetune._train", lambda *_: pytest.fail("trained again"))
+    again = run_study("multiagent_ft", "arithmetic", config, report=str)
+    assert backend.num_calls == calls
+    pd.testing.assert_frame_equal(again.frame, multi.frame)
