@@ -23,9 +23,19 @@ class Rendered(NamedTuple):
     labels: list[int]
 
 
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    """The text of a conversation up to where the assistant is to speak, by the chat template."""
+    return _text(tokenizer, messages, add_generation_prompt=True)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of rendered text; the template has written the special tokens already."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation up to where the assistant is to speak."""
-    return _ids(tokenizer, messages, add_generation_prompt=True)
+    return tokenize(tokenizer, prompt_text(tokenizer, messages))
 
 
 def render_conversation(
@@ -40,11 +50,11 @@ def render_conversation(
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns or turns[-1] != len(messages) - 1:
         raise ValueError("a training conversation must end with an assistant turn.")
-    input_ids = _ids(tokenizer, messages, add_generation_prompt=False)
+    input_ids = tokenize(tokenizer, _text(tokenizer, messages, add_generation_prompt=False))
     labels = [IGNORED] * len(input_ids)
     for turn in turns if loss_on == "all_turns" else turns[-1:]:
         prompt = render_prompt(tokenizer, messages[:turn])
-        through = _ids(tokenizer, messages[: turn + 1], add_generation_prompt=False)
+        through = tokenize(tokenizer, _text(tokenizer, messages[: turn + 1], False))
         if through[: len(prompt)] != prompt or input_ids[: len(prompt)] != prompt:
             raise ValueError(
                 "the chat template renders a prompt differently when an answer follows it; "
@@ -73,10 +83,10 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int)
     return next((i + 1 for i in range(start, len(ids)) if ids[i] in stops), len(ids))
 
 
-def _ids(
+def _text(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
-) -> list[int]:
+) -> str:
     text = tokenizer.apply_chat_template(
         list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
     )
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return str(text)

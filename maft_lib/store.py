@@ -16,6 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def model_identity(folder: str | Path) -> str:
 
 
 def _model_files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+    names = [n for n in os.listdir(folder) if any(fnmatch(n, pattern) for pattern in MODEL_FILES)]
+    return [folder / name for name in sorted(names)]
 
 
 @lru_cache(maxsize=1024)

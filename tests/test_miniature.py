@@ -84,7 +84,7 @@ def test_pretraining_is_deterministic():
     tokenizer = pretraining.make_tokenizer(SMALL)
     rendered = pretraining._render_shard(tokenizer, 0, 0)[:300]
     losses = [
-        list(pretraining.train(pretraining.make_model(SMALL, tokenizer), rendered, SMALL, max_steps=3))
+        list(pretraining.train(pretraining.make_model(SMALL, tokenizer), rendered, SMALL))
         for _ in range(2)
     ]
     assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]

@@ -6,15 +6,16 @@ batch when it is finished, and because in fp32 its text must not depend on the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from maft_lib.backends import BackendError, Completion, Sampling, models, sampling
-from maft_lib.rendering import IGNORED, Rendered, stop_ids
+from maft_lib.backends.cache import growing_cache
+from maft_lib.rendering import IGNORED, Rendered, stop_ids, tokenize
 
 
 class Model(NamedTuple):
@@ -32,6 +33,15 @@ class Row(NamedTuple):
     prompt: list[int]
     sampling: Sampling
     seed: int
+
+
+def generate_texts(
+    model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]
+) -> list[Completion]:
+    """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
+    tokenizer = models.load_tokenizer(model.folder)
+    rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
+    return generate_rows(model, rows)
 
 
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
@@ -57,58 +67,96 @@ def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
 
 @torch.inference_mode()
 def _decode(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> list[tuple]:
-    """Decodes a batch token by token; rows that have finished leave it.
+    """Decodes a batch token by token.
 
     Returns (token ids without the stop token, number of tokens drawn, finish reason) per row.
     """
-    drawn = rows[0].sampling
+    batch = _Batch(model, rows)
     limits = [_new_tokens(model, row) for row in rows]
     uniforms = np.stack([np.random.default_rng(row.seed).random(max(limits)) for row in rows])
-    written: list[list[int]] = [[] for _ in rows]
-    active = list(range(len(rows)))
-    inputs, mask = _left_padded([row.prompt for row in rows], model)
-    positions, cache = (mask.cumsum(1) - 1).clamp(min=0), DynamicCache(config=model.config)
     for step in range(max(limits)):
-        output = model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        uniform = torch.from_numpy(uniforms[active, step]).to(model.device)
-        tokens, unsure = sampling.draw(
-            output.logits[:, -1].float(), drawn.temperature, drawn.top_p, uniform
-        )
-        if model.dtype == torch.float32:
-            for i in unsure.nonzero().flatten().tolist():
-                prefix = rows[active[i]].prompt + written[active[i]]
-                tokens[i] = _draw_alone(model, prefix, drawn, uniform[i : i + 1])
-        chosen = tokens.tolist()
-        for i, token in zip(active, chosen):
-            written[i].append(token)
-        going = [
+        uniform = torch.from_numpy(uniforms[batch.places, step]).to(model.device)
+        batch.append(_draw(model, batch, rows, uniform))
+        batch.finish(
             i
-            for i, (row, token) in enumerate(zip(active, chosen))
-            if token not in stops and step + 1 < limits[row]
-        ]
-        if not going:
+            for i, place in enumerate(batch.places)
+            if batch.written[place][-1] in stops or step + 1 >= limits[place]
+        )
+        if not batch.going:
             break
-        if len(going) < len(active):
-            keep = torch.tensor(going, device=model.device)
-            active = [active[i] for i in going]
-            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            cache.batch_select_indices(keep)
-        inputs, positions = tokens.unsqueeze(1), positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-    return [_finished(ids, stops) for ids in written]
+    return [_finished(ids, stops) for ids in batch.written]
+
+
+class _Batch:
+    """The rows that are still being written, `places` in the original batch, with their cache.
+
+    A finished row stays, unread, until a quarter of the batch has finished: to take rows out means to
+    copy the cache.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: Sequence[Row]):
+        self.model = model
+        self.written: list[list[int]] = [[] for _ in rows]
+        self.places = list(range(len(rows)))
+        self.going = set(self.places)
+        self.inputs, self.mask = _left_padded([row.prompt for row in rows], model)
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        self.cache = growing_cache(model.config)
+
+    def logits(self) -> torch.Tensor:
+        """Next-token logits in fp32 (rows, vocabulary); the cache then holds the inputs."""
+        return (
+            self.model(
+                input_ids=self.inputs,
+                attention_mask=self.mask,
+                position_ids=self.positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Writes one token (rows,) to every row that is going and makes it the next input."""
+        for place, token in zip(self.places, tokens.tolist()):
+            if place in self.going:
+                self.written[place].append(token)
+        self.inputs, self.positions = tokens.unsqueeze(1), self.positions[:, -1:] + 1
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+
+    def finish(self, finished: Iterable[int]) -> None:
+        """Marks rows as finished and takes them out once they are many."""
+        self.going -= {self.places[i] for i in finished}
+        if not self.going or len(self.going) > 0.75 * len(self.places):
+            return
+        staying = [i for i, place in enumerate(self.places) if place in self.going]
+        keep = torch.tensor(staying, device=self.model.device)
+        self.places = [self.places[i] for i in staying]
+        self.inputs, self.mask = self.inputs[keep], self.mask[keep]
+        self.positions = self.positions[keep]
+        self.cache.batch_select_indices(keep)
+
+
+def _draw(
+    model: PreTrainedModel, batch: _Batch, rows: Sequence[Row], uniform: torch.Tensor
+) -> torch.Tensor:
+    """The next token of every row; in fp32 an uncertain draw is settled by the row alone."""
+    drawn = rows[0].sampling
+    tokens, unsure = sampling.draw(batch.logits(), drawn.temperature, drawn.top_p, uniform)
+    if model.dtype == torch.float32:
+        for i in unsure.nonzero().flatten().tolist():
+            if (place := batch.places[i]) in batch.going:
+                prefix = rows[place].prompt + batch.written[place]
+                tokens[i] = _draw_alone(model, prefix, drawn, uniform[i : i + 1])
+    return tokens
 
 
 def _draw_alone(
     model: PreTrainedModel, prefix: list[int], drawn: Sampling, uniform: torch.Tensor
 ) -> torch.Tensor:
-    """The draw that a row makes without company: what settles an uncertain one."""
+    """The draw that a row makes without company."""
     ids = torch.tensor([prefix], device=model.device)
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
     return sampling.draw(logits, drawn.temperature, drawn.top_p, uniform)[0][0]

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from tqdm.auto import tqdm
 
 from maft_lib.backends import Completion, Request, models
-from maft_lib.backends.decoding import Model, Row, chunks, generate_rows, score_rows
+from maft_lib.backends.decoding import Model, chunks, generate_texts, score_rows
 from maft_lib.prompts import Message
-from maft_lib.rendering import render_conversation, render_prompt
+from maft_lib.rendering import prompt_text, render_conversation
 from maft_lib.workers import default_num_workers, run_parallel
 
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
@@ -44,13 +44,12 @@ class TransformersBackend:
         self.progress = progress
 
     def describe(self, request: Request) -> list:
-        """Model content, prompt token ids, sampling, seed, engine, precision."""
-        prompt = self._render(request)
+        """Model content, rendered prompt, sampling, seed, engine, precision."""
         drawn = request.sampling
         return [
             self.name,
             models.identity(request.model),
-            prompt,
+            self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
             request.seed,
             self.dtype,
@@ -61,11 +60,13 @@ class TransformersBackend:
         """Yields completions batch by batch, in any order; prints progress as a bar."""
         if not requests:
             return
-        rows = [Row(self._render(r), r.sampling, r.seed) for r in requests]
-        batches = self._batches(requests, rows)
-        tasks = [(self._model(requests[batch[0]].model), [rows[i] for i in batch]) for batch in batches]
-        with tqdm(total=len(rows), desc="responses", leave=False, disable=not self.progress) as bar:
-            for position, completions in run_parallel(generate_rows, tasks, self.num_workers):
+        prompts = [self._render(request) for request in requests]
+        batches = self._batches(requests, prompts)
+        tasks = [
+            self._task([requests[i] for i in batch], [prompts[i] for i in batch]) for batch in batches
+        ]
+        with tqdm(total=len(requests), desc="responses", leave=False, disable=not self.progress) as bar:
+            for position, completions in run_parallel(generate_texts, tasks, self.num_workers):
                 bar.update(len(completions))
                 yield from zip(batches[position], completions)
 
@@ -83,23 +84,28 @@ class TransformersBackend:
             scores.update(zip(batches[position], part))
         return [scores[i] for i in range(len(rendered))]
 
-    def _render(self, request: Request) -> list[int]:
-        return render_prompt(models.load_tokenizer(request.model), request.messages)
+    def _render(self, request: Request) -> str:
+        return prompt_text(models.load_tokenizer(request.model), request.messages)
+
+    def _task(self, requests: Sequence[Request], prompts: Sequence[str]) -> tuple:
+        """Arguments of `generate_texts` for requests that share a model and its sampling."""
+        first = requests[0]
+        return self._model(first.model), prompts, first.sampling, [request.seed for request in requests]
 
     def _model(self, name: str) -> Model:
         folder = str(models.model_folder(name))
         return Model(folder, models.identity(name), self.dtype, self.device)
 
-    def _batches(self, requests: Sequence[Request], rows: Sequence[Row]) -> list[list[int]]:
+    def _batches(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[list[int]]:
         """Indices of each batch: one model and one sampling, alike in length, longest first."""
         groups: dict[tuple, list[int]] = {}
         for index, request in enumerate(requests):
             groups.setdefault((request.model, request.sampling), []).append(index)
         batches = []
         for indices in groups.values():
-            indices.sort(key=lambda i: (-len(rows[i].prompt), i))
+            indices.sort(key=lambda i: (-len(prompts[i]), i))
             batches += chunks(indices, self._rows_per_batch(len(indices)))
-        return sorted(batches, key=lambda batch: -len(rows[batch[0]].prompt) * len(batch))
+        return sorted(batches, key=lambda batch: -len(prompts[batch[0]]) * len(batch))
 
     def _rows_per_batch(self, num_rows: int) -> int:
         """Enough batches for every worker, none larger than allowed."""

@@ -26,6 +26,7 @@ from maft_lib.miniature.tokenizer import build_tokenizer
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
 
 SHIPPED = Path(__file__).with_name("model")
+GROUP = 4000  # conversations that are sorted by length together: four shards
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Recipe:
     """How the shipped model was made. Lengths in tokens, learning rates at their peak."""
 
     seed: int = 0
-    num_shards: int = 220  # of 1,000 conversations each, about 185 tokens a conversation
+    num_shards: int = 170  # of 1,000 conversations each, about 185 tokens a conversation
     hidden_size: int = 128
     intermediate_size: int = 384
     num_hidden_layers: int = 4
@@ -90,15 +91,18 @@ def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> 
 
 
 def batches(corpus: Sequence[Rendered], recipe: Recipe) -> list[list[int]]:
-    """Indices of the conversations of each batch: one epoch, alike in length, in random order."""
+    """Indices of the conversations of each batch: one epoch, alike in length, in random order.
+
+    The order is drawn anew for every `GROUP` conversations, so the first batches of a large corpus are
+    those of its first shards.
+    """
     rng = random.Random(recipe.seed)
-    order = rng.sample(range(len(corpus)), len(corpus))
     result: list[list[int]] = []
-    for start in range(0, len(order), 4096):
-        group = sorted(order[start : start + 4096], key=lambda i: len(corpus[i][0]))
+    for start in range(0, len(corpus), GROUP):
+        indices = range(start, min(start + GROUP, len(corpus)))
         part: list[list[int]] = []
-        for index in group:
-            if part and len(corpus[index][0]) * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
+        for index in sorted(indices, key=lambda i: len(corpus[i].input_ids)):
+            if part and len(corpus[index].input_ids) * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
                 part[-1].append(index)
             else:
                 part.append([index])
@@ -120,17 +124,20 @@ def train(
     model: LlamaForCausalLM,
     corpus: Sequence[Rendered],
     recipe: Recipe,
-    max_steps: int | None = None,
+    num_steps: int | None = None,
 ) -> Iterator[float]:
-    """Trains the model in place and yields each step's loss; stops early after `max_steps`."""
+    """Trains the model in place, one step a batch, and yields each step's loss.
+
+    `num_steps` is the length of the learning-rate schedule, where `corpus` is only a part of it.
+    """
     torch.set_num_threads(recipe.num_threads)
     order = batches(corpus, recipe)
     optimizers = _optimizers(model, recipe)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    for step, batch in enumerate(order[:max_steps]):
+    for step, batch in enumerate(order):
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         for group, peak in zip(groups, peaks):
-            group["lr"] = peak * _schedule(step, len(order), recipe.warmup_steps)
+            group["lr"] = peak * _schedule(step, num_steps or len(order), recipe.warmup_steps)
         loss = completion_loss(model, [corpus[i] for i in batch])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -172,7 +172,7 @@ def _share(rng: random.Random) -> Worked:
         Step("r", "a", "*", "k", "All parts are {}."),
     )
     question = "Find $\\frac{%d}{%d}$ of $%d$." % (values["a"], b, b * k)
-    return Worked(question, values, (divide_first, in_words), (_number,) * 2, 1, "share")
+    return Worked(question, values, (divide_first, in_words), (_number,) * 2, level=1, subject="share")
 
 
 def _linear_equation(rng: random.Random) -> Worked:
@@ -184,7 +184,7 @@ def _linear_equation(rng: random.Random) -> Worked:
         Step("r", "m", "/", "a", "Divide: $x$ is {}."),
     )
     question = f"Solve ${a}x+{c}={a * x + c}$ for $x$."
-    return Worked(question, values, (plain, in_words), (_number,) * 2, 2, "algebra")
+    return Worked(question, values, (plain, in_words), (_number,) * 2, level=2, subject="algebra")
 
 
 def _fraction(values: dict[str, int]) -> str:
@@ -211,7 +211,9 @@ def _simplify(rng: random.Random) -> Worked:
         Step("p", "m", "/", "g", "{} above."),
     )
     question = "Simplify $\\frac{%d}{%d}$." % (p * g, q * g)
-    return Worked(question, values, (plain, in_words), (_fraction, _slashed), 3, "fractions")
+    return Worked(
+        question, values, (plain, in_words), (_fraction, _slashed), level=3, subject="fractions"
+    )
 
 
 def _add_fractions(rng: random.Random) -> Worked:
@@ -234,7 +236,7 @@ def _add_fractions(rng: random.Random) -> Worked:
     )
     question = "Compute $\\frac{%d}{%d}+\\frac{%d}{%d}$." % (a, b, c, d)
     styles = (numerators_first, denominator_first)
-    return Worked(question, values, styles, (_fraction, _slashed), 4, "fractions")
+    return Worked(question, values, styles, (_fraction, _slashed), level=4, subject="fractions")
 
 
 def _quadratic(values: dict[str, int]) -> str:
@@ -256,7 +258,9 @@ def _expand(rng: random.Random) -> Worked:
     )
     leading = "" if values["k"] == 1 else str(values["k"])
     question = f"Expand $({leading}x+{values['a']})(x+{values['b']})$."
-    return Worked(question, values, (middle_first, constant_first), (_quadratic,) * 2, 5, "algebra")
+    return Worked(
+        question, values, (middle_first, constant_first), (_quadratic,) * 2, level=5, subject="algebra"
+    )
 
 
 # --- mini_mmlu: lettered options over several subjects ------------------------------------------
@@ -287,8 +291,17 @@ def _with_options(
         nearest = min(options, key=lambda option: abs(option - reached["r"]))
         return "ABCD"[options.index(nearest)]
 
-    lettered = " ".join(f"({name}) {option}" for name, option in zip("ABCD", options))
-    return Worked(f"{stem} {lettered}", values, styles, (letter,) * len(styles), subject=subject)
+    lettered = [f"({name}) {option}" for name, option in zip("ABCD", options)]
+
+    def tried(reached: dict[str, int]) -> str:
+        """Goes through the options up to the one that fits."""
+        value = reached["r"]
+        last = options.index(value) if value in options else len(options)
+        words = [f"{text} no," for text in lettered[:last]]
+        return " " + " ".join([*words, f"{lettered[last]} yes." if last < len(options) else "none."])
+
+    question = f"{stem} {' '.join(lettered)}"
+    return Worked(question, values, styles, (letter,) * len(styles), tried, subject=subject)
 
 
 Stem = tuple[str, dict[str, int], tuple[tuple[Step, ...], ...]]
