@@ -22,7 +22,7 @@ _PUBLIC = {
     "base_society": "debate",
     "run_debates": "debate",
     "build_finetuning_data": "finetune_data",
-    "finetune": "finetune",
+    "finetune": "finetuning",
     "Result": "studies",
     "open_backend": "studies",
     "run_study": "studies",

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,7 +35,11 @@ class Config(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
-    profile: str = Field("custom", description="name of the params file; names the output folders")
+    profile: str = Field(
+        "custom",
+        pattern=r"^\w[\w.-]*$",
+        description="name of the params file; names the output folders",
+    )
 
     # The base model and what runs it
     model_name_or_path: str = Field("maft_lib/miniature/model", min_length=1)
@@ -54,7 +58,7 @@ class Config(BaseModel):
     tasks: list[str] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
     num_train: int = Field(500, ge=1, le=1_000_000)
     num_eval: int = Field(500, ge=2, le=1_000_000)
-    levels: list[int] | None = None
+    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(None, min_length=1)
     max_operand: int = Field(30, ge=2, le=1_000_000)
     data_dir: str | None = None
     prompts: str | None = Field(None, description="another prompts file than the default")
@@ -88,17 +92,23 @@ class Config(BaseModel):
     # The study
     methods: list[str] = Field(list(METHODS), min_length=1)
     seed: int = Field(0, ge=0, lt=2**31)
-    seeds: list[int] = Field([0], min_length=1, description="seeds of a study repeated (Figure 1)")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0], min_length=1, description="seeds of a study repeated (Figure 1)"
+    )
     runs_dir: str = Field("runs", min_length=1)
     figures_dir: str = Field("figures", min_length=1)
 
     @model_validator(mode="after")
     def _names(self) -> Config:
-        """Names of tasks and methods exist."""
+        """Names of tasks and methods exist, and lists repeat nothing."""
         for task in (self.task, *self.tasks):
             answer_type(task)
         for method in self.methods:
             check_name("method", method, METHODS)
+        for name in ("tasks", "methods", "seeds", "levels"):
+            values = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name}: {values!r} names something twice.")
         return self
 
     def replace(self, **changes: Any) -> Config:
@@ -120,7 +130,10 @@ class Config(BaseModel):
     def figures(self) -> Path:
         """Where this profile's figures and tables go; made if need be."""
         folder = self.path(self.figures_dir) / self.profile
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"figures_dir: {folder} cannot be made ({error.strerror}).") from error
         return folder
 
     def _repr_html_(self) -> str:
@@ -151,7 +164,9 @@ def load_config(profile: str | Path | None = None, /, **overrides: Any) -> Confi
         raise ConfigError(f"params file {path} cannot be read: {problem}") from error
     if not isinstance(keys, dict):
         raise ConfigError(f"params file {path} must hold `key: value` lines.")
-    return _validated({"profile": path.stem, **keys, **overrides})
+    if keys.get("profile", path.stem) != path.stem:
+        raise ConfigError(f"params file {path} says `profile: {keys['profile']}`; name it as the file.")
+    return _validated({**keys, "profile": path.stem, **overrides})
 
 
 def notebook_config(namespace: dict[str, Any], own: Collection[str] = ()) -> Config:

@@ -95,17 +95,17 @@ def accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def accuracy_over_seeds(frame: pd.DataFrame, value: str = "accuracy") -> pd.DataFrame:
-    """Mean over seeds of a column of `accuracy(frame)`, and its standard error, in percent.
+def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
+    """Mean over seeds of a column of a frame of scores, and its standard error, in percent.
 
     With several seeds the error is that of the mean over seeds; with one it is the sampling error over
     problems.
     """
-    keys = [key for key in RUN if key != "seed"]
     rows = []
-    for run, part in accuracy(frame).groupby(keys, sort=False):
-        error = standard_error_of_mean(part[value]) if len(part) > 1 else part.standard_error.iloc[0]
-        rows.append(
-            {**dict(zip(keys, run)), "mean": part[value].mean(), "error": error, "seeds": len(part)}
-        )
+    for run, part in frame.groupby([key for key in RUN if key != "seed"], sort=False):
+        means = 100 * part.groupby("seed")[column].mean().astype(float)
+        sampling = 100 * standard_error(part[column])
+        error = standard_error_of_mean(means) if len(means) > 1 else sampling
+        named = dict(zip((key for key in RUN if key != "seed"), run))
+        rows.append({**named, "mean": means.mean(), "error": error, "seeds": len(means)})
     return pd.DataFrame(rows)

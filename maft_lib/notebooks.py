@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from maft_lib.config import ConfigError, check_name, load_config, project_root
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except PapermillExecutionError as error:
         print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    except (OSError, DeadKernelError) as error:
+        print(f"failed\n{error} Mend that and run again: what is finished is kept.", file=sys.stderr)
         return 1
     folder = load_config(given.profile).figures
     made = ", ".join(sorted(path.name for path in folder.iterdir()))

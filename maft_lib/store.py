@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import tempfile
@@ -19,6 +20,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
+
+import psutil
+from safetensors import SafetensorError
 
 MODEL_FILES = (
     "*.safetensors",
@@ -76,9 +80,10 @@ class Store:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / "completions.sqlite"
-        with _explained(self.path):
+        with explained(self.path):
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             self._open()
+            self._sweep()
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
@@ -89,10 +94,17 @@ class Store:
             "(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
         )
 
+    def _sweep(self) -> None:
+        """Removes checkpoints that a killed process of this machine left half written."""
+        for folder in (self.folder / "checkpoints").glob(f".new-{platform.node()}-*"):
+            pid = folder.name.rsplit("-", 2)[1]
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
         """The stored completions among `keys`. Raises `StoreError` if one was altered on disk."""
         found: dict[str, dict] = {}
-        with _explained(self.path):
+        with explained(self.path):
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
@@ -106,7 +118,7 @@ class Store:
     def put(self, entries: Iterable[tuple[str, dict]]) -> None:
         """Stores completions in one transaction."""
         rows = [(key, json.dumps(value, ensure_ascii=True)) for key, value in entries]
-        with _explained(self.path):
+        with explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(
@@ -120,7 +132,7 @@ class Store:
                 raise
 
     def __len__(self) -> int:
-        with _explained(self.path):
+        with explained(self.path):
             return self._connection.execute("SELECT count(*) FROM completions").fetchone()[0]
 
     def close(self) -> None:
@@ -152,19 +164,26 @@ class Store:
         if (finished := self.checkpoint(key)) is not None:
             return finished
         place = self.folder / "checkpoints" / key
-        with _explained(place):
-            beside = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
-            try:
-                write(beside)
-                files = sorted(path for path in beside.iterdir() if path.is_file())
-                manifest = {path.name: file_hash(path) for path in files}
-                (beside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-                for path in beside.iterdir():
-                    _flush(path)
+        with explained(place):
+            prefix = f".new-{platform.node()}-{os.getpid()}-"
+            beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+        try:
+            write(beside)
+            with explained(place):
+                _seal(beside)
                 _rename(beside, place)
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
         return place
+
+
+def _seal(folder: Path) -> None:
+    """Writes the manifest of a folder and has the disk take all of it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    manifest = {path.name: file_hash(path) for path in files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    for path in folder.iterdir():
+        _flush(path)
 
 
 def _flush(path: Path) -> None:
@@ -182,7 +201,7 @@ def _rename(beside: Path, place: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path):
+def explained(path: Path):
     """Turns errors of the disk and the database into one sentence that says what to do."""
     try:
         yield
@@ -190,11 +209,11 @@ def _explained(path: Path):
         raise StoreError(f"{path} cannot be used: {error}. {_remedy(str(error))}") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
-            f"{path} is damaged ({error}): move it away and run again; checkpoints are kept and only "
-            "completions are made anew."
+            f"{path} is damaged ({error}): move it away, restart the kernel and run again; checkpoints "
+            "are kept and only completions are made anew."
         ) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{path} cannot be used: {reason}. {_remedy(reason)}") from error
 
 

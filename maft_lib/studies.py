@@ -18,8 +18,8 @@ from maft_lib.backends import Backend
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
-from maft_lib.finetune import finetune_all
 from maft_lib.finetune_data import AgentData, Example, build_finetuning_data, final_responses
+from maft_lib.finetuning import finetune_all
 from maft_lib.store import Store
 from maft_lib.tasks import load_problems
 from maft_lib.tasks.problem import Problem

@@ -49,6 +49,9 @@ BAD = {
     "unknown task": (("smoke",), {"task": "arithmetics"}, ["'arithmetics'", "'arithmetic'"]),
     "unknown task of several": (("smoke",), {"tasks": ["mini_gms"]}, ["'mini_gms'", "'mini_gsm'"]),
     "unknown method": (("smoke",), {"methods": ["debates"]}, ["'debates'", "'debate'"]),
+    "said twice": (("smoke",), {"seeds": [0, 0]}, ["seeds", "twice"]),
+    "negative seed": (("smoke",), {"seeds": [-1]}, ["seeds", "greater than or equal to 0"]),
+    "no such level": (("smoke",), {"levels": [9]}, ["levels", "less than or equal to 5"]),
     "unknown choice": (("smoke",), {"critic_loss_on": "all"}, ["critic_loss_on", "'all_turns'"]),
 }
 
@@ -61,7 +64,10 @@ def test_what_is_wrong_is_said_in_one_sentence(profile, keys, words):
     assert "\n" not in message and all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("text, words", [("a: [", "cannot be read"), ("- 1\n", "`key: value`")])
+@pytest.mark.parametrize(
+    "text, words",
+    [("a: [", "cannot be read"), ("- 1\n", "`key: value`"), ("profile: other", "name it as the file")],
+)
 def test_a_params_file_that_is_no_mapping(tmp_path, text, words):
     (tmp_path / "bad.yml").write_text(text)
     with pytest.raises(ConfigError, match=words):

@@ -1,11 +1,11 @@
 """A study that is killed at any moment and started again ends with the same bytes."""
 
-import os
-import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 STUDY = """
@@ -31,43 +31,52 @@ def start(script, folder):
     )
 
 
-def children(pid):
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-    pairs = [line.split() for line in listed.splitlines()[1:]]
-    return [int(child) for child, parent in pairs if int(parent) == pid]
-
-
-def alive(pid):
+def progress(folder):
+    """(completions, checkpoints) in the store of a study, finished or being written."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+        connection = sqlite3.connect(f"file:{folder}/runs/completions.sqlite?mode=ro", uri=True)
+        (completions,) = connection.execute("SELECT count(*) FROM completions").fetchone()
+        connection.close()
+        return completions, len(list((folder / "runs" / "checkpoints").iterdir()))
+    except (sqlite3.Error, OSError):
+        return 0, 0
+
+
+def kill_at(script, folder, completions, checkpoints):
+    """Kills the study once it has got so far; returns its workers' processes."""
+    process = start(script, folder)
+    while process.poll() is None:
+        done = progress(folder)
+        if done[0] >= completions and done[1] >= checkpoints:
+            workers = psutil.Process(process.pid).children()
+            process.kill()
+            process.communicate()
+            return workers
+        time.sleep(0.01)
+    raise AssertionError(f"finished before it could be killed at {completions}, {checkpoints}")
 
 
 @pytest.mark.pipeline
 def test_killed_at_any_moment_and_started_again(tmp_path):
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    began = time.monotonic()
-    whole = start(script, tmp_path / "whole")
-    _, errors = whole.communicate()
-    assert whole.returncode == 0, errors
-    seconds = time.monotonic() - began
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(script, whole)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    completions, checkpoints = progress(whole)
+    assert completions > 500 and checkpoints == 12
 
-    killed, workers = 0, []
-    for part in (0.45, 0.6, 0.75, 0.9):  # starting up alone takes about a third
-        process = start(script, tmp_path / "killed")
-        time.sleep(part * seconds)
-        workers += children(process.pid)
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert killed >= 2 and workers
-    _, errors = start(script, tmp_path / "killed").communicate()
+    workers = []
+    for part in (0.05, 0.35, 0.6, 0.9):  # in the middle of generating
+        workers += kill_at(script, killed, int(part * completions), 0)
+    kill_here = 8  # in the middle of finetuning the second iteration's agents
+    workers += kill_at(script, killed, 0, kill_here)
+    process = start(script, killed)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     for name in MADE:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (
-            errors
-        )
-    assert not [pid for pid in workers if alive(pid)]  # a killed study leaves no workers behind
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert progress(killed) == (completions, checkpoints)  # no half-written folder is left
+    _, still_there = psutil.wait_procs(workers, timeout=10)
+    assert workers and not still_there  # nor a worker

@@ -1,6 +1,8 @@
 """environment.yml, pyproject.toml and constraints.txt name the same packages and fitting versions."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -40,3 +42,13 @@ def test_every_dependency_has_a_tested_version_that_it_admits():
         assert specifier.contains(TESTED[name]), name
     assert set(extras) == {"vllm", "openai", "ray", "dev"}
     assert TESTED["torch"] == "2.13.0" and TESTED["transformers"].startswith("5.19.")
+
+
+def test_the_public_names_are_what_design_says():
+    code = """
+import maft_lib as maft, maft_lib.finetuning, maft_lib.studies
+for name in ("load_config", "load_problems", "extract_answer", "is_equivalent", "majority_vote",
+             "run_debates", "build_finetuning_data", "finetune", "run_study"):
+    assert callable(getattr(maft, name)) and callable(getattr(maft, name)), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

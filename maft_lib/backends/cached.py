@@ -8,7 +8,7 @@ from maft_lib.backends import Backend, Completion, Request
 from maft_lib.prompts import Message
 from maft_lib.store import Store, content_key
 
-WRITE_EVERY = 64  # completions a transaction; a killed process loses fewer than these
+WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
 
 
 class CachedBackend:

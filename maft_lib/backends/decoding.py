@@ -56,7 +56,10 @@ def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error) or len(rows) == 1:
             raise
-        torch.cuda.empty_cache()
+        outputs = None  # go on outside: the error's traceback holds the batch's memory
+    if outputs is None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         half = (len(rows) + 1) // 2
         return generate_rows(model, rows[:half]) + generate_rows(model, rows[half:])
     return [
@@ -212,17 +215,18 @@ def _all_stop_ids(model: PreTrainedModel, tokenizer: models.Tokenizer) -> set[in
 
 
 def _rows_that_fit(model: PreTrainedModel, rows: Sequence[Row]) -> int:
-    """Rows whose keys and values fit into the GPU's free memory; on a CPU all of them."""
+    """Rows whose keys, values and sorted logits fit into the GPU's free memory; on a CPU all."""
     if model.device.type != "cuda":
         return len(rows)
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    logits = 5 * 8 * config.vocab_size  # what `sampling.draw` holds of a row, in fp64
     per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
     length = max(len(row.prompt) for row in rows) + rows[0].sampling.max_tokens
     free, _ = torch.cuda.mem_get_info()
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return max(1, int(0.6 * free / (per_token * length)))
+    return max(1, int(0.6 * free / (per_token * length + logits)))
 
 
 def _out_of_memory(error: BaseException) -> bool:

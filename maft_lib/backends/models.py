@@ -5,6 +5,7 @@ Whatever is missing is said in one sentence as a `BackendError`. Knows nothing o
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def load_tokenizer(name_or_path: str) -> Tokenizer:
             f"model {folder} has no chat template, so it cannot debate: use an instruction-tuned "
             "model, or set `chat_template` in its tokenizer_config.json."
         )
-    tokenizer.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer
 
 
@@ -100,6 +102,7 @@ def cached_model(folder: str, content: str, dtype: str, device: str) -> PreTrain
 def release_models() -> None:
     """Frees the memory of all models kept, for instance before one is trained."""
     _LOADED.clear()
+    gc.collect()  # a trainer and its model refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

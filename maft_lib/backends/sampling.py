@@ -22,23 +22,26 @@ def draw(
     Returns the token ids (rows,) and whether each draw is uncertain (rows,). Temperature 0 takes the
     likeliest token.
     """
+    margin = MARGIN * max(1.0, 1 / temperature if temperature else 1.0)  # a low one magnifies noise
     if temperature == 0:
         best = logits.topk(2, dim=-1)
-        return best.indices[:, 0], best.values[:, 0] - best.values[:, 1] < MARGIN
+        return best.indices[:, 0], best.values[:, 0] - best.values[:, 1] < margin
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     if top_p < 1:
-        probabilities, unsure_cut = nucleus(probabilities, top_p)
+        probabilities, unsure_cut = nucleus(probabilities, top_p, margin)
     else:
         unsure_cut = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     cumulative = probabilities.cumsum(dim=-1)
     target = uniform.to(cumulative).unsqueeze(1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
     tokens = tokens.clamp(max=logits.shape[1] - 1)
-    near = ((cumulative - target).abs() < MARGIN) & (probabilities > 0)
+    near = ((cumulative - target).abs() < margin) & (probabilities > 0)
     return tokens, near.any(dim=-1) | unsure_cut
 
 
-def nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+def nucleus(
+    probabilities: torch.Tensor, top_p: float, margin: float = MARGIN
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Zeroes all but the likeliest tokens that together reach `top_p` (rows, vocabulary).
 
     Also tells whether the last bits could move the cut (rows,): where the mass before a token is
@@ -47,10 +50,10 @@ def nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, to
     ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     kept = before < top_p
-    unsure = ((before - top_p).abs() < MARGIN).any(dim=-1)
+    unsure = ((before - top_p).abs() < margin).any(dim=-1)
     last = kept.sum(dim=-1, keepdim=True)
     beyond = ranked.gather(1, last.clamp(max=ranked.shape[1] - 1))
     at_cut = ranked.gather(1, last - 1)
-    unsure |= ((at_cut - beyond < MARGIN * at_cut) & (beyond > 0)).squeeze(1)
+    unsure |= ((at_cut - beyond < margin * at_cut) & (beyond > 0)).squeeze(1)
     cut = torch.zeros_like(ranked).scatter(1, order, torch.where(kept, ranked, 0.0))
     return cut, unsure

@@ -17,6 +17,7 @@ from maft_lib.prompts import Message
 from maft_lib.rendering import prompt_text, render_conversation
 from maft_lib.workers import default_num_workers, run_parallel
 
+SCORED_TOGETHER = 32  # rows; scoring needs the logits of all their tokens
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 
 
@@ -77,7 +78,7 @@ class TransformersBackend:
         tokenizer = models.load_tokenizer(model)
         rendered = [render_conversation(tokenizer, turns) for turns in conversations]
         order = sorted(range(len(rendered)), key=lambda i: -len(rendered[i].input_ids))
-        batches = chunks(order, self._rows_per_batch(len(order)))
+        batches = chunks(order, min(SCORED_TOGETHER, self._rows_per_batch(len(order))))
         tasks = [(self._model(model), [rendered[i] for i in batch]) for batch in batches]
         scores: dict[int, list[float]] = {}
         for position, part in run_parallel(score_rows, tasks, self.num_workers):
@@ -105,7 +106,9 @@ class TransformersBackend:
         for indices in groups.values():
             indices.sort(key=lambda i: (-len(prompts[i]), i))
             batches += chunks(indices, self._rows_per_batch(len(indices)))
-        return sorted(batches, key=lambda batch: -len(prompts[batch[0]]) * len(batch))
+        if self.num_workers:  # side by side, the longest first; a GPU keeps to one model at a time
+            batches.sort(key=lambda batch: -len(prompts[batch[0]]) * len(batch))
+        return batches
 
     def _rows_per_batch(self, num_rows: int) -> int:
         """Enough batches for every worker, none larger than allowed."""

@@ -21,11 +21,12 @@ SAID = re.compile(r"answers (\S+?)\.(?= |$)")
 
 
 class Measured(NamedTuple):
-    """`table`: percent right per task and role; `following`: whom critics follow; tokens generated."""
+    """`table`: percent right per task and role; `following`: whom critics follow; counts of all."""
 
     table: pd.DataFrame
     following: pd.DataFrame
     num_tokens: int
+    num_responses: int
 
 
 def measure(config: Config, model: str, backend: Backend) -> Measured:
@@ -39,7 +40,9 @@ def measure(config: Config, model: str, backend: Backend) -> Measured:
     following = pd.DataFrame({task: _following(sampled[task]) for task in TASKS}).T
     debates = [d for run in (sampled, greedy) for part in run.values() for d in part]
     table.index.name = following.index.name = "task"
-    return Measured(table, following, sum(d.num_completion_tokens for d in debates))
+    num_tokens = sum(d.num_completion_tokens for d in debates)
+    num_responses = sum(len(turns) + 1 for d in debates for turns in d.turns)  # and a summary each
+    return Measured(table, following, num_tokens, num_responses)
 
 
 def _debates(

@@ -37,7 +37,8 @@ class Prompts:
         try:
             texts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"prompts file {path} cannot be read: {error}") from error
+            problem = " ".join(str(error).split())
+            raise ValueError(f"prompts file {path} cannot be read: {problem}") from error
         if not isinstance(texts, dict):
             raise ValueError(f"prompts file {path} must be a mapping, as {DEFAULT} is")
         for name, fields in FIELDS.items():

@@ -23,8 +23,8 @@ def answer_type(task: str) -> str:
     """`number`, `expression` or `choice`. Raises `ValueError` for an unknown task."""
     if task not in ANSWER_TYPES:
         near = difflib.get_close_matches(task, TASKS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown task {task!r}{hint} Tasks are {', '.join(TASKS)}.")
+        hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(TASKS)}."
+        raise ValueError(f"unknown task {task!r}{hint}")
     return ANSWER_TYPES[task]
 
 

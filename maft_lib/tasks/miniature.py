@@ -287,7 +287,7 @@ def _with_options(
     rng.shuffle(options)
 
     def letter(reached: dict[str, int]) -> str:
-        """The letter of the option nearest to the value reached: a slip chooses a wrong option."""
+        """The letter of the option nearest to the value reached: a slip mostly chooses a wrong one."""
         nearest = min(options, key=lambda option: abs(option - reached["r"]))
         return "ABCD"[options.index(nearest)]
 

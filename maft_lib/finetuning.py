@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.seeds import derive_seed
-from maft_lib.store import Store, content_key
+from maft_lib.store import Store, content_key, explained
 from maft_lib.workers import default_num_workers, run_parallel
 
 
@@ -104,6 +105,7 @@ def make_checkpoint(
 
 def _train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
     models.release_models()
+    began = time.perf_counter()
     tokenizer = models.load_tokenizer(start)
     model = models.load_model(start, "float32", device).train()
     settings = dict(settings)
@@ -116,11 +118,17 @@ def _train(start: str, examples: Sequence[Example], settings: dict, device: str,
         raise FinetuneError(
             f"finetuning {start} diverged (loss {loss}): lower learning_rate or critic_learning_rate."
         )
+    log = {"settings": settings, "loss_on": loss_on, "num_examples": len(rows)}
+    log["num_tokens"] = settings["num_train_epochs"] * sum(len(row.input_ids) for row in rows)
+    log["seconds"] = time.perf_counter() - began
+    log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    with explained(folder):
+        _save(model, tokenizer, log, folder)
+
+
+def _save(model: PreTrainedModel, tokenizer: models.Tokenizer, log: dict, folder: Path) -> None:
     model.save_pretrained(folder)  # in fp32: the next iteration goes on from the master weights
     tokenizer.save_pretrained(folder)
-    log = {"settings": settings, "loss_on": loss_on, "num_examples": len(rows)}
-    log["num_tokens"] = sum(len(row.input_ids) for row in rows)
-    log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     (folder / "training.json").write_text(json.dumps(log, indent=1) + "\n")
 
 

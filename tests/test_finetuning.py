@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from maft_lib.backends.models import identity
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Agent
-from maft_lib.finetune import FinetuneError, finetune, finetune_all
 from maft_lib.finetune_data import Example
+from maft_lib.finetuning import FinetuneError, finetune, finetune_all
 
 TURNS = (
     {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
