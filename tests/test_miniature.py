@@ -55,14 +55,20 @@ def test_direct_answers_slip_as_documented():
     solved = [turns for kind, turns in corpus.shard(0, 0) if kind == "direct"]
     right = 0
     for turns in solved:
-        steps = re.findall(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+)", turns[1]["content"])
+        steps = re.findall(r"(-?\d+)([-+*/%])(-?\d+)=(-?\d+)", turns[1]["content"])
         right += all(_true(*step) for step in steps)
     assert corpus.ACCURACY - 0.1 < right / len(solved) < corpus.ACCURACY + 0.1
 
 
 def _true(a, op, b, c):
     a, b, c = int(a), int(b), int(c)
-    return {"+": a + b == c, "-": a - b == c, "*": a * b == c, "/": b and a // b == c}[op]
+    return {
+        "+": a + b == c,
+        "-": a - b == c,
+        "*": a * b == c,
+        "/": b and a // b == c,
+        "%": b and a % b == c,
+    }[op]
 
 
 @pytest.mark.parametrize("text", ["What is 12+3?", "Ünïcode \U0001f600 \n\t  \\frac{1}{2}", "", "\x00"])

@@ -27,8 +27,13 @@ def test_written_steps_are_true_unless_they_slip(task):
     for _ in range(200):
         worked = draw(task, rng, max_operand=9)
         solution = solve(worked, rng.randrange(len(worked.styles)))
-        for a, op, b, c in re.findall(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+)", solution.text):
-            true = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}
+        for a, op, b, c in re.findall(r"(-?\d+)([-+*/%])(-?\d+)=(-?\d+)", solution.text):
+            true = {
+                "+": int(a) + int(b),
+                "-": int(a) - int(b),
+                "*": int(a) * int(b),
+                "%": int(a) % int(b),
+            }
             assert int(c) == (Fraction(int(a), int(b)) if op == "/" else true[op])
 
 

@@ -22,8 +22,8 @@ ATTENTIVE = 0.35  # share of critic turns that make no slip if a right answer is
 SWAYED = 0.10  # share of critic turns that end in the answer of another agent, right or wrong
 MAX_OPERAND = 9  # arithmetic of single digits
 
-TASK_WEIGHTS = {"arithmetic": 0.35, "mini_gsm": 0.2, "mini_math": 0.25, "mini_mmlu": 0.2}
-KIND_WEIGHTS = {"direct": 0.3, "critic": 0.45, "summary": 0.2, "hint": 0.05}
+TASK_WEIGHTS = {"arithmetic": 0.42, "mini_gsm": 0.18, "mini_math": 0.25, "mini_mmlu": 0.15}
+KIND_WEIGHTS = {"direct": 0.33, "critic": 0.45, "summary": 0.17, "hint": 0.05}
 CRITIC_WEIGHTS = {"critic": 0.8, "critic_without_summary": 0.12, "cooperative": 0.08}
 OTHERS_WEIGHTS = {1: 0.1, 2: 0.7, 3: 0.08, 4: 0.12}  # how many other agents a critic hears
 

@@ -34,7 +34,7 @@ class Recipe:
     """How the shipped model was made. Lengths in tokens, learning rates at their peak."""
 
     seed: int = 0
-    num_shards: int = 170  # of 1,000 conversations each, about 185 tokens a conversation
+    num_shards: int = 112  # of 1,000 conversations each, about 185 tokens a conversation
     hidden_size: int = 128
     intermediate_size: int = 384
     num_hidden_layers: int = 4

@@ -265,109 +265,49 @@ def _expand(rng: random.Random) -> Worked:
 
 # --- mini_mmlu: lettered options over several subjects ------------------------------------------
 
+CYCLES = {  # subject: (what is asked, how the total comes about, the four options in their order)
+    "number theory": ("What is the remainder of {a}+{b} divided by 4?", "+", "0 1 2 3"),
+    "geography": (
+        "{name} sails north and turns right {a} times, then {b} times more. Where does the ship go?",
+        "+",
+        "north east south west",
+    ),
+    "meteorology": (
+        "It is spring. {a} quarters of a year pass and {b} more. Which season is it?",
+        "+",
+        "spring summer autumn winter",
+    ),
+    "physics": (
+        "{name} turns a wheel {a} times by {b} colours, from red. Where does it stop?",
+        "*",
+        "red blue green white",
+    ),
+    "music": (
+        "{name} counts {a} times {b} beats in bars of four, from the first. Where does it end?",
+        "*",
+        "first second third fourth",
+    ),
+}
+
 
 def draw_mini_mmlu(rng: random.Random) -> Worked:
-    """A question with options (A)-(D) from one of five subjects (MMLU's shape)."""
-    subject = rng.choice((_sequence, _geometry, _time, _remainder, _mean))
-    stem, values, styles = subject(rng)
-    right = Worked(stem, values, styles, (_number,) * len(styles)).answer
-    return _with_options(rng, stem, values, styles, int(right), subject.__name__.strip("_"))
+    """A question with options (A)-(D) from one of five subjects (MMLU's shape).
 
-
-def _with_options(
-    rng: random.Random,
-    stem: str,
-    values: dict[str, int],
-    styles: tuple[tuple[Step, ...], ...],
-    right: int,
-    subject: str,
-) -> Worked:
-    near = [right + offset for offset in (-10, -2, -1, 1, 2, 10) if right + offset >= 0]
-    options = [right, *rng.sample(near, 3)]
-    rng.shuffle(options)
-
-    def letter(reached: dict[str, int]) -> str:
-        """The letter of the option nearest to the value reached: a slip mostly chooses a wrong one."""
-        nearest = min(options, key=lambda option: abs(option - reached["r"]))
-        return "ABCD"[options.index(nearest)]
-
-    lettered = [f"({name}) {option}" for name, option in zip("ABCD", options)]
-
-    def tried(reached: dict[str, int]) -> str:
-        """Goes through the options up to the one that fits."""
-        value = reached["r"]
-        last = options.index(value) if value in options else len(options)
-        words = [f"{text} no," for text in lettered[:last]]
-        return " " + " ".join([*words, f"{lettered[last]} yes." if last < len(options) else "none."])
-
-    question = f"{stem} {' '.join(lettered)}"
-    return Worked(question, values, styles, (letter,) * len(styles), tried, subject=subject)
-
-
-Stem = tuple[str, dict[str, int], tuple[tuple[Step, ...], ...]]
-
-
-def _sequence(rng: random.Random) -> Stem:
-    a, k = rng.randint(1, 20), rng.randint(2, 9)
-    terms = [a + i * k for i in range(4)]
-    plain = (Step("k", "y", "-", "x", "{},"), Step("r", "z", "+", "k", "{}."))
+    Each goes round a cycle of four, so a slip in any step leads to another option.
+    """
+    subject = rng.choice(list(CYCLES))
+    asked, op, options = CYCLES[subject]
+    largest = (30, 30) if op == "+" else (12, 9)
+    values = {"a": rng.randint(2, largest[0]), "b": rng.randint(2, largest[1]), "four": 4}
+    lettered = " ".join(f"({name}) {option}" for name, option in zip("ABCD", options.split()))
+    plain = (Step("t", "a", op, "b", "{},"), Step("r", "t", "%", "four", "{}."))
     in_words = (
-        Step("k", "y", "-", "x", "The terms grow by {}."),
-        Step("r", "z", "+", "k", "The next is {}."),
+        Step("t", "b", op, "a", "In all {}."),
+        Step("r", "t", "%", "four", "The rest is {}."),
     )
-    stem = "What comes next: {}, {}, {}, {}?".format(*terms)
-    return stem, {"x": terms[0], "y": terms[1], "z": terms[3]}, (plain, in_words)
+    question = f"{asked.format(name=rng.choice(NAMES), **values)} {lettered}"
+    return Worked(question, values, (plain, in_words), (_letter,) * 2, subject=subject)
 
 
-def _geometry(rng: random.Random) -> Stem:
-    values = {"a": rng.randint(2, 20), "b": rng.randint(2, 20), "two": 2}
-    plain = (Step("s", "a", "+", "b", "{},"), Step("r", "s", "*", "two", "{}."))
-    in_words = (
-        Step("s", "a", "*", "two", "Two sides are {},"),
-        Step("t", "b", "*", "two", "two more {},"),
-        Step("r", "s", "+", "t", "together {}."),
-    )
-    stem = "What is the perimeter of a rectangle with sides {a} and {b}?".format(**values)
-    return stem, values, (plain, in_words)
-
-
-def _time(rng: random.Random) -> Stem:
-    values = {"a": rng.randint(1, 9), "b": rng.randint(1, 11) * 5, "sixty": 60}
-    plain = (Step("s", "a", "*", "sixty", "{},"), Step("r", "s", "+", "b", "{}."))
-    in_words = (
-        Step("s", "a", "*", "sixty", "The hours are {} minutes."),
-        Step("r", "b", "+", "s", "With the rest {}."),
-    )
-    stem = "How many minutes are {a} hours and {b} minutes?".format(**values)
-    return stem, values, (plain, in_words)
-
-
-def _remainder(rng: random.Random) -> Stem:
-    d, k = rng.randint(3, 9), rng.randint(2, 9)
-    values = {"d": d, "k": k, "n": d * k + rng.randint(1, d - 1)}
-    plain = (Step("s", "d", "*", "k", "{},"), Step("r", "n", "-", "s", "{}."))
-    in_words = (
-        Step("s", "k", "*", "d", "The largest multiple is {}."),
-        Step("r", "n", "-", "s", "The rest is {}."),
-    )
-    stem = "What is the remainder of {n} divided by {d}?".format(**values)
-    return stem, values, (plain, in_words)
-
-
-def _mean(rng: random.Random) -> Stem:
-    m = rng.randint(4, 20)
-    x, y = m - rng.randint(1, 3), m + rng.randint(1, 9)
-    values = {"x": x, "y": y, "z": 3 * m - x - y, "three": 3}
-    if values["z"] < 1:
-        return _mean(rng)
-    plain = (
-        Step("s", "x", "+", "y", "{},"),
-        Step("t", "s", "+", "z", "{},"),
-        Step("r", "t", "/", "three", "{}."),
-    )
-    in_words = (
-        Step("s", "y", "+", "z", "The last two give {},"),
-        Step("t", "x", "+", "s", "all give {},"),
-        Step("r", "t", "/", "three", "so the mean is {}."),
-    )
-    return "What is the mean of {x}, {y} and {z}?".format(**values), values, (plain, in_words)
+def _letter(reached: dict[str, int]) -> str:
+    return "ABCD"[min(max(reached["r"], 0), 3)]

@@ -16,6 +16,7 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
 }
 
 
@@ -36,15 +37,13 @@ class Worked:
 
     `values` are the numbers in the question, `styles` the chains of steps that lead to the answer,
     `answers` one function per style that writes the final answer from the values reached (styles
-    may write equivalent answers differently, 3/4 against \\frac{3}{4}). `closing` writes what comes
-    between the last step and the answer.
+    may write equivalent answers differently, 3/4 against \\frac{3}{4}).
     """
 
     question: str
     values: dict[str, int]
     styles: tuple[tuple[Step, ...], ...]
     answers: tuple[Callable[[dict[str, int]], str], ...]
-    closing: Callable[[dict[str, int]], str] = lambda values: ""
     level: int | None = None
     subject: str | None = None
 
@@ -89,5 +88,4 @@ def solve(
         equations.append((step.text, f"{left}{step.op}{right}={result}"))
     answer = worked.answers[style](values)
     text = " ".join(template.replace("{}", equation) for template, equation in equations)
-    text += worked.closing(values)
     return Solution(f"{text} The answer is \\boxed{{{answer}}}.", equations[-1][1], answer, style)
