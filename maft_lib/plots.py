@@ -55,16 +55,16 @@ def overview(counts: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
     """
     with plt.style.context(STYLE):
         ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
-        ax.set(xlim=(0, 10), ylim=(-0.2, len(counts) + 0.9))
+        ax.set(xlim=(0, 10), ylim=(-0.1, len(counts) + 0.5))
         ax.axis("off")
         for x, head in ((1.5, title), (5.3, "datasets"), (8.7, "finetuned agents")):
-            ax.text(x, len(counts) + 0.55, head, ha="center", weight="bold")
+            ax.text(x, len(counts) + 0.2, head, ha="center", weight="bold")
         for row, (_, agent) in enumerate(counts.iterrows()):
             y = len(counts) - 1 - row
             _box(ax, 0.2, y + 0.15, 2.6, 0.7, f"agent {row + 1}\nrounds 1 to M", "0.92")
             _box(ax, 3.7, y + 0.53, 3.2, 0.34, f"$D^G_{row + 1}$: {agent.generation}", "#cfe3f2")
             mixture = f"{agent.corrected} corrected, {agent.kept} kept"
-            text = f"$D^C_{row + 1}$: {agent.critic} of {mixture}"
+            text = f"$D^C_{row + 1}$: {agent.critic} from {mixture}"
             _box(ax, 3.7, y + 0.12, 3.2, 0.34, text, "#f8ddca")
             _box(ax, 7.6, y + 0.53, 2.2, 0.34, f"generation agent {row + 1}", "#cfe3f2")
             _box(ax, 7.6, y + 0.12, 2.2, 0.34, f"critic agent {row + 1}", "#f8ddca")

@@ -58,4 +58,4 @@ def test_the_overview_names_the_sizes_of_the_run():
     )
     ax = plots.overview(counts, "20 debates")
     texts = " ".join(text.get_text() for text in ax.texts)
-    assert "20 debates" in texts and "11" in texts and "8 of 4 corrected, 9 kept" in texts
+    assert "20 debates" in texts and "11" in texts and "8 from 4 corrected, 9 kept" in texts
