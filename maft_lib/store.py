@@ -15,6 +15,7 @@ import platform
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -87,7 +88,7 @@ class Store:
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        _enter_wal(self._connection)
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS completions "
@@ -175,6 +176,20 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return place
+
+
+def _enter_wal(connection: sqlite3.Connection, patience: float = 60) -> None:
+    """Turns write-ahead logging on. SQLite's own timeout does not hold for this first switch, so a
+    process that opens a new store at the same moment as another waits here."""
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
 
 
 def _seal(folder: Path) -> None:
