@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import torch
 
-# Batched and single fp32 forward passes were seen to differ by up to 4e-6 in probability.
+# Cumulative probabilities of the miniature model, batched and alone, differed by up to 1.7e-6 in fp32
+# (60 critic prompts); a larger model may want a larger margin.
 MARGIN = 1e-4
 
 

@@ -138,7 +138,9 @@ A Llama of 0.8 million parameters that solves four kinds of small problems, nois
 debates: the base model of the `laptop` and `smoke` profiles. It is a model organism for multiagent
 finetuning and good for nothing else; it answers no question outside its four tasks.
 
-**Made by** `notebooks/Z_miniature_model.ipynb` with `retrain: true`: `{recipe}`. The losses of all
+**Made by** the functions of `maft_lib/miniature/pretraining.py` in the order of `pretrain()`, as
+`notebooks/Z_miniature_model.ipynb` with `retrain: true` calls them; that notebook replays its first five
+steps, the whole of it has not been run there yet: `{recipe}`. The losses of all
 steps are in `pretraining.json`. The same seed, processor type and package versions give the same bytes.
 
 **Data.** {conversations} generated conversations (`maft_lib/miniature/corpus.py`) through the prompts
