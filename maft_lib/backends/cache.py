@@ -1,7 +1,7 @@
 """A key-value cache with room to grow. Knows tensors only.
 
 The dynamic cache of transformers concatenates for every token: it allocates and copies all keys and
-values anew each time, which on a CPU takes longer than the model. Here they are written into buffers
+values anew each time. Here they are written into buffers
 that are enlarged once in `ROOM` tokens.
 """
 

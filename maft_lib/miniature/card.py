@@ -140,7 +140,8 @@ finetuning and good for nothing else; it answers no question outside its four ta
 
 **Made by** the functions of `maft_lib/miniature/pretraining.py` in the order of `pretrain()`, as
 `notebooks/Z_miniature_model.ipynb` with `retrain: true` calls them; that notebook replays its first five
-steps, the whole of it has not been run there yet: `{recipe}`. The losses of all
+steps, the whole of it has not been run there yet:
+`{recipe}`. The losses of all
 steps are in `pretraining.json`. The same seed, processor type and package versions give the same bytes.
 
 **Data.** {conversations} generated conversations (`maft_lib/miniature/corpus.py`) through the prompts
