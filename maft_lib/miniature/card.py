@@ -139,7 +139,7 @@ debates: the base model of the `laptop` and `smoke` profiles. It is a model orga
 finetuning and good for nothing else; it answers no question outside its four tasks.
 
 **Made by** the functions of `maft_lib/miniature/pretraining.py` in the order of `pretrain()`, as
-`notebooks/Z_miniature_model.ipynb` with `retrain: true` calls them; that notebook replays its first five
+`notebooks/Z_miniature_model.ipynb` with `retrain: true` calls them; it replays its first five
 steps, the whole of it has not been run there yet:
 `{recipe}`. The losses of all
 steps are in `pretraining.json`. The same seed, processor type and package versions give the same bytes.
