@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maft_lib.tasks import answer_type
+from maft_lib.tasks import answer_type, canonical
 
+TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
 METHODS = ("base", "majority", "debate", "single_agent_ft", "multiagent_ft")
 
 
@@ -54,13 +55,21 @@ class Config(BaseModel):
     )
 
     # The problems (Section 3.1)
-    task: str = "arithmetic"
-    tasks: list[str] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
+    task: TaskName = "arithmetic"
+    tasks: list[TaskName] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
     num_train: int = Field(500, ge=1, le=1_000_000)
     num_eval: int = Field(500, ge=2, le=1_000_000)
-    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(None, min_length=1)
+    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(
+        None, min_length=1, description="of math and mini_math; None: all. The paper: MATH 1-3"
+    )
     max_operand: int = Field(30, ge=2, le=1_000_000)
-    data_dir: str | None = None
+    data_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of the data files; None: MAFT_DATA_DIR, else the Hugging Face hub",
+    )
+    # A damaged file is better mended than half read; what is left out changes the numbers.
+    on_bad_records: Literal["refuse", "skip"] = "refuse"
     prompts: str | None = Field(None, description="another prompts file than the default")
 
     # The debate (Section 2.1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.grading import extract_answer, is_equivalent
+from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import Message, Prompts, load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.tasks import answer_type
@@ -97,36 +97,36 @@ class Debate:
     def from_dict(cls, values: dict) -> Debate:
         """The inverse of `to_dict`."""
         turns = tuple(tuple(Turn(**turn) for turn in agent) for agent in values["turns"])
-        return cls(**{**values, "problem": Problem(**values["problem"]), "turns": turns})
+        return cls(**{**values, "problem": Problem.from_dict(values["problem"]), "turns": turns})
 
     def _repr_html_(self) -> str:
-        task, truth = self.problem.task, self.problem.answer
         rounds = range(len(self.turns[0]))
         heads = "".join(f"<th>agent {n}</th>" for n in _numbers(len(self.turns)))
         rows = "".join(
             f"<tr><th>round {m + 1}</th>"
-            + "".join(_cell(turns[m], truth, task) for turns in self.turns)
+            + "".join(_cell(turns[m], self.problem) for turns in self.turns)
             + "</tr>"
             for m in rounds
         )
-        verdict = f"vote {_mark(self.vote, truth, task)}, ground truth <b>{escape(truth)}</b>"
+        truth = f"ground truth <b>{escape(self.problem.answer)}</b>"
+        verdict = f"vote {_mark(self.vote, self.problem)}, {truth}"
         question = f"<p>{escape(self.problem.question)}</p>"
         return f"{question}<table><tr><th></th>{heads}</tr>{rows}</table><p>{verdict}</p>"
 
 
-def _cell(turn: Turn, truth: str, task: str) -> str:
+def _cell(turn: Turn, problem: Problem) -> str:
     folded = ""
     if turn.summary is not None:
         folded = f"<details><summary>summary read</summary>{escape(turn.summary)}</details>"
     style = "text-align:left;vertical-align:top;max-width:22em;white-space:pre-wrap"
-    answer = _mark(turn.answer, truth, task)
+    answer = _mark(turn.answer, problem)
     return f'<td style="{style}">{folded}{escape(turn.response)}<br>{answer}</td>'
 
 
-def _mark(answer: str | None, truth: str, task: str) -> str:
+def _mark(answer: str | None, problem: Problem) -> str:
     if answer is None:
         return "<b>no answer</b>"
-    return f"<b>{escape(answer)}</b> {'✓' if is_equivalent(answer, truth, task) else '✗'}"
+    return f"<b>{escape(answer)}</b> {'✓' if is_correct(answer, problem) else '✗'}"
 
 
 def save_debates(debates: Iterable[Debate], path: str | Path) -> None:
@@ -260,5 +260,6 @@ class _Run:
     def _record(
         self, i: int, n: int, asked: Message, summary: str | None, completion: Completion
     ) -> None:
-        answer = extract_answer(completion.text, self.problems[i].task)
+        problem = self.problems[i]
+        answer = extract_answer(completion.text, problem.task, problem.options)
         self.turns[i][n].append(Turn(asked["content"], summary, completion.text, answer))

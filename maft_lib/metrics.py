@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from maft_lib.debate import Debate
-from maft_lib.grading import is_equivalent
+from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.seeds import derive_seed
 from maft_lib.statistics import standard_error, standard_error_of_mean
 from maft_lib.voting import majority_vote
@@ -57,7 +57,7 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
                 "problem": problem.id,
                 "answer": answer,
                 "readable": answer is not None,
-                "correct": is_equivalent(answer, problem.answer, problem.task),
+                "correct": is_correct(answer, problem),
                 "first_correct": _share_correct(debate, 0),
                 "last_correct": _share_correct(debate, -1),
                 "num_tokens": debate.num_completion_tokens,
@@ -67,8 +67,7 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
 
 
 def _share_correct(debate: Debate, number: int) -> float:
-    problem = debate.problem
-    right = [is_equivalent(a[number], problem.answer, problem.task) for a in debate.answers]
+    right = [is_correct(answers[number], debate.problem) for answers in debate.answers]
     return sum(right) / len(right)
 
 

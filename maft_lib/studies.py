@@ -21,8 +21,9 @@ from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
 from maft_lib.finetune_data import AgentData, Example, build_finetuning_data, final_responses
 from maft_lib.finetuning import finetune_all
 from maft_lib.store import Store
-from maft_lib.tasks import load_problems
-from maft_lib.tasks.problem import Problem
+from maft_lib.tasks import PUBLISHED, WITH_LEVELS, canonical, load_problems
+from maft_lib.tasks.problem import Problem, normalised
+from maft_lib.tasks.splits import note_on_train
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Result:
 
     `societies[l]` are the agents after l iterations of finetuning, `evaluations[l]` their debates on
     the eval problems, `training[l]` the debates that made the data of iteration l + 1, and `data[l]`
-    that data.
+    that data. `train_ids` and `eval_ids` are the problems in their order; `note` says where train
+    problems come from if that is a test split, as the frame's column `train_source` always does.
     """
 
     method: str
@@ -41,6 +43,9 @@ class Result:
     evaluations: list[list[Debate]] = field(default_factory=list)
     training: list[list[Debate]] = field(default_factory=list)
     data: list[list[AgentData] | list[Example]] = field(default_factory=list)
+    train_ids: tuple[str, ...] = ()
+    eval_ids: tuple[str, ...] = ()
+    note: str | None = None
 
     def _repr_html_(self) -> str:
         return metrics.accuracy(self.frame).round(1).to_html(index=False)
@@ -76,13 +81,19 @@ class Study:
         backend: Backend,
         report: Callable[[str], None] = print,
     ):
-        self.method, self.task, self.config, self.backend = method, task, config, backend
+        self.method, self.task, self.config, self.backend = method, canonical(task), config, backend
         self.report = report
-        self.train = problems(task, "train", config)
-        self.eval = problems(task, "eval", config)
+        self.train = problems(self.task, "train", config)
+        self.eval = problems(self.task, "eval", config)
         check_disjoint(self.train, self.eval)
         self._frames: list[pd.DataFrame] = []
-        self._result = Result(method, task, pd.DataFrame())
+        ids = [tuple(problem.id for problem in split) for split in (self.train, self.eval)]
+        note = note_on_train(self.train)
+        self._result = Result(
+            method, self.task, pd.DataFrame(), train_ids=ids[0], eval_ids=ids[1], note=note
+        )
+        if note:
+            report(f"{self.task}: {note}")
 
     def base_society(self, model: str | None = None) -> Society:
         """N generation and N critic agents that share `model`; the base model summarizes."""
@@ -107,6 +118,7 @@ class Study:
             "model": self.config.model_name_or_path,
             "seed": self.config.seed,
             "iteration": iteration,
+            "train_source": ", ".join(sorted({p.source or "unknown" for p in self.train})),
         }
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
@@ -189,15 +201,27 @@ recipes: dict[str, Callable[[Study], None]] = {
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
     num = config.num_train if split == "train" else config.num_eval
-    levels = config.levels if task == "mini_math" else None
-    return load_problems(task, split, num, config.seed, levels, config.data_dir, config.max_operand)
+    task = canonical(task)
+    levels = config.levels if task in WITH_LEVELS else None
+    folder = str(config.path(config.data_dir)) if config.data_dir and task in PUBLISHED else None
+    return load_problems(
+        task, split, num, config.seed, levels, folder, config.max_operand, config.on_bad_records
+    )
 
 
 def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
-    """Raises `ValueError` if a problem is both trained on and evaluated."""
-    shared = {problem.id for problem in train} & {problem.id for problem in evaluation}
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question.
+
+    Questions are compared with case, white space, punctuation and LaTeX spacing folded.
+    """
+    ids = {problem.id for problem in evaluation}
+    asked = {normalised(problem.question) for problem in evaluation}
+    shared = [p for p in train if p.id in ids or normalised(p.question) in asked]
     if shared:
-        raise ValueError(f"{len(shared)} problems are both in train and eval, {min(shared)} for one.")
+        raise ValueError(
+            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: "
+            f"{shared[0].question[:60]!r}."
+        )
 
 
 def open_backend(config: Config) -> CachedBackend:

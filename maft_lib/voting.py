@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 
-from maft_lib.grading import normal_form
+from maft_lib.grading import group_equivalent, is_equivalent
 
 
 def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | None:
     """The answer that most agents gave, under mathematical equivalence; None if none can be read.
 
-    Unreadable answers (None) do not vote. A tie is broken at random by the seed, whatever the order
-    of the answers (Section 3.2: "one of the potential answers is chosen at random").
+    Unreadable answers do not vote. A tie is broken at random by the seed, whatever the order of the
+    answers (Section 3.2: "one of the potential answers is chosen at random").
     """
-    clusters: dict[str, list[str]] = defaultdict(list)
-    for answer in answers:
-        form = normal_form(answer, task) if answer is not None else None
-        if answer is not None and form is not None:
-            clusters[form].append(answer)
-    if not clusters:
+    groups = [[answers[i] for i in group] for group in group_equivalent(answers, task)]
+    if not groups:
         return None
-    most = max(len(members) for members in clusters.values())
-    tied = sorted(form for form, members in clusters.items() if len(members) == most)
-    winner = random.Random(seed).choice(tied)
-    return min(clusters[winner], key=lambda answer: (len(answer), answer))
+    most = max(len(group) for group in groups)
+    tied = sorted(_speaker(group, task) for group in groups if len(group) == most)
+    return random.Random(seed).choice(tied)
+
+
+def _speaker(group: list[str | None], task: str) -> str:
+    """The answer that stands for its group: equal to most of the others, then the shortest."""
+    given = [answer for answer in group if answer is not None]
+    if len(set(given)) == 1:
+        return given[0]
+
+    def rank(answer: str) -> tuple[int, int, str]:
+        return -sum(is_equivalent(answer, other, task) for other in given), len(answer), answer
+
+    return min(given, key=rank)

@@ -1,11 +1,18 @@
 """Fixtures that the tests share: small configs, hand-made debates, the miniature model."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from maft_lib.config import load_config
 from maft_lib.debate import Debate, Turn
 from maft_lib.tasks.problem import Problem, problem_id
+
+# The folder of the real GSM8K, MATH and MMLU files, if there is one; tests that need them skip without.
+_FOLDERS = (os.environ.get("MAFT_DATA_DIR"), Path(__file__).parents[2] / "shared" / "data")
+DATA = next((Path(f) for f in _FOLDERS if f and (Path(f) / "math_test.jsonl").is_file()), None)
 
 torch.set_num_threads(1)  # as the workers do; two threads fight over a tiny model
 

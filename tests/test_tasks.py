@@ -1,17 +1,23 @@
-"""The generated tasks: right worked solutions, disjoint splits, the same problems for the same seed."""
+"""The tasks: right worked solutions, disjoint splits, the same problems for the same seed, names."""
 
+import hashlib
+import json
 import random
 import re
+import time
 from fractions import Fraction
 
 import pytest
 
 from maft_lib.grading import extract_answer, is_equivalent
-from maft_lib.tasks import TASKS, draw, load_problems
+from maft_lib.studies import check_disjoint
+from maft_lib.tasks import GENERATED, answer_type, canonical, draw, load_problems
+from maft_lib.tasks.boxes import last_box
+from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.worked import solve
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GENERATED)
 def test_every_style_of_solution_ends_in_the_answer(task):
     rng = random.Random(1)
     for _ in range(300):
@@ -21,7 +27,7 @@ def test_every_style_of_solution_ends_in_the_answer(task):
             assert is_equivalent(extract_answer(solution.text, task), worked.answer, task)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GENERATED)
 def test_written_steps_are_true_unless_they_slip(task):
     rng = random.Random(2)
     for _ in range(200):
@@ -53,7 +59,7 @@ def test_slips_come_at_the_documented_rate():
     assert 0.52 < right / 2000 < 0.58
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", GENERATED)
 def test_splits_are_disjoint_and_seeds_repeat(task):
     train = {p.id for seed in range(3) for p in load_problems(task, "train", 100, seed, max_operand=9)}
     evaluation = {
@@ -66,6 +72,81 @@ def test_splits_are_disjoint_and_seeds_repeat(task):
     assert len({p.id for p in first}) == 50
 
 
+def test_generated_problems_stay_the_ones_that_the_model_was_made_with():
+    drawn = [p for task in GENERATED for p in load_problems(task, "eval", 100, max_operand=9)]
+    text = "".join(f"{p.id}{p.question}{p.answer}{p.level}{p.subject}" for p in drawn)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6eacc2e41ad4cfc2"
+    assert {p.source for p in drawn} == {"generated"}
+
+
+@pytest.mark.parametrize("task", GENERATED)
+def test_generated_splits_share_no_question_once_it_is_folded(task):
+    check_disjoint(load_problems(task, "train", 300, seed=1), load_problems(task, "eval", 300, seed=2))
+
+
+def test_names_answer_types_and_other_names():
+    wanted = {"gsm": "number", "math": "expression", "mmlu": "choice", "arithmetic": "number"}
+    assert {task: answer_type(task) for task in wanted} == wanted
+    assert answer_type("reasoning_gym:anything") == "text"
+    assert (canonical("gsm8k"), canonical("competition_math")) == ("gsm", "math")
+    assert answer_type("gsm8k") == "number" and answer_type("competition_math") == "expression"
+
+
+def test_a_problem_survives_json():
+    problem = Problem("1", "mmlu", "Q?", "A", 3, "s", ("x", "y"), '{"a": 1}', "here")
+    again = Problem.from_dict(json.loads(json.dumps(problem.to_dict())))
+    assert again == problem and hash(again) == hash(problem) and again.source == "here"
+
+
+@pytest.mark.parametrize(
+    "a, b",
+    [
+        ("What is  1+1?", "what is 1+1"),
+        ("If $4^{a}=5$, find\\,$a$!", "If $4^a = 5$ find $a$ !"),
+        ("\\dfrac{1}{2} of 1,000", "\\frac{1}{2} of 1000"),
+        ("Janet’s “ducks”", 'Janet\'s "ducks"'),
+        ("\\left( 3 \\right)", "(3)"),
+    ],
+)
+def test_the_same_question_written_otherwise(a, b):
+    assert normalised(a) == normalised(b)
+
+
+@pytest.mark.parametrize(
+    "a, b",
+    [("1+2", "1-2"), ("1.5", "15"), ("$\\frac{12}{3}$", "$\\frac{1}{23}$"), ("x^2", "x_2"), ("é", "e")],
+)
+def test_different_questions_stay_different(a, b):
+    assert normalised(a) != normalised(b)
+
+
+BOXES = {
+    r"a \boxed{1}, no, \boxed{\frac{1}{2}}.": r"\frac{1}{2}",
+    r"\boxed{\{1, 2\}}": r"\{1, 2\}",
+    r"\boxed{3} and \boxed{4": "3",
+    r"\fbox{A} it is": "A",
+    r"so $\boxed 5$": "5",
+    r"\boxed {7}": "7",
+    r"\boxed{x \boxed{y} z}": r"x \boxed{y} z",
+    r"\boxed{}": "",
+    r"Put it in a \boxed please": None,
+    r"\boxedx{3}": None,
+    "}{": None,
+}
+
+
+@pytest.mark.parametrize("text, content", BOXES.items())
+def test_the_last_box(text, content):
+    assert last_box(text) == content
+
+
+@pytest.mark.parametrize("hostile", [r"\boxed{", "\\", "{", "}", r"\boxed ", r"\boxed{}{", "\\boxed\n"])
+def test_boxes_of_a_hostile_text_are_found_in_linear_time(hostile):
+    start = time.perf_counter()
+    last_box(hostile * (1_000_000 // len(hostile)))
+    assert time.perf_counter() - start < 10
+
+
 def test_levels_choose_problems():
     assert {p.level for p in load_problems("mini_math", "eval", 30, levels=[1, 3])} == {1, 3}
 
@@ -75,10 +156,13 @@ def test_levels_choose_problems():
     [
         ({"task": "algebra"}, "unknown task 'algebra'"),
         ({"task": "arithmetic", "split": "test"}, "unknown split 'test'"),
-        ({"task": "arithmetic", "levels": [1]}, "mini_math alone has levels"),
-        ({"task": "mini_math", "levels": [9]}, "levels 1-5"),
+        ({"task": "arithmetic", "levels": [1]}, "only math and mini_math have levels"),
+        ({"task": "mini_math", "levels": [9]}, "levels, 1-5"),
         ({"task": "arithmetic", "data_dir": "/data"}, "leave data_dir out"),
-        ({"task": "mini_math", "levels": [3], "num": 500}, "Ask for fewer"),
+        ({"task": "mini_math", "levels": [3], "num": 500}, "only about .* Ask for fewer"),
+        ({"task": "gms8k"}, "did you mean 'gsm8k'"),
+        ({"task": "gsm", "levels": [1]}, "do not fit gsm"),
+        ({"task": "reasoning_gym:chain_sum", "data_dir": "/data"}, "leave data_dir out"),
     ],
 )
 def test_bad_requests_are_refused(arguments, words):

@@ -15,7 +15,7 @@ from maft_lib.grading import is_equivalent
 from maft_lib.metrics import first_vote, scores
 from maft_lib.miniature import corpus
 from maft_lib.miniature.pretraining import Recipe
-from maft_lib.tasks import TASKS, load_problems
+from maft_lib.tasks import GENERATED, load_problems
 
 SAID = re.compile(r"answers (\S+?)\.(?= |$)")
 
@@ -34,10 +34,10 @@ def measure(config: Config, model: str, backend: Backend) -> Measured:
 
     Sampling is at temperature 1 and top_p 1, whatever the config says.
     """
-    sampled = {t: _debates(t, config, model, backend, num_agents=3, temperature=1.0) for t in TASKS}
-    greedy = {t: _debates(t, config, model, backend, num_agents=2, temperature=0.0) for t in TASKS}
-    table = pd.DataFrame({task: _roles(sampled[task], greedy[task]) for task in TASKS}).T
-    following = pd.DataFrame({task: _following(sampled[task]) for task in TASKS}).T
+    sampled = {t: _debates(t, config, model, backend, num_agents=3, temperature=1.0) for t in GENERATED}
+    greedy = {t: _debates(t, config, model, backend, num_agents=2, temperature=0.0) for t in GENERATED}
+    table = pd.DataFrame({task: _roles(sampled[task], greedy[task]) for task in GENERATED}).T
+    following = pd.DataFrame({task: _following(sampled[task]) for task in GENERATED}).T
     debates = [d for run in (sampled, greedy) for part in run.values() for d in part]
     table.index.name = following.index.name = "task"
     num_tokens = sum(d.num_completion_tokens for d in debates)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 
 Message = dict[str, str]
 
+KINDS = ("number", "expression", "choice", "text")
 DEFAULT = Path(__file__).with_name("default.yml")
 FIELDS = {
     "generation": {"question", "answer_format"},
@@ -45,8 +47,16 @@ class Prompts:
             missing = [f for f in sorted(fields) if f"{{{f}}}" not in str(texts.get(name, ""))]
             if missing:
                 raise ValueError(f"prompts file {path}: `{name}` lacks {{{missing[0]}}}")
-        if set(texts.get("answer_format") or {}) < {"number", "expression", "choice"}:
-            raise ValueError(f"prompts file {path}: answer_format needs number, expression, choice")
+        formats = texts.get("answer_format")
+        formats = formats if isinstance(formats, dict) else {}
+        missing = [kind for kind in KINDS if kind not in formats]
+        if missing:
+            raise ValueError(f"prompts file {path}: answer_format needs `{missing[0]}`")
+        try:
+            for name in set(formats) - set(KINDS):
+                answer_type(name)
+        except ValueError as error:
+            raise ValueError(f"prompts file {path}: in answer_format, {error}") from None
         self.texts = texts
 
     def fill(self, name: str, **values: object) -> str:
@@ -88,7 +98,8 @@ class Prompts:
         return _user(self.fill("cooperative", summary=summary, **asked))
 
     def _asked(self, problem: Problem, answer_type: str) -> dict[str, str]:
-        answer_format = self.texts["answer_format"][answer_type]
+        formats = self.texts["answer_format"]
+        answer_format = formats.get(problem.task, formats[answer_type])
         return {"question": problem.question, "answer_format": answer_format}
 
     def _listed(self, responses: Sequence[str]) -> str:

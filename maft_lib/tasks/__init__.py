@@ -1,31 +1,63 @@
-"""The tasks: where problems come from and what kind of answer they want. Knows no model, no prompt."""
+"""The tasks: where problems come from and what kind of answer they want. Knows no model, no prompt.
+
+Four are generated here, three are read from published data sets, and `reasoning_gym:<name>` is any of
+the reasoning_gym package's whose scorer can be given a model's text.
+"""
 
 from __future__ import annotations
 
 import difflib
 import random
+from collections.abc import Callable
 
-from maft_lib.tasks import arithmetic, miniature
+from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
 from maft_lib.tasks.problem import Problem, problem_id, split_of
 from maft_lib.tasks.worked import Worked
 
 ANSWER_TYPES = {
     "arithmetic": "number",
+    "gsm": "number",
+    "math": "expression",
+    "mmlu": "choice",
     "mini_gsm": "number",
     "mini_math": "expression",
     "mini_mmlu": "choice",
 }
 TASKS = tuple(ANSWER_TYPES)
+PUBLISHED = tuple(splits.PUBLISHED)
+GENERATED = tuple(task for task in TASKS if task not in PUBLISHED)
+WITH_LEVELS = ("math", "mini_math")
+ALIASES = {"gsm8k": "gsm", "competition_math": "math"}
 SPLITS = ("train", "eval")
+_OR_ELSE = {"arithmetic": ", or raise max_operand", "math": ", or for more levels"}
+
+
+def canonical(task: str) -> str:
+    """The name of a task that has another one too (`gsm8k` is `gsm`); any other text as it is."""
+    return ALIASES.get(task, task)
 
 
 def answer_type(task: str) -> str:
-    """`number`, `expression` or `choice`. Raises `ValueError` for an unknown task."""
-    if task not in ANSWER_TYPES:
-        near = difflib.get_close_matches(task, TASKS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(TASKS)}."
+    """`number`, `expression`, `choice` or `text`. Raises `ValueError` for an unknown task.
+
+    `text` is that of `reasoning_gym:<name>`, whatever the name: free text, which can be compared as a
+    number or an expression where it is one; the dataset's own scorer judges it (see `scorer`).
+    """
+    if task.startswith(reasoning_gym.PREFIX):
+        return "text"
+    if canonical(task) not in ANSWER_TYPES:
+        valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
+        near = difflib.get_close_matches(task, valid, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."
         raise ValueError(f"unknown task {task!r}{hint}")
-    return ANSWER_TYPES[task]
+    return ANSWER_TYPES[canonical(task)]
+
+
+def scorer(problem: Problem) -> Callable[[str], bool] | None:
+    """The task's own judge of answers to a problem, right at full score; None if it has none."""
+    if problem.scoring is None:
+        return None
+    return lambda answer: reasoning_gym.score(problem, answer) >= reasoning_gym.FULL_SCORE
 
 
 def draw(
@@ -52,7 +84,7 @@ def draw_split(
         identifier = problem_id(worked.question)
         if split_of(identifier) == split:
             fields = worked.question, worked.answer, worked.level, worked.subject
-            return Problem(identifier, task, *fields), worked
+            return Problem(identifier, task, *fields, source="generated"), worked
 
 
 def load_problems(
@@ -63,29 +95,66 @@ def load_problems(
     levels: tuple[int, ...] | list[int] | None = None,
     data_dir: str | None = None,
     max_operand: int = 30,
+    on_bad_records: str = "refuse",
 ) -> list[Problem]:
     """`num` different problems of a task's split, the same ones for the same seed (Section 3.1).
 
-    Splits are disjoint whatever the seeds. `levels` restricts mini_math, `max_operand` bounds the
-    operands of arithmetic. `data_dir` is for tasks that are read from files; generated tasks take
-    none. Raises `ValueError` for an unknown task, split or option, or if the task has fewer than
-    `num` problems.
+    Splits are disjoint whatever the seeds, by id and by question. `levels` restricts math and
+    mini_math (the paper uses levels 1-3 of MATH), `max_operand` bounds the operands of arithmetic.
+    gsm, math and mmlu are read from the folder `data_dir`, else from the one that the environment
+    variable MAFT_DATA_DIR names, else from the Hugging Face hub; other tasks read no files.
+    `on_bad_records` says whether records that cannot be read are an error (`refuse`) or are left out
+    with a warning (`skip`).
+
+    Raises `ValueError` for an unknown task, split or option, or if the task has fewer than `num`
+    problems, and its subclass `DataError` if files or records cannot be read.
     """
+    task = canonical(task)
+    _check(task, split, levels, data_dir)
+    rng = random.Random(f"{task} {split} {seed}")
+    if task in PUBLISHED:
+        pool = splits.pool(task, split, data_dir, on_bad_records)
+        problems = splits.draw((p for p in pool if levels is None or p.level in levels), num, rng)
+    elif task in GENERATED:
+        problems = _generate(task, split, num, rng, tuple(levels or ()) or None, max_operand)
+    else:
+        problems = reasoning_gym.draw(task, split, num, seed)
+    if len(problems) == num:
+        return problems
+    about = "" if task in PUBLISHED else "about "
+    raise ValueError(
+        f"{task} has only {about}{len(problems)} different {split} problems with these options; "
+        f"{num} were asked for. Ask for fewer{_OR_ELSE.get(task, '')}."
+    )
+
+
+def _check(
+    task: str, split: str, levels: tuple[int, ...] | list[int] | None, data_dir: str | None
+) -> None:
+    """Raises `ValueError` for what `load_problems` cannot be asked for."""
     answer_type(task)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
-    if data_dir is not None:
+    if data_dir is not None and task not in PUBLISHED:
         raise ValueError(f"{task} is generated and reads no files: leave data_dir out.")
-    if levels is not None and (task != "mini_math" or not set(levels) <= {1, 2, 3, 4, 5}):
-        raise ValueError(f"levels {list(levels)} do not fit {task}: mini_math alone has levels 1-5.")
-    rng = random.Random(f"{task} {split} {seed}")
+    if levels is not None and (task not in WITH_LEVELS or not set(levels) <= {1, 2, 3, 4, 5}):
+        having = " and ".join(WITH_LEVELS)
+        raise ValueError(f"levels {list(levels)} do not fit {task}: only {having} have levels, 1-5.")
+
+
+def _generate(
+    task: str,
+    split: str,
+    num: int,
+    rng: random.Random,
+    levels: tuple[int, ...] | None,
+    max_operand: int,
+) -> list[Problem]:
+    """`num` different generated problems, or fewer if many draws bring no others."""
     problems: dict[str, Problem] = {}
     for _ in range(100 * num):
-        problem, _ = draw_split(task, split, rng, tuple(levels or ()) or None, max_operand)
+        problem, _ = draw_split(task, split, rng, levels, max_operand)
         problems.setdefault(problem.id, problem)
         if len(problems) == num:
-            return list(problems.values())
-    raise ValueError(
-        f"{task} has only about {len(problems)} different {split} problems with these options; "
-        f"{num} were asked for. Ask for fewer, or raise max_operand."
-    )
+            break
+    return list(problems.values())

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+# Commands that only set type: \left, \quad, \, and the like; \dfrac and \tfrac are read as \frac.
+_SPACING = re.compile(r"\\(?:(?:left|right|displaystyle|q?quad)(?![a-z])|[,;:!> ])")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_TOKEN = re.compile(r"\\[a-z]+|\d*\.?\d+|[^\W\d_]+|[^\w\s.,;:?$~{}\"“”\\]|_")
+_SAME = str.maketrans({"‘": "'", "’": "'", "`": "'", "–": "-", "—": "-", "−": "-"})
 
 
 @dataclass(frozen=True)
@@ -12,6 +23,9 @@ class Problem:
 
     `id` is a hash of the question, so the same question has the same id in every split, seed and
     run. `answer` is the ground truth; no method may use it to build finetuning data (STaR apart).
+    `options` are the texts of a choice's options, which the question shows too; `scoring` is JSON for
+    a task that judges answers itself; `source` says where the problem comes from and takes no part in
+    comparisons.
     """
 
     id: str
@@ -20,10 +34,18 @@ class Problem:
     answer: str
     level: int | None = None
     subject: str | None = None
+    options: tuple[str, ...] = ()
+    scoring: str | None = None
+    source: str | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict:
         """The problem as plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Problem:
+        """The problem that `to_dict` wrote, also after a trip through JSON."""
+        return cls(**{**values, "options": tuple(values.get("options") or ())})
 
 
 def problem_id(question: str) -> str:
@@ -39,3 +61,24 @@ def split_of(identifier: str) -> str:
     pretrained on `corpus` only, has seen none of the others.
     """
     return {0: "eval", 1: "train"}.get(int(identifier[:8], 16) % 8, "corpus")
+
+
+@lru_cache(maxsize=100_000)
+def normalised(question: str) -> str:
+    r"""A question with case, white space, punctuation, quotes and LaTeX spacing folded.
+
+    `$4^{a}=5$, Find  it!` and `4^a = 5 find it!` are the same question; digits, signs, operators and
+    LaTeX commands still tell questions apart.
+    """
+    text = unicodedata.normalize("NFKC", question).casefold().translate(_SAME).replace("{,}", ",")
+    text = _THOUSANDS.sub("", _SPACING.sub("", text).replace("\\dfrac", "\\frac"))
+    return " ".join(_TOKEN.findall(text.replace("\\tfrac", "\\frac")))
+
+
+def half_of(question: str) -> str:
+    """The half, `train` or `eval`, of a set of problems that has no train split of its own.
+
+    Decided by the normalised question alone, so no two halves share a question, whatever the seeds.
+    """
+    digest = hashlib.sha256(normalised(question).encode()).digest()
+    return ("eval", "train")[digest[0] % 2]

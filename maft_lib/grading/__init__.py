@@ -1,0 +1,128 @@
+r"""Reads the final answer out of a response and judges whether two answers are the same.
+
+Grading decides the votes and so the training data, for every task by its answer type:
+
+- `number` (arithmetic, gsm): exact values only. 1,250 = 1250.00 and 1/2 = 0.5, but 75 is not 0.75 and
+  0.333333 is not 1/3. In gsm a currency sign, a percent sign or a unit around the number is
+  decoration; arithmetic has no units, so there it makes the answer no number.
+- `choice` (mmlu): one letter, in any of the usual forms, or the text of an option.
+- `text` (reasoning-gym): words without case and spacing, or equal numbers.
+- `expression` (math): mathematical equality, with these conventions.
+  - A percent sign is a unit, and units are dropped: 50\% = 50, never 0.5; 5 cm = 5. Two different
+    known units differ (5 cm and 5 m, `\$5` and 5 cents).
+  - A decimal of at least six places equals what it rounds (0.333333 = 1/3, 0.33 is not). A comma
+    separates thousands (1,000) or answers (1, 22), it is never a decimal point.
+  - Ends of intervals and order in tuples matter; order in sets and in bare lists does not. A bare
+    list equals a tuple in the same order. `x \in [0,1]` and `0 \le x \le 1` are the interval.
+  - `x = 5` is 5, but not `y = 5`; equations that say the same are equal. 2\frac{1}{2} is 5/2.
+  - 1012_3 equals 1012, since the problem names the base, but not 1012_4; with both bases written the
+    values count. A column is not a row, nor a tuple. 3:4 is 3/4.
+  - Words are compared without case and spaces, single letters with case.
+
+Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs; what is left goes to math-verify in
+a process that is killed after two seconds (`symbolic`). A model's text is only ever compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from maft_lib.grading.equivalence import same
+from maft_lib.grading.extraction import candidates, choice
+from maft_lib.grading.forms import Form, Words, read
+from maft_lib.grading.latex import clean
+from maft_lib.grading.scalars import Scalar, read_number, strip_unit
+from maft_lib.tasks import answer_type, scorer
+from maft_lib.tasks.problem import Problem
+
+LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists); others: `latex.LONGEST`
+
+_UNITLESS = ("arithmetic",)
+
+
+def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | None:
+    r"""The final answer of a response, or None if it has none that the task could accept.
+
+    The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or stands
+    alone at the end. A choice comes as its capital letter; `options` lets the text of an option choose
+    too. Raises `ValueError` for an unknown task.
+    """
+    kind = answer_type(task)
+    for found in candidates(text, kind):
+        if kind == "choice":
+            letter = choice(found, options)
+            if letter is not None:
+                return letter
+        elif _read(found, task) is not None:
+            return found.strip()
+    return None
+
+
+def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
+    """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
+
+    Bounded in time (`symbolic.LIMIT` seconds for a comparison that normal forms cannot decide) and
+    memory; results are cached. Raises `ValueError` for an unknown task.
+    """
+    kind = answer_type(task)
+    if a is None or b is None:
+        return False
+    left, right = _read(a, task), _read(b, task)
+    if left is None or right is None:
+        return False
+    if kind == "expression":
+        return same(left, right)
+    if isinstance(left, Scalar) and isinstance(right, Scalar):
+        return left.value == right.value
+    return left == right
+
+
+def is_correct(answer: str | None, problem: Problem) -> bool:
+    """Whether an answer is right: the same as the ground truth, or right to the task's own scorer."""
+    if answer is None:
+        return False
+    own = scorer(problem)
+    return own(answer) if own is not None else is_equivalent(answer, problem.answer, problem.task)
+
+
+def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]]:
+    """The places of equivalent answers together, whatever their order; None is in no group.
+
+    Answers are in one group if a chain of equivalent answers links them, so groups do not depend on
+    which answer is looked at first.
+    """
+    groups: list[list[int]] = []
+    for place, answer in enumerate(answers):
+        if answer is None or _read(answer, task) is None:
+            continue
+        linked = [g for g in groups if any(is_equivalent(answer, answers[i], task) for i in g)]
+        groups = [g for g in groups if g not in linked]
+        groups.append(sorted([place, *(i for group in linked for i in group)]))
+    return sorted(groups)
+
+
+@lru_cache(maxsize=100_000)
+def _read(answer: str, task: str) -> Form | None:
+    """The normal form of an answer to a task; None if it is none that the task could accept."""
+    kind = answer_type(task)
+    if kind == "expression":
+        return read(answer)
+    if kind == "choice":
+        letter = choice(answer) if len(answer) <= LONGEST_TEXT else None
+        return Words(letter) if letter else None
+    if kind == "number":
+        return _read_number(answer, units=task not in _UNITLESS)
+    number = _read_number(answer, units=False)
+    words = re.sub(r"\s+", " ", answer).strip().casefold() if len(answer) <= LONGEST_TEXT else ""
+    return number or (Words(words) if words else None)
+
+
+def _read_number(answer: str, units: bool) -> Scalar | None:
+    text = clean(answer)
+    if text is None:
+        return None
+    if units:
+        text = strip_unit(text.rpartition("=")[2].strip())[0]
+    return read_number(text)

@@ -1,0 +1,343 @@
+r"""Reads an answer into its form: a scalar, words, a tuple or interval, a set, a matrix, an equation.
+
+`read` understands plain LaTeX (see `latex`) and decides what an answer *is*; `equivalence` decides
+which answers are the same. Nothing here evaluates anything: what is not a number stays LaTeX.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import TypeAlias, Union
+
+from maft_lib.grading.latex import clean, closing, split
+from maft_lib.grading.scalars import Scalar, read_number, strip_unit
+
+
+@dataclass(frozen=True)
+class Words:
+    """An answer in words: a name, a letter of a choice, yes or no. Compared without case or spaces."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Based:
+    """Digits with the base that they are written in, 1012_3."""
+
+    digits: str
+    base: int
+
+    @property
+    def value(self) -> int:
+        """The number that the digits stand for."""
+        return int(self.digits, self.base)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Items in order between brackets: a tuple, a point, an interval with open or closed ends."""
+
+    opening: str
+    items: tuple[Form, ...]
+    closing: str
+    latex: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Items in any order: a `set` in braces, a `list` without brackets, a `union` of intervals."""
+
+    kind: str
+    items: tuple[Form, ...]
+    latex: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: tuple[tuple[Form, ...], ...]
+    latex: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A name and what it equals (x = 5), or lies in (x in [0, 1], 0 <= x <= 1)."""
+
+    name: str
+    value: Form
+    latex: str
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An equation or inequality that gives no name a value."""
+
+    latex: str
+
+
+Form: TypeAlias = Union[  # noqa: UP007  the classes above name it before it exists
+    Scalar, Words, Based, Sequence, Collection, Matrix, Assignment, Relation
+]
+
+_EMPTY = re.compile(
+    r"\\emptyset|\\\{\s*\\\}|(?:\\text\{)?\s*(?:(?:the )?empty set|no (?:real )?solutions?)\s*\}?", re.I
+)
+_REALS = re.compile(r"(?:\\text\{)?\s*(?:all )?real numbers\s*\}?|all reals", re.I)
+_TEXT_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[\s.'()])+")
+_BARE_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['. ])*|[^\W\d_]{3,}(?: +\w+)+")
+_TIME = re.compile(r"\d{1,2}:\d\d(?:\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?)?", re.I)
+_BASED = re.compile(
+    r"(?P<digits>[0-9A-Z,]+)\s*_\s*\{?\s*(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}?\s*\}?"
+    r"|(?:\\text\{)?(?P<digits2>[0-9A-Z]+)\s*\}?\s*(?:\\text\{)?\s*base\s*(?P<base2>\d{1,2}|[a-z]+)\s*\}?"
+)
+_BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_NAME = re.compile(
+    r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
+    r"|\(\s*[a-zA-Z](?:_\{?\w+\}?)?(?:\s*,\s*[a-zA-Z](?:_\{?\w+\}?)?)+\s*\)"
+)
+_COMMA = r"(?<!\d),|,(?!\d{3}(?!\d))"  # no separator of thousands
+_AND = r"\\text\{[ ,]*(?:and|or)[ ,]*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z])"
+_SEPARATOR = f"{_COMMA}|;|{_AND}"
+_ORDER = r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>"
+_MATRIX = re.compile(
+    r"(?P<open>[\[(]?)\s*\\begin\{(?P<kind>[pbB]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?"
+    r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}\s*(?P<close>[\])]?)",
+    re.DOTALL,
+)
+_MIXED = re.compile(r"(?<![\w.^}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
+_FACTOR = re.compile(r"(?<![\w.^])(\d+(?:\.\d+)?)\s*(?=\()")  # 2(3) is a product
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+
+
+@lru_cache(maxsize=100_000)
+def read(answer: str) -> Form | None:
+    """The form of a mathematical answer; None if it is no answer (empty, too long, unprintable)."""
+    text = clean(answer)
+    return (
+        None if text is None or not re.search(r"[^\W_]|\\\{|\\emptyset|\\infty", text) else _form(text)
+    )
+
+
+def _form(text: str) -> Form:
+    text = _without_outer_braces(text.strip())
+    value, unit = strip_unit(text)
+    number = read_number(value)
+    if number is not None:
+        return replace(number, unit=unit)
+    for reader in (_constant, _words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
+        form = reader(text)
+        if form is not None:
+            return form
+    return _scalar(text)
+
+
+def _without_outer_braces(text: str) -> str:
+    while text.startswith("{") and closing(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+def _constant(text: str) -> Form | None:
+    if _EMPTY.fullmatch(text):
+        return Collection("set", (), r"\emptyset")
+    if _REALS.fullmatch(text):
+        return _bracketed(r"(-\infty,\infty)")
+    return None
+
+
+def _words(text: str) -> Form | None:
+    """Words: text in \\text{}, a clock time, or a bare word that is no product of variables."""
+    if _TIME.fullmatch(text):
+        return Words(_letters(text))
+    if "\\text" in text and _TEXT_ONLY.fullmatch(text):
+        inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+        if re.search(_SEPARATOR, inside.strip()) and "\\text" not in inside:
+            return _several(inside.strip())
+        return _form_of_words(inside)
+    bare = _BARE_WORDS.fullmatch(text.replace("\\ ", " "))
+    if (
+        bare
+        and not re.search(_SEPARATOR, text)
+        and (len(_letters(text)) > 2 or _letters(text) in {"no"})
+    ):
+        return Words(_letters(text))
+    return None
+
+
+def _form_of_words(inside: str) -> Form:
+    single = re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?", inside.strip())
+    if single:
+        return Scalar(single[1])
+    return _form(inside.strip()) if re.search(r"^\W*\d", inside) else Words(_letters(inside))
+
+
+def _letters(text: str) -> str:
+    text = re.sub(r"\\text\{|\}|\\", "", text)
+    return re.sub(r"[\s.'()]|\b(?:the|a|an)\s", "", text).casefold()
+
+
+def _based(text: str) -> Form | None:
+    found = _BASED.fullmatch(text)
+    if not found:
+        return None
+    digits, base = (
+        (found["digits"] or found["digits2"]).replace(",", ""),
+        found["base"] or found["base2"],
+    )
+    number = int(base) if base.isdigit() else _BASES.index(base) if base in _BASES else 0
+    valid = 2 <= number <= 36 and all(int(digit, 36) < number for digit in digits)
+    return Based(digits, number) if valid and digits[0].isdigit() else None
+
+
+def _matrix(text: str) -> Form | None:
+    found = _MATRIX.fullmatch(text)
+    if not found:
+        return None
+    body = re.sub(r"\\hline", "", found["body"]).strip()
+    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body) if row.strip()]
+    entries = tuple(tuple(_form(entry) for entry in row.split("&")) for row in rows)
+    latex = r"\begin{pmatrix}" + body + r"\end{pmatrix}"
+    return Matrix(entries, latex) if entries else None
+
+
+def _union(text: str) -> Form | None:
+    parts = split(text, r"\\cup(?![a-zA-Z])")
+    if len(parts) < 2 or not all(part.strip() for part in parts) or len(split(text, "=|\\\\in ")) > 1:
+        return None
+    return Collection("union", tuple(_form(part) for part in parts), text)
+
+
+def _several(text: str) -> Form | None:
+    """Several answers side by side: 1, 2 and 3; also a plus-minus sign, which gives two."""
+    parts = [part for part in split(text, _SEPARATOR) if part.strip()]
+    if len(parts) < 2:
+        return _plus_minus(text)
+    items = _flat([_form(part) for part in parts])
+    if all(isinstance(item, Assignment) and isinstance(item.value, Sequence) for item in items):
+        names = {item.name for item in items if isinstance(item, Assignment)}
+        if len(names) == 1 and re.search(r"\bor\b", text):  # x < 1 or x > 3
+            values = tuple(item.value for item in items if isinstance(item, Assignment))
+            return Assignment(names.pop(), Collection("union", values, text), text)
+    return Collection("list", items, text)
+
+
+def _plus_minus(text: str) -> Form | None:
+    parts = re.split(r"\\(?:pm|mp)(?![a-zA-Z])", text)
+    if len(parts) != 2 or re.search(r"=|\\in(?![a-zA-Z])", text):
+        return None
+    before, after = parts
+    return Collection("list", tuple(_form(f"{before}{sign}{after}") for sign in "+-"), text)
+
+
+def _flat(items: list[Form]) -> tuple[Form, ...]:
+    nested = (i.items if isinstance(i, Collection) and i.kind == "list" else (i,) for i in items)
+    return tuple(item for group in nested for item in group)
+
+
+def _bracketed(text: str) -> Form | None:
+    if text.startswith("\\{") and closing(text, 1) == len(text) - 1 and text.endswith("\\}"):
+        inside = text[2:-2].strip()
+        if re.search(r"\\mid|\||:", inside):
+            return None
+        parts = [part for part in split(inside, f",|{_SEPARATOR}") if part.strip()]
+        return Collection("set", _flat([_form(part) for part in parts]), text)
+    if text[:1] in ("(", "[") and closing(text, 0) == len(text) - 1:
+        parts = split(text[1:-1], r",|;")
+        if len(parts) > 1 and all(part.strip() for part in parts):
+            return Sequence(text[0], tuple(_form(part) for part in parts), text[-1], text)
+        if len(parts) == 1 and text[0] == "(" and text[-1] == ")":
+            return _form(text[1:-1])
+    return None
+
+
+def _related(text: str) -> Form | None:
+    """Equations, memberships and inequalities; those that give one name a value as assignments."""
+    member = split(text, r"\\in(?![a-zA-Z])")
+    if len(member) == 2 and _NAME.fullmatch(member[0].strip()):
+        return Assignment(_name(member[0]), _form(member[1]), text)
+    if len(split(text, _ORDER)) > 1:
+        return _inequality(text) or Relation(text)
+    unequal = [side.strip() for side in split(text, r"\\ne(?![a-zA-Z])")]
+    if len(unequal) == 2:
+        name, other = unequal
+        beside = _form(rf"(-\infty,{other})\cup({other},\infty)")
+        return Assignment(_name(name), beside, text) if _NAME.fullmatch(name) else Relation(text)
+    exact = split(text, r"\\approx(?![a-zA-Z])")
+    if len(exact) == 2:
+        left, right = (part.strip() for part in exact)
+        return Assignment(_name(left), _form(right), text) if _NAME.fullmatch(left) else _form(left)
+    sides = [side.strip() for side in split(text, "=|\\\\equiv ")]
+    if len(sides) < 2 or not all(sides):
+        return None
+    if _NAME.fullmatch(sides[0]):
+        value = _form(sides[-1])
+        return Assignment(_name(sides[0]), value, f"{sides[0]}={sides[-1]}")
+    if _NAME.fullmatch(sides[-1]) and len(sides) == 2 and read_number(sides[0]):
+        return Assignment(_name(sides[-1]), _form(sides[0]), text)
+    if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
+        return _form(sides[-1])
+    return Relation(text)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[\s{}\\]", "", text)
+
+
+def _inequality(text: str) -> Form | None:
+    """An interval for a name: x > 3, 0 <= x < 1; None for what bounds no single name by constants."""
+    signs = re.findall(_ORDER, text)
+    sides = [side.strip() for side in split(text, _ORDER)]
+    if len(sides) != len(signs) + 1 or len(sides) > 3 or not all(sides):
+        return None
+    if len({sign[-1] in ">e" and sign != r"\le" for sign in signs}) > 1:
+        return None
+    if signs[0] in (">", r"\ge"):
+        sides, signs = sides[::-1], signs[::-1]
+    if len(sides) == 2:  # a bound on one side: the other end is infinite
+        if _NAME.fullmatch(sides[0]):
+            sides, signs = [r"-\infty", *sides], ["<", *signs]
+        else:
+            sides, signs = [*sides, r"\infty"], [*signs, "<"]
+    low, name, high = sides
+    if not _NAME.fullmatch(name) or any(
+        _NAME.fullmatch(end) and "\\" not in end for end in (low, high)
+    ):
+        return None
+    opening, ending = "[" if "e" in signs[0] else "(", "]" if "e" in signs[1] else ")"
+    return Assignment(_name(name), _bracketed(f"{opening}{low},{high}{ending}") or Relation(text), text)
+
+
+def _ratio(text: str) -> Form | None:
+    parts = [read_number(part) for part in split(text, r":|\\colon(?![a-zA-Z])")]
+    values = [part.value for part in parts if part is not None and part.value is not None]
+    if len(values) < 2 or len(values) < len(parts) or not values[-1]:
+        return None
+    if len(values) == 2:
+        return Scalar(text, values[0] / values[1])
+    shares: list[Fraction] = [value / values[-1] for value in values]
+    return Sequence(":", tuple(Scalar(str(share), share) for share in shares), ":", text)
+
+
+def _scalar(text: str) -> Scalar:
+    text = _FACTOR.sub(r"\1\\cdot ", _MIXED.sub(_improper, text))
+    if _TRIGONOMETRIC.search(text):
+        return Scalar(re.sub(r"(\d+(?:\.\d+)?)\s*\\degree", r"{(\\frac{\1\\pi}{180})}", text))
+    value, unit = strip_unit(text)
+    if value == text:
+        return Scalar(text)
+    inside = _form(value)
+    return (
+        replace(inside, unit=unit or inside.unit)
+        if isinstance(inside, Scalar)
+        else Scalar(value, None, unit)
+    )
+
+
+def _improper(mixed: re.Match) -> str:
+    r"""3\frac{1}{2} within an expression as one fraction; a factor before a fraction as it is."""
+    whole, above, below = (int(digits) for digits in mixed.groups())
+    return rf"\frac{{{whole * below + above}}}{{{below}}}" if above < below else mixed[0]

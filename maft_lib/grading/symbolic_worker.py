@@ -1,0 +1,135 @@
+"""The process behind `symbolic`: reads LaTeX by latex2sympy, compares by math-verify. Runs alone.
+
+Each line of standard input is a question in JSON, each line of standard output its answer. LaTeX goes
+through a grammar into SymPy objects; no text is evaluated as Python, and math-verify's own parsing,
+which does that for plain expressions, is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+MEMORY = 2 * 1024**3  # bytes of address space
+POINTS = 3  # at which expressions with letters are evaluated
+
+
+def main() -> None:
+    """Answers pairs until standard input ends: `read` for each that was read, then the verdict."""
+    from math_verify.grader import verify  # noqa: F401  imported before the limits and the first pair
+
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    _restrict()
+    logging.disable(logging.CRITICAL)
+    for line in sys.stdin:
+        for word in _words(*json.loads(line)):
+            answers.write(word + "\n")
+            answers.flush()
+
+
+def _restrict() -> None:
+    """Little memory, and no file may be written."""
+    try:
+        import resource
+    except ImportError:  # Windows: the time limit has to do
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _words(a: str, b: str) -> Iterator[str]:
+    if not a and not b:
+        yield "ready"
+        return
+    try:
+        left = _read(a)
+        yield "read"
+        right = _read(b)
+        yield "read"
+        yield "equal" if _equal(left, right) else "different"
+    except MemoryError:
+        raise  # the process ends, and another takes its place
+    except Exception:  # what cannot be read or compared is not equal
+        yield "different"
+
+
+@lru_cache(maxsize=10_000)
+def _read(latex: str) -> tuple[Any, list[Any] | None]:
+    """The SymPy object that a piece of LaTeX writes, with i as the imaginary unit, and its values.
+
+    It is evaluated here, so that what takes for ever does so while it is read and is known by name.
+    """
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+    from sympy import Basic, I, Symbol
+
+    read = latex2sympy(
+        latex,
+        is_real=True,
+        normalization_config=None,
+        conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),
+    )
+    if isinstance(read, Basic):
+        read = read.subs({symbol: I for symbol in read.atoms(Symbol) if symbol.name == "i"})
+    return read, _values(read)
+
+
+def _values(read: Any) -> list[Any] | None:
+    """An expression to thirty digits at `POINTS` points, the same for the same letters; None if none.
+
+    Two expressions that agree at random points are equal but for a chance of nothing, and no
+    simplifier has to find out why.
+    """
+    from sympy import Expr, Float, MatrixBase, MatrixExpr, Rational
+
+    if not isinstance(read, Expr) or read.has(MatrixExpr, MatrixBase):
+        return None
+    values = []
+    for point in range(POINTS if read.free_symbols else 1):
+        at = {
+            symbol: Rational(random.Random(f"{symbol.name} {point}").randint(100, 900), 307)
+            * (-1 if point and random.Random(f"{point} {symbol.name}").random() < 0.5 else 1)
+            for symbol in read.free_symbols
+        }
+        value = read.subs(at).evalf(30)
+        if not value.is_number:
+            return None
+        values.append(value)
+    inexact = bool(read.atoms(Float))
+    return [(value, inexact) for value in values * (POINTS // len(values))]
+
+
+def _equal(left: tuple[Any, Any], right: tuple[Any, Any]) -> bool:
+    from math_verify.grader import verify
+
+    if left[1] is not None and right[1] is not None:
+        return all(_close(*a, *b) for a, b in zip(left[1], right[1]))
+    return any(
+        verify(x, y, timeout_seconds=None, allow_set_relation_comp=True)
+        for x, y in ((left[0], right[0]), (right[0], left[0]))
+    )
+
+
+def _close(a: Any, a_inexact: bool, b: Any, b_inexact: bool) -> bool:
+    """Whether two values agree: to 25 digits, or to six decimals if either is written as a decimal."""
+    from sympy import nan, zoo
+
+    if a in (nan, zoo) or b in (nan, zoo):
+        return False
+    if a.is_finite is not True or b.is_finite is not True:
+        return bool(a == b)
+    gap, size = abs(a - b).evalf(30), max(abs(a).evalf(30), abs(b).evalf(30))
+    if a_inexact or b_inexact:
+        return bool(gap <= 5e-7 and gap <= 1e-3 * size)
+    return bool(gap <= size * 10**-25)
+
+
+if __name__ == "__main__":
+    main()

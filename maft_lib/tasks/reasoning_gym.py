@@ -1,0 +1,136 @@
+"""Tasks `reasoning_gym:<name>`: problems that the reasoning_gym package generates and scores itself.
+
+Knows no other task. A dataset whose scorer could execute a model's text is refused (see `scorers`).
+Options of a dataset are left at the package's defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from maft_lib.tasks.problem import Problem, half_of, normalised, problem_id
+from maft_lib.tasks.records import DataError
+from maft_lib.tasks.scorers import danger
+
+PREFIX = "reasoning_gym:"
+LONGEST = 10_000  # characters of an answer that a scorer is given
+FULL_SCORE = 0.999  # of 1, which some scorers reach up to rounding
+_SIZE = 500  # the package's default size of a dataset
+_CHUNKS = 40  # datasets that are made, each from a seed of its own, before the problems count as all
+
+
+def draw(task: str, split: str, num: int, seed: int) -> list[Problem]:
+    """`num` different problems of a split, the same ones for the same seed; fewer if there are no more.
+
+    Which split a problem is in is decided by a hash of its question, so train and eval share none
+    whatever the seeds. Raises `DataError` for an unknown or a refused dataset, for one whose problems
+    cannot be made, kept as JSON or scored, and if the package is not installed.
+    """
+    found: dict[str, Problem] = {}
+    for entry in _entries(_name(task), f"{split} {seed}"):
+        key = normalised(entry["question"])
+        if key and key not in found and half_of(entry["question"]) == split:
+            found[key] = _problem(task, entry)
+        if len(found) == num:
+            break
+    return list(found.values())
+
+
+def score(problem: Problem, answer: str) -> float:
+    """What the dataset's own scorer gives an answer, 0 to 1; 0 for one that it cannot read.
+
+    The time that it takes is the package's affair: call it where it can be stopped. Raises
+    `DataError` as `draw` does.
+    """
+    scoring = json.loads(problem.scoring or "{}")
+    if "entry" not in scoring:
+        raise DataError(f"problem {problem.id} of {problem.task} has no entry to score answers with.")
+    scorer = _dataset(scoring["name"], 0)
+    if len(answer) > LONGEST:
+        return 0.0
+    try:
+        return float(scorer.score_answer(answer, scoring["entry"]))
+    except Exception:  # scorers raise all kinds of errors at text that they do not expect
+        return 0.0
+
+
+def _name(task: str) -> str:
+    return task.removeprefix(PREFIX)
+
+
+def _entries(name: str, seed: str) -> Iterator[dict[str, Any]]:
+    """Entries of datasets made from seeds that are far apart, since item i of one uses its seed + i."""
+    for chunk in range(_CHUNKS):
+        digest = hashlib.sha256(f"{name} {seed} {chunk}".encode()).digest()
+        dataset = _dataset(name, int.from_bytes(digest[:4]))
+        try:
+            yield from (dataset[i] for i in range(_SIZE))
+        except Exception as error:
+            raise _broken(name, "cannot make a problem", error) from error
+
+
+@lru_cache(maxsize=4)
+def _dataset(name: str, seed: int) -> Any:
+    """A dataset of the package, if its scorer may be given a model's text."""
+    package = _package()
+    datasets = package.factory.DATASETS
+    if name not in datasets:
+        near = difflib.get_close_matches(name, datasets, n=1, cutoff=0.0)
+        raise DataError(f"unknown dataset {PREFIX}{name}: did you mean '{PREFIX}{near[0]}'?")
+    if why := _danger(name):
+        raise DataError(
+            f"{PREFIX}{name} is refused, since its scorer is not safe with a model's text: {why}; "
+            f"choose another dataset."
+        )
+    try:
+        return package.create_dataset(name, seed=seed, size=_SIZE)
+    except Exception as error:
+        raise _broken(name, "cannot be made", error) from error
+
+
+@lru_cache
+def _danger(name: str) -> str | None:
+    return danger(_package().factory.DATASETS[name][0])
+
+
+def _broken(name: str, what: str, error: Exception) -> DataError:
+    why = f"{type(error).__name__}: {error}"
+    return DataError(f"{PREFIX}{name} {what} ({why}): choose another dataset.")
+
+
+def _package() -> Any:
+    try:
+        import reasoning_gym
+        import reasoning_gym.factory
+    except ImportError as error:
+        raise DataError(
+            f"tasks {PREFIX}<name> need the reasoning-gym package: "
+            f"pip install 'maft_lib[reasoning-gym]' (or pip install reasoning-gym)."
+        ) from error
+    return reasoning_gym
+
+
+def _problem(task: str, entry: dict[str, Any]) -> Problem:
+    """The problem of an entry, which goes through JSON: tuples become lists, other types are refused.
+
+    So the scorer must still give the entry's own answer the full score.
+    """
+    kept = {name: entry.get(name) for name in ("question", "answer", "metadata")}
+    try:
+        scoring = json.dumps({"name": _name(task), "entry": kept}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise _broken(_name(task), "has an entry that JSON cannot hold", error) from error
+    question, answer = entry["question"], entry["answer"]
+    source = f"reasoning_gym {version('reasoning-gym')}"
+    problem = Problem(problem_id(question), task, question, answer, scoring=scoring, source=source)
+    if not isinstance(answer, str) or not answer.strip():
+        raise DataError(f"{task} gives no answers with its problems: choose another dataset.")
+    if score(problem, answer) < FULL_SCORE:
+        raise DataError(f"{task} does not take its own answers as right: choose another dataset.")
+    return problem

@@ -1,0 +1,130 @@
+"""Hostile answers, and a grader that survives them: nothing executed, bounded, always there again."""
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from maft_lib.grading import equivalence, extract_answer, is_equivalent, symbolic
+from tests.hostile_answers import HOSTILE
+
+FOR_EVER = "9^{9^{9^9}}"
+EQUAL = ("(x+1)^2", "x^2+2x+1")
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def fresh_grader(monkeypatch):
+    """Each test with workers of its own and nothing remembered."""
+    workers = symbolic._Workers()
+    monkeypatch.setattr(symbolic, "_workers", workers)
+    symbolic._compared.cache_clear()
+    equivalence._same.cache_clear()
+    yield workers
+    workers.close()
+
+
+def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch):
+    assert len(HOSTILE) >= 100
+    monkeypatch.chdir(tmp_path)
+    is_equivalent(*EQUAL, "math")  # the workers are up
+    slow, right = {}, []
+    for name, answer in HOSTILE.items():
+        start = time.perf_counter()
+        graded = [is_equivalent(answer, "42", task) for task in ("math", "gsm", "arithmetic", "mmlu")]
+        graded.append(is_equivalent(extract_answer(f"\\boxed{{{answer}}}", "math"), "42", "math"))
+        if any(graded):
+            right.append(name)
+        if (seconds := time.perf_counter() - start) > 3 * symbolic.LIMIT:
+            slow[name] = seconds
+    assert not right
+    assert not slow
+    assert os.listdir(tmp_path) == []
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2.5 * 1024**2  # KiB
+
+
+def test_an_answer_that_takes_for_ever_is_wrong_and_costs_once(fresh_grader):
+    assert not is_equivalent(FOR_EVER, "42", "math")
+    assert fresh_grader.unreadable == {FOR_EVER}
+    assert is_equivalent(*EQUAL, "math")
+    before = fresh_grader.workers[0].process.pid
+    assert not is_equivalent(FOR_EVER, "43", "math")
+    assert fresh_grader.workers[0].process.pid == before
+
+
+def test_a_worker_that_was_killed_is_replaced(fresh_grader):
+    assert is_equivalent(*EQUAL, "math")
+    fresh_grader.workers[0].process.kill()
+    fresh_grader.workers[0].process.wait()
+    assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
+
+
+def test_an_interrupted_comparison_leaves_nothing_behind(fresh_grader, monkeypatch):
+    assert is_equivalent(*EQUAL, "math")
+    ask = symbolic._Worker.ask
+
+    def interrupted(worker, pair, limit):
+        ask(worker, pair, limit)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(symbolic._Worker, "ask", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            is_equivalent("(x+2)^2", "x^2+4x+4", "math")
+    assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
+    assert not is_equivalent("(x+2)^2", "x^2+4x+5", "math")
+
+
+def test_threads_share_the_grader():
+    def grade(n):
+        return is_equivalent(f"(x+{n})^2", f"x^2+{2 * n}x+{n * n}", "math")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(grade, range(1, 30)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_daemonic_processes_grade_too(method):
+    is_equivalent(*EQUAL, "math")
+    with multiprocessing.get_context(method).Pool(2) as pool:  # its workers are daemons
+        pairs = [(f"(x+{n})^2", f"x^2+{2 * n}x+{n * n}", "math") for n in range(1, 9)]
+        assert pool.starmap(is_equivalent, pairs) == [True] * 8
+    assert is_equivalent("(x-1)^2", "x^2-2x+1", "math")
+
+
+def test_the_workers_end_with_their_process():
+    program = (
+        "from maft_lib.grading import is_equivalent, symbolic\n"
+        f"assert is_equivalent(*{EQUAL!r}, 'math')\n"
+        "print(*[worker.process.pid for worker in symbolic._workers.workers], flush=True)\n"
+        "import os; os.kill(os.getpid(), 9)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    ended = threading.Event()
+    for pid in map(int, said.stdout.split()):
+        for _ in range(100):
+            if not is_running(pid):
+                break
+            ended.wait(0.1)
+        assert not is_running(pid)
+    assert len(said.stdout.split()) == 2
+
+
+def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("import does_not_exist")
+    monkeypatch.setattr(symbolic, "_PROGRAM", tmp_path / "broken.py")
+    with pytest.raises(symbolic.GradingError, match="check that `import math_verify` works"):
+        is_equivalent(*EQUAL, "math")

@@ -1,0 +1,338 @@
+"""Published data sets: every kind of bad record is named, splits are disjoint, the hub is optional."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.config import ConfigError, load_config
+from maft_lib.studies import check_disjoint, problems, run_study
+from maft_lib.tasks import (
+    SPLITS,
+    competition_math,
+    gsm,
+    load_problems,
+    mmlu,
+    records,
+    splits,
+)
+from maft_lib.tasks.records import DataError, DataWarning
+
+GSM = {"question": "What is 1+1?", "answer": "1+1=<<1+1=2>>2\n#### 2"}
+MATH = {
+    "problem": "Is $2^2$?",
+    "level": "Level 2",
+    "type": "Algebra",
+    "solution": r"It is $\boxed{4}$.",
+}
+MMLU = {"question": "Which?", "options": ["x", "y", "z"], "answer": "B", "topic": "physics", "id": 3}
+HUB_MMLU = {"question": "Which?", "subject": "physics", "choices": ["x", "y", "z"], "answer": 1}
+EXAMPLE = {
+    "gsm": ("gsm8k_test.jsonl", GSM, "question"),
+    "math": ("math_test.jsonl", MATH, "problem"),
+    "mmlu": ("mmlu_test.jsonl", MMLU, "question"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch):
+    """Tests say themselves where files are."""
+    monkeypatch.delenv("MAFT_DATA_DIR", raising=False)
+
+
+def write(folder, name, rows):
+    """A JSON-lines file; a row may be bytes, to be written as they are."""
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    (folder / name).write_bytes(b"\n".join(lines) + b"\n")
+    return str(folder)
+
+
+def numbered(task, count, start=0):
+    """Different good records of a task."""
+    _, record, question = EXAMPLE[task]
+    return [{**record, question: f"{record[question]} No. {i}"} for i in range(start, start + count)]
+
+
+BAD = {
+    "no ####": ("gsm", {**GSM, "answer": "2"}, "no ####"),
+    "words after ####": ("gsm", {**GSM, "answer": "#### two"}, "no number after ####"),
+    "empty question": ("gsm", {**GSM, "question": "  "}, "'question' is empty"),
+    "broken JSON": ("gsm", b'{"question": "What', "is broken JSON"),
+    "deep JSON": ("gsm", b"[" * 100_000, "is broken JSON"),
+    "wrong encoding": ("gsm", '{"question": "é"}'.encode("latin-1"), "is not UTF-8"),
+    "half a character": ("gsm", b'{"question": "\\ud800", "answer": "#### 1"}', "surrogate"),
+    "no object": ("gsm", b"[1, 2]", "is no JSON object"),
+    "no such field": ("gsm", {"question": "Q?"}, "has no field 'answer'"),
+    "wrong type": ("gsm", {**GSM, "question": 3}, "'question' is int, not text"),
+    "no box": ("math", {**MATH, "solution": "It is 4."}, r"no \\boxed"),
+    "unfinished box": ("math", {**MATH, "solution": r"It is \boxed{4."}, r"no \\boxed"),
+    "empty box": ("math", {**MATH, "solution": r"It is \boxed{}."}, r"empty \\boxed"),
+    "no such level": ("math", {**MATH, "level": "Level 7"}, "'Level 7'"),
+    "level as a number": ("math", {**MATH, "level": 3}, "'level' is int, not text"),
+    "letter without option": ("mmlu", {**MMLU, "answer": "D"}, "'D', which is none of its options"),
+    "index without option": ("mmlu", {**HUB_MMLU, "answer": 3}, "3, which is none of its options"),
+    "answer in words": ("mmlu", {**MMLU, "answer": "both"}, "neither a letter"),
+    "true is no index": ("mmlu", {**HUB_MMLU, "answer": True}, "neither a letter"),
+    "no options": ("mmlu", {**MMLU, "options": []}, "has 0 options"),
+    "options as text": ("mmlu", {**MMLU, "options": "xyz"}, "no list of options"),
+    "empty option": ("mmlu", {**MMLU, "options": ["x", "", "z"]}, "'option B' is empty"),
+    "null option": ("mmlu", {**MMLU, "options": ["x", None]}, "'option B' is NoneType"),
+}
+
+
+@pytest.mark.parametrize("task, row, reason", BAD.values(), ids=BAD)
+def test_a_bad_record_is_refused_or_skipped_by_file_line_and_reason(tmp_path, task, row, reason):
+    file = EXAMPLE[task][0]
+    good = numbered(task, 30)
+    folder = write(tmp_path, file, [*good[:3], row, *good[3:]])
+    with pytest.raises(DataError, match=f"1 of 31 records are bad: {file}:4 .*{reason}.*'skip'"):
+        load_problems(task, "eval", 5, data_dir=folder)
+    with pytest.warns(DataWarning, match=f"{file}.*1 of 31 records left out, by line: .*{reason}.*: 4"):
+        assert len(load_problems(task, "eval", 5, data_dir=folder, on_bad_records="skip")) == 5
+
+
+def test_many_bad_records_are_counted_and_the_first_named(tmp_path):
+    folder = write(tmp_path, "gsm8k_test.jsonl", [b"{", *numbered("gsm", 3), *[b"{"] * 8])
+    with pytest.raises(DataError, match="9 of 12 .*jsonl:1 is broken JSON; .*jsonl:8 .*; and 4 more"):
+        load_problems("gsm", "eval", 1, data_dir=folder)
+
+
+def test_a_repeated_question_with_the_same_answer_is_left_out_and_told(tmp_path):
+    again = {**GSM, "question": "what is  1+1"}
+    folder = write(tmp_path, "gsm8k_test.jsonl", [GSM, *numbered("gsm", 2), again])
+    with pytest.warns(DataWarning, match="1 of 4 records noticed, by line: repeats .*: 4"):
+        found = load_problems("gsm", "eval", 3, data_dir=folder)
+    assert "What is 1+1?" in {p.question for p in found}
+
+
+def test_a_repeated_question_with_another_answer_is_bad(tmp_path):
+    folder = write(tmp_path, "gsm8k_test.jsonl", [GSM, {**GSM, "answer": "#### 3"}])
+    with pytest.raises(DataError, match="jsonl:2 repeats the question of record 1 with another answer"):
+        load_problems("gsm", "eval", 1, data_dir=folder)
+
+
+def test_the_same_question_with_other_options_is_another_one(tmp_path):
+    folder = write(tmp_path, "mmlu_test.jsonl", [MMLU, {**MMLU, "options": ["u", "v"]}])
+    loaded = records.load(mmlu.TEST, Path(folder))
+    assert len({p.id for p in loaded}) == 2
+    assert len({p.id for s in SPLITS for p in splits.pool("mmlu", s, folder, "refuse")}) == 2
+    assert [] in [splits.pool("mmlu", split, folder, "refuse") for split in SPLITS]
+
+
+def test_what_records_become(tmp_path):
+    solution = {**GSM, "answer": "#### 7 or\n#### 1,234.50"}
+    assert gsm.parse(solution).answer == "1234.50"
+    problem = competition_math.parse({**MATH, "solution": r"\boxed{1}, so \fbox{\frac{1}{2}}"})
+    assert (problem.answer, problem.level, problem.subject) == (r"\frac{1}{2}", 2, "Algebra")
+    assert competition_math.parse({**MATH, "level": "Level ?"}).level is None
+    both = mmlu.parse(MMLU), mmlu.parse(HUB_MMLU)
+    assert both[0] == both[1] and both[0].options == ("x", "y", "z")
+    assert both[0].question == "Which?\n(A) x\n(B) y\n(C) z" and both[0].answer == "B"
+    assert mmlu.stem(both[0]) == "Which?"
+
+
+def test_a_missing_option_is_the_word_none_and_is_told(tmp_path):
+    folder = write(tmp_path, "mmlu_test.jsonl", [{**MMLU, "options": [float("nan"), "y"]}])
+    with pytest.warns(DataWarning, match="NaN, read as the word None: 1"):
+        (problem,) = records.load(mmlu.TEST, Path(folder))
+    assert problem.options == ("None", "y")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n"])
+def test_a_file_without_records_holds_no_problem(tmp_path, data):
+    (tmp_path / "gsm8k_test.jsonl").write_bytes(data)
+    with pytest.raises(DataError, match="holds no problem of gsm"):
+        load_problems("gsm", "eval", 1, data_dir=str(tmp_path))
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    folder = write(tmp_path, "gsm8k_test.jsonl", [GSM])
+    assert len(load_problems("gsm", "eval", 1, data_dir=folder)) == 1
+    write(tmp_path, "gsm8k_test.jsonl", numbered("gsm", 2))
+    assert len(load_problems("gsm", "eval", 2, data_dir=folder)) == 2
+
+
+# --- where the files are ------------------------------------------------------------------------
+
+
+def test_the_environment_names_the_folder_and_generated_tasks_ignore_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAFT_DATA_DIR", write(tmp_path, "gsm8k_test.jsonl", [GSM]))
+    (problem,) = load_problems("gsm8k", "eval", 1)
+    assert (problem.task, problem.source) == ("gsm", "gsm8k_test.jsonl, not the published records")
+    assert load_problems("mini_gsm", "eval", 3)
+    monkeypatch.setenv("MAFT_DATA_DIR", str(tmp_path / "nowhere"))
+    assert load_problems("mini_gsm", "eval", 3)
+    with pytest.raises(DataError, match="MAFT_DATA_DIR .*nowhere is not a folder"):
+        load_problems("gsm", "eval", 1)
+
+
+@pytest.mark.parametrize(
+    "task, split, words",
+    [
+        ("gsm", "train", "gsm needs gsm8k_train.jsonl: there is none in "),
+        ("math", "train", "math needs math_test.jsonl: there is none in "),
+        ("mmlu", "eval", "mmlu needs mmlu_test.jsonl or mmlu_stem_test.jsonl: there is none in "),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, task, split, words):
+    with pytest.raises(DataError, match=words):
+        load_problems(task, split, 1, data_dir=str(tmp_path))
+    with pytest.raises(DataError, match="data_dir .*elsewhere is not a folder"):
+        load_problems(task, split, 1, data_dir=str(tmp_path / "elsewhere"))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub that holds what a test puts into `rows`, or fails as it says."""
+    asked, package = [], types.ModuleType("datasets")
+
+    def load_dataset(repo, config, split, revision):
+        asked.append((repo, config, split, revision))
+        if isinstance(package.rows, Exception):
+            raise package.rows
+        return package.rows
+
+    package.load_dataset, package.rows, package.asked = load_dataset, [GSM], asked
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    records._from_hub.cache_clear()
+    yield package
+    records._from_hub.cache_clear()
+
+
+def test_the_hub_is_read_at_a_pinned_revision_and_checked(hub):
+    content = records.content_hash([GSM], gsm.TEST.fields)
+    published = replace(gsm.TEST, num_records=1, content=content)
+    (problem,) = records.load(published, None)
+    assert problem.source == "openai/gsm8k test@740312a" and problem.answer == "2"
+    assert hub.asked == [("openai/gsm8k", "main", "test", "740312add88f781978c0658806c59bc2815b9866")]
+
+
+@pytest.mark.parametrize("rows", [[GSM], [GSM, {**GSM, "question": "Other?"}]])
+def test_other_content_than_the_published_is_refused(hub, rows):
+    hub.rows = rows
+    with pytest.raises(
+        DataError, match="gsm needs gsm8k_test.jsonl: .* not hold the published records"
+    ):
+        records.load(replace(gsm.TEST, num_records=len(rows)), None)
+    with pytest.raises(DataError, match=r"not hold the published records \(\d of 1319"):
+        load_problems("gsm", "eval", 1)
+
+
+def test_the_hash_of_the_content_knows_no_order_and_no_spacing():
+    a, b = numbered("math", 2)
+    spaced = {**a, "problem": a["problem"].replace(" ", "\n  ")}
+    one, two = (records.content_hash(rows, ("problem", "solution")) for rows in ([a, b], [b, spaced]))
+    assert one == two != records.content_hash([a, a], ("problem", "solution"))
+
+
+def test_without_the_hub_the_error_names_the_file(hub, monkeypatch):
+    hub.rows = ConnectionError("no\nroute")
+    words = r"gsm needs gsm8k_train.jsonl: .* could not be reached \(ConnectionError: no route\); put"
+    with pytest.raises(DataError, match=words):
+        load_problems("gsm", "train", 1)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match="math needs math_test.jsonl: the package datasets.*installed"):
+        load_problems("math", "eval", 1)
+
+
+def test_offline_the_real_package_leads_to_the_same_sentence(tmp_path):
+    code = "from maft_lib.tasks import load_problems; load_problems('gsm', 'eval', 1)"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = ran.stderr.strip().splitlines()[-1]
+    assert "DataError: gsm needs gsm8k_test.jsonl: the Hugging Face hub could not be reached" in last
+
+
+# --- splits -------------------------------------------------------------------------------------
+
+
+def both_splits(task, folder, num, seed):
+    return [load_problems(task, split, num, seed, data_dir=folder) for split in ("train", "eval")]
+
+
+@pytest.mark.parametrize("task", EXAMPLE)
+@pytest.mark.filterwarnings("ignore::maft_lib.tasks.records.DataWarning")
+def test_splits_are_disjoint_whatever_the_seeds(tmp_path, task):
+    folder = write(tmp_path, EXAMPLE[task][0], numbered(task, 60))
+    if task == "gsm":
+        write(tmp_path, "gsm8k_train.jsonl", numbered(task, 60, start=50))
+    drawn = [both_splits(task, folder, 15, seed) for seed in range(12)]
+    train, evaluation = ([p for both in drawn for p in both[i]] for i in (0, 1))
+    check_disjoint(train, evaluation)
+    assert both_splits(task, folder, 15, 3) == drawn[3] and drawn[3] != drawn[4]
+    assert all(len({p.id for p in split}) == 15 for both in drawn for split in both)
+
+
+def test_the_order_of_a_file_makes_no_difference(tmp_path):
+    rows = numbered("gsm", 40)
+    first = load_problems("gsm", "eval", 10, data_dir=write(tmp_path, "gsm8k_test.jsonl", rows))
+    again = load_problems("gsm", "eval", 10, data_dir=write(tmp_path, "gsm8k_test.jsonl", rows[::-1]))
+    assert first == again
+
+
+def test_train_questions_that_are_tested_too_are_left_out_and_told(tmp_path):
+    write(tmp_path, "gsm8k_train.jsonl", [*numbered("gsm", 9), {**GSM, "question": "WHAT is 1+1"}])
+    folder = write(tmp_path, "gsm8k_test.jsonl", [GSM])
+    with pytest.warns(DataWarning, match="1 left out, since the test split asks them too"):
+        assert len(load_problems("gsm", "train", 9, data_dir=folder)) == 9
+
+
+def test_math_with_a_train_file_evaluates_on_the_whole_test_split(tmp_path):
+    write(tmp_path, "math_test.jsonl", numbered("math", 20))
+    folder = write(tmp_path, "math_train.jsonl", numbered("math", 20, start=20))
+    train, evaluation = both_splits("math", folder, 20, 0)
+    assert splits.note_on_train(train) is None
+    assert {p.source for p in evaluation} == {"math_test.jsonl, not the published records"}
+
+
+def test_math_with_a_test_file_alone_says_so(tmp_path, config):
+    folder = write(tmp_path, "math_test.jsonl", numbered("math", 200))
+    config = config.replace(task="competition_math", data_dir=folder, levels=[1, 2])
+    told = []
+    backend = ScriptedBackend(lambda request: "\\boxed{4}")
+    result = run_study("base", config.task, config, backend, told.append)
+    assert result.task == config.task == "math" and result.frame.correct.all()
+    assert "train problems come from a test split (math_test.jsonl" in told[0] == f"math: {result.note}"
+    assert set(result.frame.train_source) == {"math_test.jsonl, not the published records, train half"}
+    assert list(result.eval_ids) == list(result.frame.problem)
+    assert len(result.train_ids) == 24 and not {*result.train_ids} & {*result.eval_ids}
+
+
+def test_an_overlap_by_text_alone_raises():
+    problem = gsm.parse(GSM)
+    other = gsm.parse({**GSM, "question": "what is 1+1 ?"})
+    assert problem.id != other.id
+    with pytest.raises(ValueError, match="1 problems are both in train and eval"):
+        check_disjoint([problem], [other])
+
+
+def test_levels_and_too_few_problems(tmp_path):
+    rows = numbered("math", 60)
+    levels = ["Level 1", "Level 3", "Level ?"] * 20
+    folder = write(tmp_path, "math_test.jsonl", [{**r, "level": v} for r, v in zip(rows, levels)])
+    assert {p.level for p in load_problems("math", "eval", 5, levels=[3], data_dir=folder)} == {3}
+    with pytest.raises(ValueError, match=r"math has only \d+ different eval .*Ask for fewer"):
+        load_problems("math", "eval", 30, levels=(1, 3), data_dir=folder)
+
+
+def test_the_config_hands_the_problems_its_parameters(tmp_path, config):
+    folder = write(tmp_path, "gsm8k_test.jsonl", [*numbered("gsm", 40), b"{"])
+    config = config.replace(tasks=["gsm8k", "reasoning_gym:gcd"], data_dir=folder)
+    assert config.tasks == ["gsm", "reasoning_gym:gcd"]
+    with pytest.raises(DataError, match="broken JSON"):
+        problems("gsm", "eval", config)
+    with pytest.warns(DataWarning):
+        assert len(problems("gsm8k", "eval", config.replace(on_bad_records="skip", levels=[1]))) == 24
+    assert len(problems("mini_math", "eval", config)) == 24  # reads no files
+    with pytest.raises(ConfigError, match="on_bad_records"):
+        config.replace(on_bad_records="ignore")
+    with pytest.raises(ConfigError, match="twice"):
+        load_config("smoke", tasks=["math", "competition_math"])
+    with pytest.raises(ValueError, match="unknown on_bad_records 'ignore'"):
+        load_problems("gsm", "eval", 1, data_dir=folder, on_bad_records="ignore")

@@ -1,0 +1,124 @@
+"""Tasks of the reasoning_gym package: disjoint splits, its own scorers, and which are refused."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from maft_lib.studies import check_disjoint
+from maft_lib.tasks import load_problems, scorer, scorers
+from maft_lib.tasks.problem import Problem
+from maft_lib.tasks.records import DataError
+from maft_lib.tasks.scorers import danger
+
+pytest.importorskip("reasoning_gym")
+
+
+def test_reasoning_gym_splits_are_disjoint_and_repeat():
+    drawn = [
+        [load_problems("reasoning_gym:chain_sum", split, 40, seed) for split in ("train", "eval")]
+        for seed in range(3)
+    ]
+    check_disjoint(*([p for both in drawn for p in both[i]] for i in (0, 1)))
+    assert drawn[0][1] == load_problems("reasoning_gym:chain_sum", "eval", 40, 0) != drawn[1][1]
+
+
+@pytest.mark.parametrize(
+    "name", ["gsm_symbolic", "chain_sum", "gcd", "spell_backward", "leg_counting", "ab"]
+)
+def test_accepted_datasets_score_their_own_answers_right(name):
+    for problem in load_problems(f"reasoning_gym:{name}", "eval", 5):
+        again = Problem.from_dict(json.loads(json.dumps(problem.to_dict())))
+        right = scorer(again)
+        assert right(problem.answer) and not right("no idea") and not right("9" * 20_000)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["countdown", "puzzle24", "simple_integration", "intermediate_integration", "string_insertion",
+     "polynomial_multiplication", "codeio", "n_queens", "number_sorting", "bitwise_arithmetic",
+     "binary_matrix", "spiral_matrix", "propositional_logic", "rubiks_cube", "composite"],
+)  # fmt: skip
+def test_datasets_that_could_execute_an_answer_are_refused(name):
+    with pytest.raises(DataError, match=f"reasoning_gym:{name} is refused, .* choose another"):
+        load_problems(f"reasoning_gym:{name}", "eval", 1)
+    problem = Problem("1", name, "Q?", "1", scoring=json.dumps({"name": name, "entry": {}}))
+    with pytest.raises(DataError, match="is refused"):
+        scorer(problem)("1")
+
+
+def test_every_scorer_that_names_an_executing_function_is_refused():
+    factory = pytest.importorskip("reasoning_gym.factory")
+    executing = re.compile(r"\b(eval|exec|parse_expr|sympify|literal_eval)\(")
+    for name, (dataset, _) in factory.DATASETS.items():
+        if executing.search(inspect.getsource(dataset.score_answer)):
+            assert danger(dataset), name
+
+
+@pytest.mark.parametrize("name", ["arc_agi", "graph_color"])
+def test_datasets_that_cannot_be_scored_from_json_are_refused(name):
+    with pytest.raises(DataError, match="choose another dataset"):
+        load_problems(f"reasoning_gym:{name}", "eval", 1)
+
+
+def test_unknown_datasets_and_a_missing_package(monkeypatch):
+    with pytest.raises(DataError, match="did you mean 'reasoning_gym:gsm_symbolic'"):
+        load_problems("reasoning_gym:gsm_symbolik", "eval", 1)
+    with pytest.raises(ValueError, match="do not fit reasoning_gym:gcd"):
+        load_problems("reasoning_gym:gcd", "eval", 1, levels=[1])
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(DataError, match=r"pip install 'maft_lib\[reasoning-gym\]'"):
+        load_problems("reasoning_gym:gsm_symbolic", "eval", 1)
+
+
+class Answers:
+    """Scorers in the ways that must be seen through."""
+
+    OPERATIONS = {"eval": eval}
+
+    def score_answer(self, answer, entry):
+        return self.helper(answer)
+
+    def helper(self, answer):
+        return json.loads(answer)
+
+
+def through_a_helper(self, answer):
+    return int(eval(answer))
+
+
+def through_an_alias(self, answer):
+    run = getattr(self, "ev" + "al")
+    return run(answer)
+
+
+def through_a_module(self, answer):
+    return subprocess.run(answer)
+
+
+def through_a_table(self, answer):
+    return self.OPERATIONS["eval"](answer)
+
+
+def through_nothing_known(self, answer):
+    return self.unknown(answer)
+
+
+def through_an_import(self, answer):
+    import sympy
+
+    return sympy.Integer(answer)
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [through_a_helper, through_an_alias, through_a_module, through_a_table, through_nothing_known,
+     through_an_import],
+)  # fmt: skip
+def test_a_scorer_is_followed_into_what_it_calls(helper, monkeypatch):
+    monkeypatch.setattr(scorers, "PACKAGE", "tests")
+    assert danger(Answers) is None
+    assert danger(type("Worse", (Answers,), {"helper": helper}))
