@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.grading import equivalence, extract_answer, is_equivalent, symbolic
+from maft_lib.grading import equivalence, extract_answer, is_equivalent, process, symbolic
 from tests.hostile_answers import HOSTILE
 
 FOR_EVER = "9^{9^{9^9}}"
@@ -74,14 +74,14 @@ def test_a_worker_that_was_killed_is_replaced(fresh_grader):
 
 def test_an_interrupted_comparison_leaves_nothing_behind(fresh_grader, monkeypatch):
     assert is_equivalent(*EQUAL, "math")
-    ask = symbolic._Worker.ask
+    ask = process.Worker.ask
 
     def interrupted(worker, pair, limit):
         ask(worker, pair, limit)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(symbolic._Worker, "ask", interrupted)
+        patch.setattr(process.Worker, "ask", interrupted)
         with pytest.raises(KeyboardInterrupt):
             is_equivalent("(x+2)^2", "x^2+4x+4", "math")
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
@@ -126,5 +126,5 @@ def test_the_workers_end_with_their_process():
 def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
     (tmp_path / "broken.py").write_text("import does_not_exist")
     monkeypatch.setattr(symbolic, "_PROGRAM", tmp_path / "broken.py")
-    with pytest.raises(symbolic.GradingError, match="check that `import math_verify` works"):
+    with pytest.raises(process.GradingError, match="import math_verify"):
         is_equivalent(*EQUAL, "math")

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from maft_lib.grading import is_correct
 from maft_lib.studies import check_disjoint
-from maft_lib.tasks import load_problems, scorer, scorers
+from maft_lib.tasks import load_problems, scorers
 from maft_lib.tasks.problem import Problem
 from maft_lib.tasks.records import DataError
 from maft_lib.tasks.scorers import danger
@@ -32,8 +33,8 @@ def test_reasoning_gym_splits_are_disjoint_and_repeat():
 def test_accepted_datasets_score_their_own_answers_right(name):
     for problem in load_problems(f"reasoning_gym:{name}", "eval", 5):
         again = Problem.from_dict(json.loads(json.dumps(problem.to_dict())))
-        right = scorer(again)
-        assert right(problem.answer) and not right("no idea") and not right("9" * 20_000)
+        assert is_correct(problem.answer, again)
+        assert not is_correct("no idea", again) and not is_correct("9" * 20_000, again)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,13 @@ def test_datasets_that_could_execute_an_answer_are_refused(name):
         load_problems(f"reasoning_gym:{name}", "eval", 1)
     problem = Problem("1", name, "Q?", "1", scoring=json.dumps({"name": name, "entry": {}}))
     with pytest.raises(DataError, match="is refused"):
-        scorer(problem)("1")
+        is_correct("1", problem)
+
+
+def test_an_answer_that_keeps_a_scorer_busy_is_wrong():
+    (problem,) = load_problems("reasoning_gym:coin_flip", "eval", 1)
+    assert not is_correct("1e999999999", problem)
+    assert is_correct(problem.answer, problem)
 
 
 def test_every_scorer_that_names_an_executing_function_is_refused():

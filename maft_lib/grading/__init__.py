@@ -34,7 +34,8 @@ from maft_lib.grading.extraction import candidates, choice
 from maft_lib.grading.forms import Form, Words, read
 from maft_lib.grading.latex import clean
 from maft_lib.grading.scalars import Scalar, read_number, strip_unit
-from maft_lib.tasks import answer_type, scorer
+from maft_lib.grading.scoring import is_scored_right
+from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 
 LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists); others: `latex.LONGEST`
@@ -83,8 +84,9 @@ def is_correct(answer: str | None, problem: Problem) -> bool:
     """Whether an answer is right: the same as the ground truth, or right to the task's own scorer."""
     if answer is None:
         return False
-    own = scorer(problem)
-    return own(answer) if own is not None else is_equivalent(answer, problem.answer, problem.task)
+    if problem.scoring is not None:
+        return is_scored_right(problem.scoring, answer)
+    return is_equivalent(answer, problem.answer, problem.task)
 
 
 def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]]:

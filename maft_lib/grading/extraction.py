@@ -75,12 +75,10 @@ def _phrases(said: str, answer_type: str) -> Iterator[str]:
 
 def _at_the_end(line: str, answer_type: str) -> Iterator[str]:
     """What stands at the end of the last line: a letter, mathematics, a number."""
-    if answer_type == "text":
-        yield line
-    elif answer_type == "choice":
+    if answer_type == "choice":
         yield line
         yield from _only_letter(line)
-    else:
+    elif answer_type != "text":  # of free text no end can be told
         if answer_type == "expression":
             yield from [_inside(found) for found in _MATHEMATICS.finditer(line)][-1:]
         yield from (number.strip() for number in _NUMBER.findall(line)[-1:])

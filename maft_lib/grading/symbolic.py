@@ -3,29 +3,22 @@
 What a model writes can keep a computer algebra system busy for ever or fill the memory, and
 math-verify's own limits need signals of the main thread. So `symbolic_worker.py` runs as a process of
 its own, with little memory and no right to write files, and is killed when a comparison takes longer
-than `LIMIT`. It is started as a program, not by multiprocessing, so it works alike in a script, in a
-Jupyter kernel, in threads and in worker processes. Texts cross as JSON: nothing is pickled.
+than `LIMIT`.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import subprocess
-import sys
 import threading
 from functools import lru_cache
 from pathlib import Path
 
+from maft_lib.grading.process import Worker
+
 LIMIT = 2.0  # seconds for one comparison
-_START_LIMIT = 120.0  # seconds until a new worker has imported its libraries
 
 _PROGRAM = Path(__file__).with_name("symbolic_worker.py")
-
-
-class GradingError(RuntimeError):
-    """The process that compares expressions cannot be started."""
 
 
 def symbolically_equal(a: str, b: str) -> bool:
@@ -41,69 +34,12 @@ def _compared(a: str, b: str) -> bool:
     return _workers.compare(a, b)
 
 
-class _Worker:
-    """A running `symbolic_worker.py`."""
-
-    def __init__(self) -> None:
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(_PROGRAM)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
-            )
-        except OSError as error:
-            raise GradingError(f"the grader's process cannot be started: {error}") from error
-        self.greeted = self.expired = False
-
-    def greet(self) -> None:
-        """Waits until the worker has imported its libraries."""
-        if not self.greeted and self.ask(["", ""], _START_LIMIT)[-1:] != ["ready"]:
-            raise GradingError(
-                "the grader's process does not start: check that `import math_verify` works in this "
-                "environment (pip install 'math-verify[antlr4_13_2]')."
-            )
-        self.greeted = True
-
-    def ask(self, pair: list[str], limit: float) -> list[str]:
-        """The worker's words on a pair, up to its verdict, or up to its death at the limit."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        timer = threading.Timer(limit, self._expire)
-        timer.daemon = True
-        timer.start()
-        said: list[str] = []
-        try:
-            stdin.write(json.dumps(pair).encode() + b"\n")
-            stdin.flush()
-            while not said or said[-1] == "read":
-                line = stdout.readline()
-                if not line:
-                    break
-                said.append(line.decode().strip())
-        except BrokenPipeError:
-            pass
-        finally:
-            timer.cancel()
-        return said
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.process.kill()
-
-    def stop(self) -> None:
-        """Kills the process and waits for its end."""
-        self.process.kill()
-        self.process.communicate()
-
-
 class _Workers:
     """One worker that compares and one that stands by, so that a kill costs no start-up."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.workers: list[_Worker] = []
+        self.workers: list[Worker] = []
         self.unreadable: set[str] = set()  # expressions that no worker survived
 
     def compare(self, a: str, b: str) -> bool:
@@ -115,7 +51,7 @@ class _Workers:
         if self.unreadable & {a, b}:
             return False
         while len(self.workers) < 2:
-            self.workers.append(_Worker())
+            self.workers.append(Worker(_PROGRAM, "math_verify"))
         worker, said = self.workers[0], [""]
         try:
             worker.greet()

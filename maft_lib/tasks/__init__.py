@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import random
-from collections.abc import Callable
 
 from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
 from maft_lib.tasks.problem import Problem, problem_id, split_of
@@ -41,7 +40,7 @@ def answer_type(task: str) -> str:
     """`number`, `expression`, `choice` or `text`. Raises `ValueError` for an unknown task.
 
     `text` is that of `reasoning_gym:<name>`, whatever the name: free text, which can be compared as a
-    number or an expression where it is one; the dataset's own scorer judges it (see `scorer`).
+    number where it is one; the dataset's own scorer judges it (see `grading.is_correct`).
     """
     if task.startswith(reasoning_gym.PREFIX):
         return "text"
@@ -51,13 +50,6 @@ def answer_type(task: str) -> str:
         hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."
         raise ValueError(f"unknown task {task!r}{hint}")
     return ANSWER_TYPES[canonical(task)]
-
-
-def scorer(problem: Problem) -> Callable[[str], bool] | None:
-    """The task's own judge of answers to a problem, right at full score; None if it has none."""
-    if problem.scoring is None:
-        return None
-    return lambda answer: reasoning_gym.score(problem, answer) >= reasoning_gym.FULL_SCORE
 
 
 def draw(

@@ -19,7 +19,6 @@ from maft_lib.tasks.records import DataError
 from maft_lib.tasks.scorers import danger
 
 PREFIX = "reasoning_gym:"
-LONGEST = 10_000  # characters of an answer that a scorer is given
 FULL_SCORE = 0.999  # of 1, which some scorers reach up to rounding
 _SIZE = 500  # the package's default size of a dataset
 _CHUNKS = 40  # datasets that are made, each from a seed of its own, before the problems count as all
@@ -42,22 +41,17 @@ def draw(task: str, split: str, num: int, seed: int) -> list[Problem]:
     return list(found.values())
 
 
-def score(problem: Problem, answer: str) -> float:
-    """What the dataset's own scorer gives an answer, 0 to 1; 0 for one that it cannot read.
-
-    The time that it takes is the package's affair: call it where it can be stopped. Raises
-    `DataError` as `draw` does.
-    """
-    scoring = json.loads(problem.scoring or "{}")
-    if "entry" not in scoring:
-        raise DataError(f"problem {problem.id} of {problem.task} has no entry to score answers with.")
-    scorer = _dataset(scoring["name"], 0)
-    if len(answer) > LONGEST:
-        return 0.0
-    try:
-        return float(scorer.score_answer(answer, scoring["entry"]))
-    except Exception:  # scorers raise all kinds of errors at text that they do not expect
-        return 0.0
+def check_safe(name: str) -> None:
+    """Raises `DataError` for a dataset that is unknown, or whose scorer could execute a model's text."""
+    datasets = _package().factory.DATASETS
+    if name not in datasets:
+        near = difflib.get_close_matches(name, datasets, n=1, cutoff=0.0)
+        raise DataError(f"unknown dataset {PREFIX}{name}: did you mean '{PREFIX}{near[0]}'?")
+    if why := _danger(name):
+        raise DataError(
+            f"{PREFIX}{name} is refused, since its scorer is not safe with a model's text: {why}; "
+            f"choose another dataset."
+        )
 
 
 def _name(task: str) -> str:
@@ -78,18 +72,9 @@ def _entries(name: str, seed: str) -> Iterator[dict[str, Any]]:
 @lru_cache(maxsize=4)
 def _dataset(name: str, seed: int) -> Any:
     """A dataset of the package, if its scorer may be given a model's text."""
-    package = _package()
-    datasets = package.factory.DATASETS
-    if name not in datasets:
-        near = difflib.get_close_matches(name, datasets, n=1, cutoff=0.0)
-        raise DataError(f"unknown dataset {PREFIX}{name}: did you mean '{PREFIX}{near[0]}'?")
-    if why := _danger(name):
-        raise DataError(
-            f"{PREFIX}{name} is refused, since its scorer is not safe with a model's text: {why}; "
-            f"choose another dataset."
-        )
+    check_safe(name)
     try:
-        return package.create_dataset(name, seed=seed, size=_SIZE)
+        return _package().create_dataset(name, seed=seed, size=_SIZE)
     except Exception as error:
         raise _broken(name, "cannot be made", error) from error
 
@@ -131,6 +116,13 @@ def _problem(task: str, entry: dict[str, Any]) -> Problem:
     problem = Problem(problem_id(question), task, question, answer, scoring=scoring, source=source)
     if not isinstance(answer, str) or not answer.strip():
         raise DataError(f"{task} gives no answers with its problems: choose another dataset.")
-    if score(problem, answer) < FULL_SCORE:
+    if not _is_right(_name(task), answer, json.loads(scoring)["entry"]):
         raise DataError(f"{task} does not take its own answers as right: choose another dataset.")
     return problem
+
+
+def _is_right(name: str, answer: str, entry: dict[str, Any]) -> bool:
+    try:
+        return float(_dataset(name, 0).score_answer(answer, entry)) >= FULL_SCORE
+    except Exception:  # the scorer cannot work from JSON
+        return False
