@@ -21,7 +21,26 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from maft_lib.tasks import answer_type, canonical
 
 TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
-METHODS = ("base", "majority", "debate", "single_agent_ft", "multiagent_ft")
+METHODS = (
+    "base",
+    "majority",
+    "debate",
+    "vote_equal_budget",
+    "star",
+    "majority_ft",
+    "single_agent_ft",
+    "single_agent_ft_wo_debate",
+    "single_agent_ft_hot",
+    "multiagent_ft",
+    "multiagent_ft_wo_summary",
+    "multiagent_ft_wo_critic",
+    "cooperative",
+    "cooperative_ft",
+    "unique_id",
+    "no_interaction",
+    "distilled_society",
+)
+TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
 
 
 class ConfigError(ValueError):
@@ -76,6 +95,8 @@ class Config(BaseModel):
     num_agents: int = Field(3, ge=2, le=100)
     num_rounds: int = Field(2, ge=1, le=20, description="M, the generation round included")
     summarize: bool = Field(True, description="False: responses are concatenated (Section 4.1)")
+    cooperative: bool = Field(False, description="agents combine responses (Appendix D)")
+    unique_ids: bool = Field(False, description="prompts name their agent (Appendix E.2)")
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(0.9, gt=0, le=1)
     max_tokens: int = Field(2048, ge=1, le=1_000_000, description="new tokens per response")
@@ -95,11 +116,16 @@ class Config(BaseModel):
     critic_num_train_epochs: int = Field(1, ge=1, le=1000)
     per_device_train_batch_size: int = Field(1, ge=1, le=4096)
     weight_decay: float = Field(1.0e-3, ge=0, le=1)
+    # STaR trains until the loss saturates: until a round of it lowers the mean loss of the last epoch by
+    # less than this share, or for so many rounds. One percent is about the noise of a loss over 500
+    # examples.
+    star_tolerance: float = Field(0.01, ge=0, lt=1)
+    star_max_rounds: int = Field(5, ge=1, le=100)
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
 
     # The study
-    methods: list[str] = Field(list(METHODS), min_length=1)
+    methods: list[str] = Field(list(TABLE_1), min_length=1, description="rows of Table 1")
     seed: int = Field(0, ge=0, lt=2**31)
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         [0], min_length=1, description="seeds of a study repeated (Figure 1)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -68,13 +68,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Debate:
-    """Everything said about one problem: `turns[agent][round]` and the vote over the last round."""
+    """Everything said about one problem: `turns[agent][round]` and the vote over the last round.
+
+    Its cost: tokens read and written in all requests, summaries included, the number of requests, and
+    the seconds that one worker or device was busy with them when they were first answered.
+    """
 
     problem: Problem
     turns: tuple[tuple[Turn, ...], ...]
     vote: str | None
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
+    num_calls: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def answers(self) -> list[list[str | None]]:
@@ -176,15 +182,19 @@ class _Run:
         self.prompts: Prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
         self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
         self.turns: list[list[list[Turn]]] = [[[] for _ in society.generators] for _ in problems]
-        self.tokens = [[0, 0] for _ in problems]
+        self.costs = [[0, 0, 0, 0.0] for _ in problems]
 
     def first_round(self) -> None:
         """Every generation agent answers every problem: one batch of N x P requests."""
-        asked = [self.prompts.generation(p, answer_type(p.task))[0] for p in self.problems]
+        bare = [self.prompts.generation(p, answer_type(p.task))[0] for p in self.problems]
         places = self._places()
-        requests = [self._request(self.society.generators[n], [asked[i]], i, 1) for i, n in places]
-        for (i, n), completion in zip(places, self._generate(requests, places)):
-            self._record(i, n, asked[i], None, completion)
+        asked = [self._named(bare[i], "generator", n) for i, n in places]
+        requests = [
+            self._request(self.society.generators[n], [turn], i, 1)
+            for (i, n), turn in zip(places, asked)
+        ]
+        for (i, n), turn, completion in zip(places, asked, self._generate(requests, places)):
+            self._record(i, n, turn, None, completion)
 
     def critic_round(self, number: int) -> None:
         """Every critic reads about the others' responses of the previous round and answers again."""
@@ -192,8 +202,8 @@ class _Run:
         others = [self._others(i, n) for i, n in places]
         summaries = self._summaries(places, others, number)
         asked = [
-            self._critic_prompt(self.problems[i], summary, responses)
-            for (i, _), summary, responses in zip(places, summaries, others)
+            self._named(self._critic_prompt(self.problems[i], summary, responses), "critic", n)
+            for (i, n), summary, responses in zip(places, summaries, others)
         ]
         requests = [
             self._request(self.society.critics[n], [*self._so_far(i, n), turn], i, number)
@@ -208,7 +218,7 @@ class _Run:
         problem, turns = self.problems[i], self.turns[i]
         seed = derive_seed(self.config.seed, self.iteration, problem.id, "vote")
         vote = majority_vote([agent[-1].answer for agent in turns], problem.task, seed)
-        return Debate(problem, tuple(tuple(agent) for agent in turns), vote, *self.tokens[i])
+        return Debate(problem, tuple(tuple(agent) for agent in turns), vote, *self.costs[i])  # type: ignore[arg-type]
 
     def _places(self) -> list[tuple[int, int]]:
         """(problem, agent) for every response of a round."""
@@ -236,7 +246,13 @@ class _Run:
         wanted = answer_type(problem.task)
         if summary is None:
             return self.prompts.critic_without_summary(problem, wanted, responses)
+        if self.config.cooperative:
+            return self.prompts.cooperative(problem, wanted, summary)
         return self.prompts.critic(problem, wanted, summary)
+
+    def _named(self, turn: Message, role: str, n: int) -> Message:
+        """A prompt with the agent's identity before it, where the config wants that (Appendix E.2)."""
+        return self.prompts.identified(turn, role, n + 1) if self.config.unique_ids else turn
 
     def _so_far(self, i: int, n: int) -> list[Message]:
         """Agent `n`'s own conversation on problem `i`."""
@@ -253,8 +269,13 @@ class _Run:
     def _generate(self, requests: list[Request], places: list[tuple[int, int]]) -> list[Completion]:
         completions = generate(self.backend, requests)
         for (i, _), completion in zip(places, completions):
-            self.tokens[i][0] += completion.num_prompt_tokens
-            self.tokens[i][1] += completion.num_completion_tokens
+            spent = (
+                completion.num_prompt_tokens,
+                completion.num_completion_tokens,
+                1,
+                completion.seconds,
+            )
+            self.costs[i] = [total + part for total, part in zip(self.costs[i], spent)]
         return completions
 
     def _record(

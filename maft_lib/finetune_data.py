@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from maft_lib.debate import Debate
-from maft_lib.grading import is_equivalent
+from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.prompts import Message
 
 
@@ -90,6 +90,16 @@ def final_responses(debates: Sequence[Debate]) -> list[Example]:
         for debate in debates
         for n in range(len(debate.turns))
         if _agrees(debate, n, -1)
+    ]
+
+
+def right_responses(debates: Sequence[Debate]) -> list[Example]:
+    """STaR's data: each first response that is right by the *ground truth*; no other method looks."""
+    return [
+        _example(debate, n, num_messages=2)
+        for debate in debates
+        for n in range(len(debate.turns))
+        if is_correct(debate.turns[n][0].answer, debate.problem)
     ]
 
 

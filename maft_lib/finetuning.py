@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import resource
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -121,9 +123,28 @@ def _train(start: str, examples: Sequence[Example], settings: dict, device: str,
     log = {"settings": settings, "loss_on": loss_on, "num_examples": len(rows)}
     log["num_tokens"] = settings["num_train_epochs"] * sum(len(row.input_ids) for row in rows)
     log["seconds"] = time.perf_counter() - began
+    log["peak_memory"] = _peak_memory(device)
     log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     with explained(folder):
         _save(model, tokenizer, log, folder)
+
+
+def _peak_memory(device: str) -> int:
+    """Most bytes in use so far: of the accelerator, or of this process."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
+def training_log(checkpoint: str | Path) -> dict:
+    """What a finetuned checkpoint says of its training: `num_tokens`, `seconds`, `losses` and more.
+
+    Empty for a model that was not finetuned here.
+    """
+    path = Path(checkpoint) / "training.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _save(model: PreTrainedModel, tokenizer: models.Tokenizer, log: dict, folder: Path) -> None:

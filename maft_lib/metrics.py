@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from maft_lib.backends import Completion
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.seeds import derive_seed
@@ -108,3 +109,37 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
         named = dict(zip((key for key in RUN if key != "seed"), run))
         rows.append({**named, "mean": means.mean(), "error": error, "seeds": len(means)})
     return pd.DataFrame(rows)
+
+
+# --- what it cost --------------------------------------------------------------------------------
+
+COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
+
+
+def spent(debates: Sequence[Debate]) -> dict[str, float]:
+    """Calls, tokens read and written, and seconds of a worker or device, over whole debates."""
+    names = ("num_calls", "num_prompt_tokens", "num_completion_tokens", "seconds")
+    return {name: sum(getattr(debate, name) for debate in debates) for name in names}
+
+
+def spent_on(completions: Sequence[Completion]) -> dict[str, float]:
+    """The same over single completions."""
+    names = ("num_prompt_tokens", "num_completion_tokens", "seconds")
+    totals = {name: sum(getattr(completion, name) for completion in completions) for name in names}
+    return {"num_calls": len(completions), **totals}
+
+
+def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
+    """Costs as a tidy frame: `iteration`, `phase`, `agent`, the columns of `COSTS`, `peak_memory`.
+
+    Tokens are counted; `seconds` were measured when something was first computed (summed over workers
+    that ran side by side), and `peak_memory` is bytes, of training only.
+    """
+    frame = pd.DataFrame(rows).reindex(columns=["iteration", "phase", "agent", *COSTS, "peak_memory"])
+    return frame.fillna(dict.fromkeys(COSTS, 0))
+
+
+def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, task and seed: every cost summed over iterations, the peak of memory."""
+    kinds = {**dict.fromkeys(COSTS, "sum"), "peak_memory": "max"}
+    return costs.groupby(["method", "task", "seed"], sort=False).agg(kinds).reset_index()

@@ -7,21 +7,25 @@ have in common (Base, Majority and Debate share their first round) is generated 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import pandas as pd
 
-from maft_lib import metrics
-from maft_lib.backends import Backend
+from maft_lib import methods, metrics
+from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
-from maft_lib.finetune_data import AgentData, Example, build_finetuning_data, final_responses
-from maft_lib.finetuning import finetune_all
+from maft_lib.finetune_data import AgentData, Example, build_finetuning_data, right_responses
+from maft_lib.finetuning import finetune_all, training_log
+from maft_lib.grading import extract_answer, is_correct
+from maft_lib.prompts import load_prompts
+from maft_lib.seeds import derive_seed
 from maft_lib.store import Store
-from maft_lib.tasks import PUBLISHED, WITH_LEVELS, canonical, load_problems
+from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
 
@@ -32,8 +36,10 @@ class Result:
 
     `societies[l]` are the agents after l iterations of finetuning, `evaluations[l]` their debates on
     the eval problems, `training[l]` the debates that made the data of iteration l + 1, and `data[l]`
-    that data. `train_ids` and `eval_ids` are the problems in their order; `note` says where train
-    problems come from if that is a test split, as the frame's column `train_source` always does.
+    that data. `costs` has a row per iteration and phase (`data`, `answers`, and `training` with a row
+    per agent), see `metrics.cost_frame`. `train_ids` and `eval_ids` are the problems in their order;
+    `note` says where train problems come from if that is a test split, as the frame's column
+    `train_source` always does.
     """
 
     method: str
@@ -46,6 +52,7 @@ class Result:
     train_ids: tuple[str, ...] = ()
     eval_ids: tuple[str, ...] = ()
     note: str | None = None
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def _repr_html_(self) -> str:
         return metrics.accuracy(self.frame).round(1).to_html(index=False)
@@ -66,12 +73,16 @@ def run_study(
     """
     check_name("method", method, METHODS)
     study = Study(method, task, config, backend or open_backend(config), report)
-    recipes[method](study)
+    methods.recipes[method](study)
     return study.result()
 
 
 class Study:
-    """One run of a method: the problems of the task, and what happens to them."""
+    """One run of a method: the problems of the task, and what happens to them.
+
+    The recipes of `methods` are written in these words. `**changes` are parameters of the config that
+    hold for one step only.
+    """
 
     def __init__(
         self,
@@ -87,6 +98,7 @@ class Study:
         self.eval = problems(self.task, "eval", config)
         check_disjoint(self.train, self.eval)
         self._frames: list[pd.DataFrame] = []
+        self._costs: list[dict] = []
         ids = [tuple(problem.id for problem in split) for split in (self.train, self.eval)]
         note = note_on_train(self.train)
         self._result = Result(
@@ -95,23 +107,63 @@ class Study:
         if note:
             report(f"{self.task}: {note}")
 
-    def base_society(self, model: str | None = None) -> Society:
+    def change(self, **changes: Any) -> None:
+        """Changes parameters for the whole study, as a method's definition demands."""
+        self.config = self.config.replace(**changes)
+
+    def base_society(self, model: str | None = None, num_agents: int | None = None) -> Society:
         """N generation and N critic agents that share `model`; the base model summarizes."""
         base = self.config.base_model
-        return base_society(model or base, self.config.num_agents, summarizer=base)
+        return base_society(model or base, num_agents or self.config.num_agents, summarizer=base)
 
-    def debate_on_train(self, society: Society, iteration: int) -> list[Debate]:
-        """The debates that make the data of the next iteration."""
-        debates = run_debates(society, self.train, self.config, self.backend, iteration)
+    def debate(
+        self, society: Society, asked: Sequence[Problem], iteration: int = 0, **changes: Any
+    ) -> list[Debate]:
+        """The debates of a society; first rounds are shared with every debate of the same agents."""
+        config = self.config.replace(**changes) if changes else self.config
+        return run_debates(society, asked, config, self.backend, iteration)
+
+    def learn(self, society: Society, iteration: int, **changes: Any) -> list[Debate]:
+        """The debates on the train problems that make the data of `iteration`."""
+        debates = self.debate(society, self.train, iteration, **changes)
         self._result.training.append(debates)
+        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(debates)})
         return debates
 
+    def second_tries(
+        self, learner: Society, debates: Sequence[Debate], iteration: int
+    ) -> list[Example]:
+        """STaR: problems answered wrong, asked again with the ground truth as a hint.
+
+        The right responses, as answers to the problem without its hint.
+        """
+        wrong = [d for d in debates if not is_correct(d.answers[0][0], d.problem)]
+        prompts = load_prompts(self.config.path(self.config.prompts) if self.config.prompts else None)
+        sampling = Sampling(self.config.temperature, self.config.top_p, self.config.max_tokens)
+        requests = [
+            Request(
+                learner.generators[0].model,
+                tuple(prompts.hint(d.problem, answer_type(self.task))),
+                sampling,
+                derive_seed(self.config.seed, iteration, d.problem.id, "hint"),
+            )
+            for d in wrong
+        ]
+        completions = generate(self.backend, requests)
+        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent_on(completions)})
+        tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
+        return right_responses(list(tries))
+
     def evaluate(
-        self, society: Society, iteration: int = 0, pick: metrics.Pick = metrics.final_vote
+        self,
+        society: Society,
+        iteration: int = 0,
+        pick: metrics.Pick = metrics.final_vote,
+        **changes: Any,
     ) -> None:
         """Debates the eval problems and scores the answers that `pick` takes from the debates."""
         start = time.perf_counter()
-        debates = run_debates(society, self.eval, self.config, self.backend, iteration)
+        debates = self.debate(society, self.eval, iteration, **changes)
         run = {
             "method": self.method,
             "task": self.task,
@@ -122,6 +174,7 @@ class Study:
         }
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
+        self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
         self._result.societies.append(society)
         self._result.evaluations.append(debates)
         self.report(
@@ -129,73 +182,69 @@ class Study:
             f"{100 * frame.correct.mean():.1f} % right ({time.perf_counter() - start:.1f} s)"
         )
 
-    def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]]) -> list[str]:
+    def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
         """Trains agents side by side and returns their new models, in order."""
-        return [str(folder) for folder in finetune_all(jobs, self.config)]
+        folders = finetune_all(jobs, self.config)
+        for (agent, examples), folder in zip(jobs, folders):
+            if examples:
+                log = training_log(folder)
+                self._costs.append(
+                    {
+                        "iteration": iteration,
+                        "phase": "training",
+                        "agent": agent.name,
+                        "num_training_tokens": log["num_tokens"],
+                        "seconds": log["seconds"],
+                        "peak_memory": log.get("peak_memory"),
+                    }
+                )
+        return [str(folder) for folder in folders]
+
+    def final_loss(self, model: str) -> float:
+        """Mean training loss of the last epoch of a finetuned model, in nats per token."""
+        log = training_log(model)
+        last = len(log["losses"]) // log["settings"]["num_train_epochs"]
+        return sum(log["losses"][-last:]) / last
+
+    def specialise(self, critics: bool = True) -> Iterator[tuple[int, Society]]:
+        """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
+
+        Every generation agent and, unless `critics` is False, every critic agent learns from what it
+        said itself.
+        """
+        society = self.base_society()
+        for iteration in range(1, self.config.num_iterations + 1):
+            debates = self.learn(society, iteration)
+            data = build_finetuning_data(debates, self.config.w, self.config.seed)
+            self.remember(data)
+            agents = [*society.generators, *(society.critics if critics else ())]
+            examples = [d.generation for d in data] + [d.critic for d in data if critics]
+            models = self.finetune(list(zip(agents, examples)), iteration)
+            trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
+            num = len(society.generators)
+            learned = tuple(trained[num:]) if critics else society.critics
+            society = Society(tuple(trained[:num]), learned, society.summarizer)
+            yield iteration, society
 
     def remember(self, data: list[AgentData] | list[Example]) -> None:
         """Keeps the data of an iteration in the result."""
         self._result.data.append(data)
 
     def result(self) -> Result:
-        """All that was evaluated."""
-        return replace(self._result, frame=pd.concat(self._frames, ignore_index=True))
+        """All that was evaluated, and what it cost."""
+        run = {"method": self.method, "task": self.task, "seed": self.config.seed}
+        return replace(
+            self._result,
+            frame=pd.concat(self._frames, ignore_index=True),
+            costs=metrics.cost_frame(self._costs).assign(**run),
+        )
 
 
-def base(study: Study) -> None:
-    """Base: one model answers once (Section 3.2). Its debate is shared with the next two."""
-    study.evaluate(study.base_society(), pick=metrics.first_answer)
-
-
-def majority(study: Study) -> None:
-    """Majority: N samples of one model, answered by their majority vote (Section 3.2)."""
-    study.evaluate(study.base_society(), pick=metrics.first_vote(study.config.seed))
-
-
-def debate(study: Study) -> None:
-    """Debate: N agents that share one model debate for M rounds (Du et al., 2023)."""
-    study.evaluate(study.base_society())
-
-
-def single_agent_ft(study: Study) -> None:
-    """Single-agent FT (Section 2.2): one model trained on final responses that match the vote.
-
-    The finetuned model is then used as every agent, and generates the next iteration's data.
-    """
-    society = study.base_society()
-    study.evaluate(society)
-    for iteration in range(1, study.config.num_iterations + 1):
-        examples = final_responses(study.debate_on_train(society, iteration))
-        study.remember(examples)
-        (model,) = study.finetune([(society.generators[0], examples)])
-        society = study.base_society(model)
-        study.evaluate(society, iteration)
-
-
-def multiagent_ft(study: Study) -> None:
-    """Multiagent FT (Algorithm 1): every agent is trained on what it said itself."""
-    society = study.base_society()
-    study.evaluate(society)
-    for iteration in range(1, study.config.num_iterations + 1):
-        debates = study.debate_on_train(society, iteration)
-        data = build_finetuning_data(debates, study.config.w, study.config.seed)
-        study.remember(data)
-        agents = [*society.generators, *society.critics]
-        examples = [d.generation for d in data] + [d.critic for d in data]
-        models = study.finetune(list(zip(agents, examples)))
-        trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
-        num = len(society.generators)
-        society = Society(tuple(trained[:num]), tuple(trained[num:]), society.summarizer)
-        study.evaluate(society, iteration)
-
-
-recipes: dict[str, Callable[[Study], None]] = {
-    "base": base,
-    "majority": majority,
-    "debate": debate,
-    "single_agent_ft": single_agent_ft,
-    "multiagent_ft": multiagent_ft,
-}
+def replace_first(debate: Debate, response: str) -> Debate:
+    """A debate of one turn with another response in it."""
+    problem, turn = debate.problem, debate.turns[0][0]
+    answer = extract_answer(response, problem.task, problem.options)
+    return replace(debate, turns=((replace(turn, response=response, answer=answer),),))
 
 
 def problems(task: str, split: str, config: Config) -> list[Problem]:

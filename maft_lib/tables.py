@@ -1,82 +1,295 @@
-"""How tables are written: Markdown, CSV and LaTeX with booktabs rules. Computes nothing."""
+"""How tables are written: Markdown, CSV and LaTeX with booktabs rules. Knows no debates and no models.
+
+A table is a data frame of finished cells, marked up as in Markdown: the best value of a column is
+**bold**, the second _underlined_, a lead that may be luck has a dagger. What the marks mean stands in
+`table.attrs["note"]`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from maft_lib.plots import LABELS
+from maft_lib.statistics import standard_errors_apart
 
 NOT_RUN = "not yet run"
 TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
+DAGGER = "†"
+NOTE = (
+    f"{DAGGER} a lead over the column's strongest baseline that is not significant at 0.05 (exact "
+    "McNemar test on the same problems, corrected by Holm over the whole table)."
+)
+APART = "(measured - published) / SE"
+NOTE_APART = f"{APART}: SE is the square root of the sum of both squared standard errors"
 
 
 def methods_by_task(
-    accuracies: pd.DataFrame, tasks: Sequence[str], methods: Sequence[str] = TABLE_1
+    accuracies: pd.DataFrame,
+    tasks: Sequence[str],
+    methods: Sequence[str] = TABLE_1,
+    *,
+    significance: pd.DataFrame | None = None,
+    unreadable: bool = False,
+    costs: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Table 1: a row per method and a column per task, cells "accuracy ± standard error" in percent.
 
-    `accuracies` has `method`, `task`, `accuracy` and `standard_error`, one row per cell. The best
-    value of a column is **bold**, the second _underlined_ (Markdown's emphasis). Methods that were
-    not run say so.
+    `accuracies` has `method`, `task`, `accuracy` and `standard_error`, one row per cell. The best value
+    of a column is **bold**, the second _underlined_ (Markdown's emphasis); this is decided on unrounded
+    accuracies, and equal ones share the mark. Methods that were not run say so.
+
+    `significance` is the frame of `statistics.compare`: a lead that it does not find significant gets a
+    dagger. `unreadable` adds a column per task with the share of results that could not be read (%),
+    from the column of that name; `costs` adds its columns as they are, a row per method (its index or
+    column `method`). With either, columns are in groups: (group, task or cost).
     """
-    cells = {(row.method, row.task): row for row in accuracies.itertuples()}
-    table = pd.DataFrame(index=[LABELS[m] for m in methods], columns=list(tasks), dtype=object)
-    for task in tasks:
-        means = {m: round(cells[m, task].accuracy, 2) for m in methods if (m, task) in cells}
-        ranks = sorted(set(means.values()), reverse=True)
-        for method in methods:
-            cell = cells.get((method, task))
-            table.loc[LABELS[method], task] = NOT_RUN if cell is None else _cell(cell, ranks)
-    table.index.name = "method"
+    cells = _cells(accuracies, "accuracies")
+    doubtful = _doubtful(significance)
+    groups = {"accuracy (%)": {t: _accuracies(cells, doubtful, t, methods) for t in tasks}}
+    if unreadable:
+        groups["unreadable (%)"] = {t: _unreadable(cells, t, methods) for t in tasks}
+    if costs is not None:
+        groups["cost"] = _costs(costs, methods)
+    table = _table(groups if len(groups) > 1 else groups["accuracy (%)"], methods)
+    table.attrs["note"] = "" if significance is None else NOTE
     return table
 
 
-def _cell(cell, ranks: Sequence[float]) -> str:
-    mean = f"{cell.accuracy:.1f}"
-    if round(cell.accuracy, 2) == ranks[0]:
-        mean = f"**{mean}**"
-    elif len(ranks) > 1 and round(cell.accuracy, 2) == ranks[1]:
-        mean = f"_{mean}_"
-    return f"{mean} ± {cell.standard_error:.1f}"
+def side_by_side(
+    measured: pd.DataFrame,
+    published: pd.DataFrame,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    *,
+    same_model: bool = False,
+    counterparts: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Measured and published accuracies of each task in columns beside each other, in percent.
+
+    `measured` as in `methods_by_task`, `published` as from `reported.published`, of one model. The
+    third column of a task says by how many standard errors of the difference they are apart, and is
+    empty unless `same_model` says that both are of the same model. `counterparts` names the published
+    task of a measured one where they differ, as {"mini_gsm": "gsm"}.
+    """
+    if "model" in published and published.model.nunique() > 1:
+        models = ", ".join(published.model.unique())
+        raise ValueError(f"side_by_side: published has the models {models}; keep the rows of one.")
+    ours, theirs = _cells(measured, "measured"), _cells(published, "published")
+    tasks = list(measured.task.unique()) if tasks is None else tasks
+    if methods is None:
+        present = [method for method, _ in (*theirs, *ours)]
+        methods = sorted(dict.fromkeys(present), key=[*LABELS, *present].index)
+    groups = {}
+    for task in tasks:
+        other = (counterparts or {}).get(task, task)
+        pairs = [(ours.get((m, task)), theirs.get((m, other))) for m in methods]
+        groups[task] = {
+            "measured": [_plain(a, 1) or NOT_RUN for a, _ in pairs],
+            "published": [_plain(b, 2) for _, b in pairs],
+            APART: [_apart(a, b) if same_model else "" for a, b in pairs],
+        }
+    table = _table(groups, methods)
+    table.attrs["note"] = f"{NOTE_APART}{'.' if same_model else '; empty, as the models differ.'}"
+    return table
 
 
 def save_table(table: pd.DataFrame, path: Path, numbers: pd.DataFrame | None = None) -> list[Path]:
-    """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given."""
+    """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given.
+
+    The note of the table stands below it in Markdown and as a comment above it in LaTeX, whose
+    preamble needs `booktabs`.
+    """
     paths = [path.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
-    paths[0].write_text(table.to_markdown() + "\n", encoding="utf-8")
+    paths[0].write_text(_markdown(table), encoding="utf-8")
     paths[1].write_text(_latex(table), encoding="utf-8")
-    csv = table.to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
+    csv = _flat(table).to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
     paths[2].write_text(csv, encoding="utf-8")
     return paths
 
 
+# Cells
+
+
+def _label(method: str) -> str:
+    return LABELS.get(method, method)
+
+
+def _cells(frame: pd.DataFrame, name: str) -> dict[tuple[str, str], Any]:
+    """The rows of a frame by (method, task); those without an accuracy are left out."""
+    twice = frame[frame.duplicated(["method", "task"])]
+    if len(twice):
+        method, task = twice.iloc[0][["method", "task"]]
+        raise ValueError(
+            f"{name} has several rows for {method!r} on {task!r}; keep one, as of the last iteration."
+        )
+    return {(r.method, r.task): r for r in frame.itertuples() if not pd.isna(r.accuracy)}
+
+
+def _doubtful(significance: pd.DataFrame | None) -> set[tuple[str, str]]:
+    """(method, task) of leads that may be luck; to trail is no lead, and baselines claim none."""
+    if significance is None:
+        return set()
+    leads = significance[(significance.difference >= 0) & ~significance.significant.astype(bool)]
+    return set(zip(leads.method, leads.task))
+
+
+def _accuracies(cells: Mapping, doubtful: set, task: str, methods: Sequence[str]) -> list[str]:
+    """One column, with its marks."""
+    # Equal shares of right answers may differ in a float's last bits, no others do so little.
+    means = {m: round(cells[m, task].accuracy, 9) for m in methods if (m, task) in cells}
+    ranks = sorted(set(means.values()), reverse=True)
+    marks = dict(zip(ranks, ("**", "_")))
+    column = []
+    for method in methods:
+        if method not in means:
+            column.append(NOT_RUN)
+            continue
+        mark = marks.get(means[method], "")
+        mean, rest = _plain(cells[method, task], 1).split(" ", 1)
+        dagger = DAGGER if (method, task) in doubtful else ""
+        column.append(f"{mark}{mean}{mark} {rest}{dagger}")
+    return column
+
+
+def _unreadable(cells: Mapping, task: str, methods: Sequence[str]) -> list[str]:
+    shares = [getattr(cells.get((m, task)), "unreadable", math.nan) for m in methods]
+    return ["" if math.isnan(share) else f"{share:.1f}" for share in shares]
+
+
+def _costs(costs: pd.DataFrame, methods: Sequence[str]) -> dict[str, list[str]]:
+    frame = costs.set_index("method") if "method" in costs else costs
+    if frame.index.has_duplicates:
+        method = frame.index[frame.index.duplicated()][0]
+        raise ValueError(f"costs has several rows for {method!r}; add them up or keep one task's.")
+    frame = frame.reindex(list(methods))
+    return {str(name): [_number(value) for value in frame[name]] for name in frame}
+
+
+def _number(value: Any) -> str:
+    """Whole numbers and large ones without decimals and with thousands apart; nothing for nan."""
+    if isinstance(value, str) or pd.isna(value):
+        return value if isinstance(value, str) else ""
+    whole = float(value).is_integer() or abs(value) >= 100
+    return f"{value:,.0f}" if whole else f"{value:.1f}"
+
+
+def _plain(cell: Any, decimals: int) -> str:
+    if cell is None:
+        return ""
+    return f"{cell.accuracy:.{decimals}f} ± {cell.standard_error:.{decimals}f}"
+
+
+def _apart(ours: Any, theirs: Any) -> str:
+    if ours is None or theirs is None:
+        return ""
+    z = standard_errors_apart(
+        ours.accuracy, ours.standard_error, theirs.accuracy, theirs.standard_error
+    )
+    return "" if math.isnan(z) else f"{z:+.1f}"
+
+
+def _table(columns: Mapping[str, Any], methods: Sequence[str]) -> pd.DataFrame:
+    """Finished columns {head: cells} or {group: {head: cells}} under the names of the methods."""
+    heads: dict[Hashable, Any] = {}
+    for group, column in columns.items():
+        grouped = isinstance(column, Mapping)
+        heads |= {(group, head): c for head, c in column.items()} if grouped else {group: column}
+    index = pd.Index([_label(m) for m in methods], name="method")
+    return pd.DataFrame(heads, index=index, dtype=object)
+
+
+# Files
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with heads of one line: "cost: tokens"."""
+    heads = [": ".join(filter(None, _texts(head))) for head in table.columns]
+    return table.set_axis(heads, axis=1)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    flat = _flat(table).map(lambda cell: _text(cell).replace("|", "\\|"))
+    text = flat.to_markdown(disable_numparse=True) + "\n"  # "55,889" is to stay as it is written
+    note = table.attrs.get("note")
+    return f"{text}\n{note}\n" if note else text
+
+
 def _latex(table: pd.DataFrame) -> str:
+    note = table.attrs.get("note")
+    numbers = ["r" if head[0] == "cost" else "c" for head in table.columns]
     lines = [
-        "\\begin{tabular}{l" + "c" * len(table.columns) + "}",
+        *([f"% {note}"] if note else []),
+        "\\begin{tabular}{" + "l" * table.index.nlevels + "".join(numbers) + "}",
         "\\toprule",
-        " & ".join(_escape(str(c)) for c in (table.index.name or "", *table.columns)) + r" \\",
+        *_latex_heads(table),
         "\\midrule",
-        *(
-            " & ".join([_escape(str(i)), *map(_emphasis, row)]) + r" \\"
-            for i, *row in table.itertuples()
-        ),
+        *(_latex_row([*_texts(i), *map(_text, row)]) for i, *row in table.itertuples()),
         "\\bottomrule",
         "\\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _emphasis(cell: object) -> str:
-    mean, *rest = str(cell).split(" ± ")
-    if mean.startswith("**"):
-        mean = f"\\textbf{{{mean.strip('*')}}}"
-    elif mean.startswith("_"):
-        mean = f"\\underline{{{mean.strip('_')}}}"
-    return " $\\pm$ ".join([mean if mean.startswith("\\") else _escape(mean), *rest])
+def _latex_heads(table: pd.DataFrame) -> list[str]:
+    """The lines of heads: groups over their columns, with a rule under each, where there are groups."""
+    names = [str(name or "") for name in table.index.names]
+    if table.columns.nlevels == 1:
+        return [_latex_row([*names, *map(str, table.columns)])]
+    heads, rules, column = ["" for _ in names], [], len(names) + 1
+    for group, members in groupby(table.columns, key=lambda head: str(head[0])):
+        width = len(list(members))
+        heads.append(f"\\multicolumn{{{width}}}{{c}}{{{_escape(group)}}}")
+        rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
+        column += width
+    below = _latex_row([*names, *(str(head[-1]) for head in table.columns)])
+    return [" & ".join(heads) + r" \\", "".join(rules), below]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    line = " & ".join(map(_latex_cell, cells)) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line  # else an argument of the \\ before it
+
+
+def _latex_cell(cell: str) -> str:
+    emphasis = re.match(r"(\*\*|_)(.+?)\1(?!\w)", cell)
+    if not emphasis:
+        return re.sub(r"^-(?=\d)", "$-$", _escape(cell))
+    command = {"**": "\\textbf", "_": "\\underline"}[emphasis[1]]
+    return f"{command}{{{_escape(emphasis[2])}}}{_escape(cell[emphasis.end() :])}"
+
+
+_LATEX = str.maketrans(
+    {
+        **{character: "\\" + character for character in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
+        "±": "$\\pm$",
+        DAGGER: "$^{\\dagger}$",
+        "\n": " ",
+    }
+)
 
 
 def _escape(text: str) -> str:
-    return text.replace("_", "\\_").replace("%", "\\%")
+    return text.translate(_LATEX)
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float):
+        return "" if math.isnan(cell) else f"{cell:g}"
+    return "" if cell is None or cell is pd.NA else str(cell)
+
+
+def _texts(head: Hashable) -> list[str]:
+    return [str(part) for part in (head if isinstance(head, tuple) else (head,))]

@@ -7,7 +7,7 @@ import pytest
 
 from maft_lib import metrics
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import ConfigError
+from maft_lib.config import METHODS, ConfigError
 from maft_lib.statistics import standard_error
 from maft_lib.studies import check_disjoint, open_backend, problems, run_study
 from maft_lib.tasks import load_problems
@@ -100,3 +100,22 @@ def test_finetuning_end_to_end_and_again_without_a_model_call(config):
     assert backend.num_calls == calls
     assert {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*")} == made
     pd.testing.assert_frame_equal(again.frame, multi.frame)
+
+
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_on_the_miniature_model(method, config, shared_runs):
+    config = config.replace(runs_dir=shared_runs, num_train=12, num_eval=6, num_iterations=1)
+    result = run_study(method, "arithmetic", config, report=str)
+    assert (result.frame.groupby("iteration").problem.nunique() == 6).all()
+    costs = metrics.total_costs(result.costs).iloc[0]
+    trains = method in ("star", "distilled_society", "no_interaction") or "_ft" in method
+    assert (costs.num_training_tokens > 0) == (costs.peak_memory > 0) == trains
+    assert min(costs.num_calls, costs.num_prompt_tokens, costs.num_completion_tokens, costs.seconds) > 0
+    phases = {"answers", "data", "training"} if trains else {"answers"}
+    assert set(result.costs.phase) == phases

@@ -8,7 +8,7 @@ order. The backends are `transformers` (any Hugging Face causal language model) 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from maft_lib.prompts import Message
@@ -39,12 +39,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One response: its text, its lengths in tokens, and `stop` or `length`."""
+    """One response: its text, its lengths in tokens, and `stop` or `length`.
+
+    `seconds` is its share of the time that a worker or device was busy with its batch.
+    """
 
     text: str
     num_prompt_tokens: int
     num_completion_tokens: int
     finish_reason: str
+    seconds: float = field(default=0.0, compare=False)
 
     def to_dict(self) -> dict:
         """The completion as plain JSON values."""

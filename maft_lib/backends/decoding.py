@@ -6,7 +6,9 @@ batch when it is finished, and because in fp32 its text must not depend on the r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,9 +41,12 @@ def generate_texts(
     model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]
 ) -> list[Completion]:
     """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
+    start = time.perf_counter()
     tokenizer = models.load_tokenizer(model.folder)
     rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
-    return generate_rows(model, rows)
+    completions = generate_rows(model, rows)
+    share = (time.perf_counter() - start) / len(rows)
+    return [replace(completion, seconds=share) for completion in completions]
 
 
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:

@@ -1,4 +1,4 @@
-"""The process behind `scoring`: gives answers to the scorers of the reasoning_gym package. Runs alone."""
+"""The process behind `scoring`: gives answers to the scorers of reasoning_gym. Runs alone."""
 
 from __future__ import annotations
 

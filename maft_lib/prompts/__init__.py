@@ -29,6 +29,8 @@ FIELDS = {
     "critic_without_summary": {"responses", "question", "answer_format"},
     "cooperative": {"summary", "question", "answer_format"},
     "hint": {"question", "answer", "answer_format"},
+    "generator_id": {"number"},
+    "critic_id": {"number"},
 }
 
 
@@ -96,6 +98,10 @@ class Prompts:
         """The critic's turn in the cooperative setting (Appendix D)."""
         asked = self._asked(problem, answer_type)
         return _user(self.fill("cooperative", summary=summary, **asked))
+
+    def identified(self, message: Message, role: str, number: int) -> Message:
+        """A prompt with the identity of the agent that it is for before it (Appendix E.2)."""
+        return _user(f"{self.fill(f'{role}_id', number=number)}\n{message['content']}")
 
     def _asked(self, problem: Problem, answer_type: str) -> dict[str, str]:
         formats = self.texts["answer_format"]

@@ -42,7 +42,7 @@ def draw(task: str, split: str, num: int, seed: int) -> list[Problem]:
 
 
 def check_safe(name: str) -> None:
-    """Raises `DataError` for a dataset that is unknown, or whose scorer could execute a model's text."""
+    """Raises `DataError` for an unknown dataset, or if its scorer could execute a model's text."""
     datasets = _package().factory.DATASETS
     if name not in datasets:
         near = difflib.get_close_matches(name, datasets, n=1, cutoff=0.0)

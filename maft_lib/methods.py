@@ -1,0 +1,205 @@
+"""The methods of the paper and its baselines, as recipes on the parts of a `Study`.
+
+Each recipe is one method: which agents debate, what they learn from, how their answers are picked.
+All start from the base model and are evaluated after every iteration of finetuning. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from maft_lib.debate import Society
+from maft_lib.finetune_data import final_responses, right_responses
+from maft_lib.metrics import first_answer
+
+if TYPE_CHECKING:
+    from maft_lib.studies import Study
+
+
+def base(study: Study) -> None:
+    """Base: one model answers once (Section 3.2)."""
+    study.evaluate(study.base_society(num_agents=1), pick=first_answer, num_rounds=1)
+
+
+def majority(study: Study) -> None:
+    """Majority: N samples of one model, answered by their majority vote (Section 3.2)."""
+    study.evaluate(study.base_society(), num_rounds=1)
+
+
+def debate(study: Study) -> None:
+    """Debate: N agents that share one model debate for M rounds (Du et al., 2023)."""
+    study.evaluate(study.base_society())
+
+
+def vote_equal_budget(study: Study) -> None:
+    """A vote over as many samples of the base model as cost the tokens that a debate generates.
+
+    Not in the paper: what a debate must beat to be worth its price. Tokens read are not counted,
+    which favours the debate.
+    """
+    society = study.base_society()
+    whole = study.debate(society, study.eval)
+    first = study.debate(society, study.eval, num_rounds=1)
+    spent, samples = (sum(d.num_completion_tokens for d in debates) for debates in (whole, first))
+    num = max(1, round(len(society.generators) * spent / max(samples, 1)))
+    study.evaluate(study.base_society(num_agents=num), num_rounds=1)
+
+
+def star(study: Study) -> None:
+    """STaR (Zelikman et al., 2022; Section 3.2): one model learns from its right answers.
+
+    Right by the *ground truth*. A problem answered wrong is asked again with the answer as a hint, and
+    a right second try is learned from as if it had been the first: the hint is not kept. Each round
+    starts from the base model, until the loss saturates: until a round no longer lowers the mean loss
+    of the last epoch by the share `star_tolerance`.
+    """
+    start = learner = study.base_society(num_agents=1)
+    study.evaluate(start, pick=first_answer, num_rounds=1)
+    loss = math.inf
+    for iteration in range(1, study.config.star_max_rounds + 1):
+        debates = study.learn(learner, iteration, num_rounds=1)
+        examples = right_responses(debates) + study.second_tries(learner, debates, iteration)
+        study.remember(examples)
+        (model,) = study.finetune([(start.generators[0], examples)], iteration)
+        learner = study.base_society(model, num_agents=1)
+        study.evaluate(learner, iteration, first_answer, num_rounds=1)
+        previous, loss = loss, study.final_loss(model)
+        if not loss < (1 - study.config.star_tolerance) * previous:
+            break
+
+
+def majority_ft(study: Study) -> None:
+    """Majority FT (Section 3.2): one model trained on all samples that match their majority vote.
+
+    Its answer is the majority vote of N samples.
+    """
+    _one_model(study, num_rounds=1)
+
+
+def single_agent_ft(study: Study) -> None:
+    """Single-agent FT (Section 2.2): one model trained on final responses that match the vote.
+
+    The finetuned model is then used as every agent, and generates the next iteration's data.
+    """
+    _one_model(study)
+
+
+def single_agent_ft_hot(study: Study) -> None:
+    """Single-agent FT with responses drawn at temperature 2 (Appendix E.1)."""
+    study.change(temperature=2.0)
+    _one_model(study)
+
+
+def single_agent_ft_wo_debate(study: Study) -> None:
+    """Single-agent FT w/o debate (Section 4.1): trained on debates, but answers directly, once."""
+    _one_model(study, directly=True)
+
+
+def _one_model(study: Study, num_rounds: int | None = None, directly: bool = False) -> None:
+    """One model learns from all final responses that match the vote; `directly`: it answers alone."""
+    rounds: dict[str, Any] = {} if num_rounds is None else {"num_rounds": num_rounds}
+
+    def evaluate(model: str | None, iteration: int) -> None:
+        if directly:
+            alone = study.base_society(model, num_agents=1)
+            study.evaluate(alone, iteration, first_answer, num_rounds=1)
+        else:
+            study.evaluate(study.base_society(model), iteration, **rounds)
+
+    evaluate(None, 0)
+    society = study.base_society()
+    for iteration in range(1, study.config.num_iterations + 1):
+        examples = final_responses(study.learn(society, iteration, **rounds))
+        study.remember(examples)
+        (model,) = study.finetune([(society.generators[0], examples)], iteration)
+        society = study.base_society(model)
+        evaluate(model, iteration)
+
+
+def multiagent_ft(study: Study) -> None:
+    """Multiagent FT (Algorithm 1): every agent is trained on what it said itself."""
+    study.evaluate(study.base_society())
+    for iteration, society in study.specialise():
+        study.evaluate(society, iteration)
+
+
+def multiagent_ft_wo_summary(study: Study) -> None:
+    """Multiagent FT w/o summary (Section 4.1): the others' responses are read as they are."""
+    study.change(summarize=False)
+    multiagent_ft(study)
+
+
+def multiagent_ft_wo_critic(study: Study) -> None:
+    """Multiagent FT w/o critic (Section 4.1): generation agents are trained, critics stay base."""
+    study.evaluate(study.base_society())
+    for iteration, society in study.specialise(critics=False):
+        study.evaluate(society, iteration)
+
+
+def cooperative(study: Study) -> None:
+    """Cooperative (Base): agents combine their responses instead of criticizing (Appendix D)."""
+    study.change(cooperative=True)
+    debate(study)
+
+
+def cooperative_ft(study: Study) -> None:
+    """Cooperative (FT): multiagent finetuning of agents that combine responses (Appendix D)."""
+    study.change(cooperative=True)
+    multiagent_ft(study)
+
+
+def unique_id(study: Study) -> None:
+    """Unique ID (Appendix E.2): base agents that are told apart by an identity in their prompts."""
+    study.change(unique_ids=True)
+    debate(study)
+
+
+def no_interaction(study: Study) -> None:
+    """The finetuned society with all first responses from one generation agent (a reviewer asked)."""
+    study.evaluate(study.base_society())
+    for iteration, society in study.specialise():
+        study.evaluate(_one_generator(society), iteration)
+
+
+def _one_generator(society: Society) -> Society:
+    model = society.generators[0].model
+    return replace(society, generators=tuple(replace(a, model=model) for a in society.generators))
+
+
+def distilled_society(study: Study) -> None:
+    """One model that learns from the final responses of the finetuned society, and answers directly.
+
+    What the paper suggests against the cost of many models (Limitations).
+    """
+    alone = study.base_society(num_agents=1)
+    study.evaluate(alone, pick=first_answer, num_rounds=1)
+    iteration, society = list(study.specialise())[-1]
+    examples = final_responses(study.learn(society, iteration + 1))
+    study.remember(examples)
+    (model,) = study.finetune([(alone.generators[0], examples)], iteration)
+    study.evaluate(study.base_society(model, num_agents=1), iteration, first_answer, num_rounds=1)
+
+
+_RECIPES = (
+    base,
+    majority,
+    debate,
+    vote_equal_budget,
+    star,
+    majority_ft,
+    single_agent_ft,
+    single_agent_ft_wo_debate,
+    single_agent_ft_hot,
+    multiagent_ft,
+    multiagent_ft_wo_summary,
+    multiagent_ft_wo_critic,
+    cooperative,
+    cooperative_ft,
+    unique_id,
+    no_interaction,
+    distilled_society,
+)
+recipes: dict[str, Callable[[Study], None]] = {recipe.__name__: recipe for recipe in _RECIPES}
