@@ -34,6 +34,8 @@ METHODS = (
     "multiagent_ft",
     "multiagent_ft_wo_summary",
     "multiagent_ft_wo_critic",
+    "multiagent_ft_lora",
+    "multiagent_ft_dpo",
     "cooperative",
     "cooperative_ft",
     "unique_id",
@@ -116,11 +118,15 @@ class Config(BaseModel):
     critic_num_train_epochs: int = Field(1, ge=1, le=1000)
     per_device_train_batch_size: int = Field(1, ge=1, le=4096)
     weight_decay: float = Field(1.0e-3, ge=0, le=1)
-    # STaR trains until the loss saturates: until a round of it lowers the mean loss of the last epoch by
-    # less than this share, or for so many rounds. One percent is about the noise of a loss over 500
-    # examples.
+    # STaR trains until the loss saturates: until a round lowers the mean loss of the last epoch by less
+    # than this share, or for so many rounds. One percent is about the noise over 500 examples.
     star_tolerance: float = Field(0.01, ge=0, lt=1)
     star_max_rounds: int = Field(5, ge=1, le=100)
+    # Instead of all parameters, adapters of this rank on every linear layer; they need larger steps.
+    lora_rank: int | None = Field(None, ge=1, le=4096)
+    lora_alpha: int = Field(32, ge=1, le=65536)
+    lora_learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    dpo_beta: float = Field(0.1, gt=0, le=10, description="strength of critics' preferences")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
 

@@ -17,10 +17,15 @@ from maft_lib.prompts import Message
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation to learn from: it ends with the assistant turn that is trained on."""
+    """One conversation to learn from: it ends with the assistant turn that is trained on.
+
+    With `rejected`, another last response to the same conversation, it is a preference: the last turn
+    is to be preferred to it.
+    """
 
     problem_id: str
     messages: tuple[Message, ...]
+    rejected: str | None = None
 
 
 class AgentData(NamedTuple):
@@ -91,6 +96,30 @@ def final_responses(debates: Sequence[Debate]) -> list[Example]:
         for n in range(len(debate.turns))
         if _agrees(debate, n, -1)
     ]
+
+
+def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
+    """Each critic's preferences: a final response that agrees with the vote to one that does not.
+
+    One of the two is the critic's own; the other is the next agent's of the other kind, in the order of
+    the agents. A debate in which all agree, or none, says nothing.
+    """
+    return [
+        [pair for debate in debates if (pair := _preference(debate, n)) is not None]
+        for n in range(len(debates[0].turns))
+    ]
+
+
+def _preference(debate: Debate, n: int) -> Example | None:
+    num = len(debate.turns)
+    own = _agrees(debate, n, -1)
+    others = [k % num for k in range(n + 1, n + num) if _agrees(debate, k % num, -1) != own]
+    if not others:
+        return None
+    mine, theirs = (debate.turns[k][-1].response for k in (n, others[0]))
+    chosen, rejected = (mine, theirs) if own else (theirs, mine)
+    messages = (*debate.conversation(n)[:-1], {"role": "assistant", "content": chosen})
+    return Example(debate.problem.id, messages, rejected)
 
 
 def right_responses(debates: Sequence[Debate]) -> list[Example]:

@@ -16,12 +16,14 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from maft_lib.backends import models
+from maft_lib import preferences
+from maft_lib.backends import adapters, models
 from maft_lib.config import Config
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
@@ -53,7 +55,10 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     for place, (agent, examples) in enumerate(jobs):
         if examples:
             start = str(models.model_folder(_start(agent, config)))
-            tasks.append((runs, start, list(examples), hyper_parameters(agent, config), device))
+            settings = hyper_parameters(agent, config)
+            if any(example.rejected is not None for example in examples):
+                settings["dpo_beta"] = config.dpo_beta
+            tasks.append((runs, start, list(examples), settings, device))
             places.append(place)
         else:
             warnings.warn(
@@ -89,6 +94,18 @@ def hyper_parameters(agent: Agent, config: Config) -> dict:
         "fp16": config.dtype == "float16",
         "seed": derive_seed(config.seed, agent.name, "finetune") % 2**31,
         "loss_on": config.critic_loss_on if critic else "final_turn",
+        **_lora(config),
+    }
+
+
+def _lora(config: Config) -> dict:
+    """Settings of an adapter, if agents are to be adapters; else nothing, so keys stay the same."""
+    if config.lora_rank is None:
+        return {}
+    return {
+        "lora_rank": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "learning_rate": config.lora_learning_rate,
     }
 
 
@@ -96,7 +113,9 @@ def make_checkpoint(
     runs_dir: str, start: str, examples: Sequence[Example], settings: dict, device: str
 ) -> Path:
     """Trains `start` into the store and returns the checkpoint's folder. Runs in a worker."""
-    messages = [list(example.messages) for example in examples]
+    messages: list[list] = [list(example.messages) for example in examples]
+    if "dpo_beta" in settings:
+        messages.append([example.rejected for example in examples])
     key = content_key([models.identity(start), messages, settings, device])
     store = Store(runs_dir)
     try:
@@ -109,24 +128,27 @@ def _train(start: str, examples: Sequence[Example], settings: dict, device: str,
     models.release_models()
     began = time.perf_counter()
     tokenizer = models.load_tokenizer(start)
-    model = models.load_model(start, "float32", device).train()
-    settings = dict(settings)
-    loss_on = settings.pop("loss_on")
-    rows = [render_conversation(tokenizer, example.messages, loss_on) for example in examples]
-    _check_lengths(rows, model)
-    trainer = _trainer(model, rows, settings, device, tokenizer.pad_token_id, folder)
+    own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
+    settings = {name: value for name, value in settings.items() if name not in _OWN}
+    model = _trainable(start, own["lora_rank"], own["lora_alpha"], device)
+    rows = [render_conversation(tokenizer, example.messages, own["loss_on"]) for example in examples]
+    rejected = [] if own["dpo_beta"] is None else _rejected(tokenizer, examples)
+    _check_lengths([*rows, *rejected], model)
+    collate = _Collator(tokenizer.pad_token_id)
+    trainer = _trainer(model, rows, rejected, own["dpo_beta"], settings, device, collate, folder)
     loss = trainer.train().training_loss
     if not math.isfinite(loss) or not all(p.isfinite().all() for p in model.parameters()):
         raise FinetuneError(
             f"finetuning {start} diverged (loss {loss}): lower learning_rate or critic_learning_rate."
         )
-    log = {"settings": settings, "loss_on": loss_on, "num_examples": len(rows)}
-    log["num_tokens"] = settings["num_train_epochs"] * sum(len(row.input_ids) for row in rows)
+    log = {"settings": settings, **own, "num_examples": len(rows)}
+    num_tokens = sum(len(row.input_ids) for row in [*rows, *rejected])
+    log["num_tokens"] = settings["num_train_epochs"] * num_tokens
     log["seconds"] = time.perf_counter() - began
     log["peak_memory"] = _peak_memory(device)
     log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     with explained(folder):
-        _save(model, tokenizer, log, folder)
+        _save(model, start, tokenizer, log, folder)
 
 
 def _peak_memory(device: str) -> int:
@@ -147,8 +169,34 @@ def training_log(checkpoint: str | Path) -> dict:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def _save(model: PreTrainedModel, tokenizer: models.Tokenizer, log: dict, folder: Path) -> None:
-    model.save_pretrained(folder)  # in fp32: the next iteration goes on from the master weights
+_OWN = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta")  # settings that are not Hugging Face's
+
+
+def _trainable(start: str, rank: int | None, alpha: int | None, device: str) -> PreTrainedModel:
+    """The model in fp32 with all its parameters to train, or with an adapter."""
+    if rank is None:
+        return models.load_model(start, "float32", device).train()
+    return adapters.with_adapter(start, rank, alpha or rank).to(device).train()
+
+
+def _rejected(tokenizer: models.Tokenizer, examples: Sequence[Example]) -> list[Rendered]:
+    """The conversations with their rejected last response."""
+    return [
+        render_conversation(
+            tokenizer,
+            [*example.messages[:-1], {"role": "assistant", "content": example.rejected or ""}],
+        )
+        for example in examples
+    ]
+
+
+def _save(
+    model: PreTrainedModel, start: str, tokenizer: models.Tokenizer, log: dict, folder: Path
+) -> None:
+    if log["lora_rank"] is not None:
+        adapters.save_adapter(model, start, folder)
+    else:
+        model.save_pretrained(folder)  # in fp32: the next iteration goes on from the master weights
     tokenizer.save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps(log, indent=1) + "\n")
 
@@ -156,16 +204,18 @@ def _save(model: PreTrainedModel, tokenizer: models.Tokenizer, log: dict, folder
 def _trainer(
     model: PreTrainedModel,
     rows: Sequence[Rendered],
+    rejected: Sequence[Rendered],
+    beta: float | None,
     settings: dict,
     device: str,
-    pad_token_id: int,
+    collate: _Collator,
     folder: Path,
 ) -> Trainer:
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=device == "cpu",
         data_seed=settings["seed"],
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="random" if rejected else "group_by_length",
         save_strategy="no",
         logging_steps=1,
         report_to="none",
@@ -174,13 +224,16 @@ def _trainer(
         remove_unused_columns=False,
         **settings,
     )
-    data = [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=data,
-        data_collator=_Collator(pad_token_id),
-    )
+    trainer: Trainer | preferences.PreferenceTrainer
+    if rejected:
+        pairs = preferences.rows_of(list(zip(rows, rejected)), model.eval(), collate)
+        trainer = preferences.PreferenceTrainer(
+            model.train(), arguments, train_dataset=pairs, data_collator=preferences.collator(collate)
+        )
+        trainer.beta = beta or trainer.beta
+    else:
+        data = [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
+        trainer = Trainer(model, arguments, train_dataset=data, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

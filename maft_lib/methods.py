@@ -139,6 +139,19 @@ def multiagent_ft_wo_critic(study: Study) -> None:
         study.evaluate(society, iteration)
 
 
+def multiagent_ft_lora(study: Study) -> None:
+    """Multiagent FT with all agents as LoRA adapters of one base model (not in the paper)."""
+    study.change(lora_rank=study.config.lora_rank or 16)
+    multiagent_ft(study)
+
+
+def multiagent_ft_dpo(study: Study) -> None:
+    """Multiagent FT whose critics learn preferences by DPO (the reviewers asked; not in the paper)."""
+    study.evaluate(study.base_society())
+    for iteration, society in study.specialise(by_preference=True):
+        study.evaluate(society, iteration)
+
+
 def cooperative(study: Study) -> None:
     """Cooperative (Base): agents combine their responses instead of criticizing (Appendix D)."""
     study.change(cooperative=True)
@@ -196,6 +209,8 @@ _RECIPES = (
     multiagent_ft,
     multiagent_ft_wo_summary,
     multiagent_ft_wo_critic,
+    multiagent_ft_lora,
+    multiagent_ft_dpo,
     cooperative,
     cooperative_ft,
     unique_id,

@@ -25,8 +25,11 @@ from pathlib import Path
 import psutil
 from safetensors import SafetensorError
 
+ADAPTER, BASE = "adapter_config.json", "base.json"
 MODEL_FILES = (
     "*.safetensors",
+    ADAPTER,
+    BASE,
     "config.json",
     "generation_config.json",
     "tokenizer*",

@@ -19,7 +19,13 @@ from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
-from maft_lib.finetune_data import AgentData, Example, build_finetuning_data, right_responses
+from maft_lib.finetune_data import (
+    AgentData,
+    Example,
+    build_finetuning_data,
+    preferences,
+    right_responses,
+)
 from maft_lib.finetuning import finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
@@ -206,11 +212,13 @@ class Study:
         last = len(log["losses"]) // log["settings"]["num_train_epochs"]
         return sum(log["losses"][-last:]) / last
 
-    def specialise(self, critics: bool = True) -> Iterator[tuple[int, Society]]:
+    def specialise(
+        self, critics: bool = True, by_preference: bool = False
+    ) -> Iterator[tuple[int, Society]]:
         """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
 
         Every generation agent and, unless `critics` is False, every critic agent learns from what it
-        said itself.
+        said itself; `by_preference`: critics learn which final responses to prefer, by DPO.
         """
         society = self.base_society()
         for iteration in range(1, self.config.num_iterations + 1):
@@ -218,7 +226,8 @@ class Study:
             data = build_finetuning_data(debates, self.config.w, self.config.seed)
             self.remember(data)
             agents = [*society.generators, *(society.critics if critics else ())]
-            examples = [d.generation for d in data] + [d.critic for d in data if critics]
+            lessons = preferences(debates) if by_preference else [d.critic for d in data]
+            examples = [d.generation for d in data] + (lessons if critics else [])
             models = self.finetune(list(zip(agents, examples)), iteration)
             trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
             num = len(society.generators)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from maft_lib.plots import LABELS
 from maft_lib.statistics import standard_errors_apart
@@ -215,10 +216,21 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    flat = _flat(table).map(lambda cell: _text(cell).replace("|", "\\|"))
-    text = flat.to_markdown(disable_numparse=True) + "\n"  # "55,889" is to stay as it is written
+    flat = _flat(table)
+    numeric = [is_numeric_dtype(column) for _, column in flat.items()]
+    for number in range(len(numeric)):
+        if not numeric[number]:
+            flat.isetitem(number, flat.iloc[:, number].map(lambda cell: _piped(_text(cell))))
+    flat = flat.rename(_piped, axis=0).rename(_piped, axis=1).rename_axis(index=_piped)
+    finished = [n + table.index.nlevels for n, is_number in enumerate(numeric) if not is_number]
+    text = flat.to_markdown(disable_numparse=finished) + "\n"  # "55,889" stays as it is written
     note = table.attrs.get("note")
     return f"{text}\n{note}\n" if note else text
+
+
+def _piped(value: Any) -> Any:
+    """A bar inside a cell would end it."""
+    return value.replace("|", "\\|") if isinstance(value, str) else value
 
 
 def _latex(table: pd.DataFrame) -> str:
@@ -286,9 +298,7 @@ def _escape(text: str) -> str:
 
 
 def _text(cell: Any) -> str:
-    if isinstance(cell, float):
-        return "" if math.isnan(cell) else f"{cell:g}"
-    return "" if cell is None or cell is pd.NA else str(cell)
+    return "" if pd.isna(cell) else str(cell)
 
 
 def _texts(head: Hashable) -> list[str]:

@@ -1,9 +1,17 @@
 """Tables and figures: the right cell is bold, files are written, figures are reproducible."""
 
-import matplotlib
-import pandas as pd
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
-from maft_lib import plots, tables
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from maft_lib import plots, reported, statistics, tables
 
 matplotlib.use("Agg")
 
@@ -31,6 +39,176 @@ def test_best_is_bold_second_underlined_and_the_rest_not_yet_run(tmp_path):
     assert "**70.0** ± 1.9" in markdown
     assert "\\textbf{70.0} $\\pm$ 1.9" in latex and "\\toprule" in latex and "mini\\_gsm" in latex
     assert csv.splitlines()[1] == "base,arithmetic,50.0000,2.0000"
+
+
+COSTS = pd.DataFrame(
+    {
+        "method": ["base", "debate", "multiagent_ft"],
+        "tokens": [55889, 1_234_567, np.nan],
+        "training tokens": [0, 0, 353814],
+        "calls": [200, 1200, 1200],
+        "seconds": [12.34, 790.2, 1000.6],
+        "memory": [3.72, 3.72, 120],
+    }
+)
+
+
+def test_marks_are_decided_on_unrounded_accuracies_and_ties_share_them():
+    close = [("base", 50.02), ("majority", 50.04), ("debate", 50.04 + 1e-12), ("star", 50.0)]
+    frame = pd.DataFrame([(m, "gsm", a, 1.0) for m, a in close], columns=ACCURACIES.columns)
+    column = list(tables.methods_by_task(frame, ["gsm"])["gsm"])
+    assert column[:4] == ["_50.0_ ± 1.0", "**50.0** ± 1.0", "**50.0** ± 1.0", "50.0 ± 1.0"]
+
+
+def test_a_column_nobody_ran_and_an_accuracy_that_is_missing_say_so():
+    frame = pd.concat([ACCURACIES, ACCURACIES.tail(1).assign(task="gsm", accuracy=np.nan)])
+    table = tables.methods_by_task(frame, ["gsm", "math"])
+    assert set(table.to_numpy().ravel()) == {tables.NOT_RUN}
+
+
+def test_two_rows_for_one_cell_are_refused():
+    with pytest.raises(ValueError, match="accuracies has several rows for 'base' on 'arithmetic'"):
+        tables.methods_by_task(pd.concat([ACCURACIES, ACCURACIES.head(1)]), ["arithmetic"])
+    with pytest.raises(ValueError, match="costs has several rows for 'base'"):
+        tables.methods_by_task(ACCURACIES, ["arithmetic"], costs=pd.concat([COSTS, COSTS.head(1)]))
+
+
+def test_leads_that_may_be_luck_have_a_dagger(tmp_path):
+    rng = np.random.default_rng(0)
+    shares = {"arithmetic": (0.5, 0.52), "gsm": (0.4, 0.9), "math": (0.6, 0.3)}
+    scores = pd.concat(
+        pd.DataFrame(
+            {"method": m, "task": t, "seed": 0, "problem": range(200), "correct": rng.random(200) < p}
+        )
+        for t, pair in shares.items()
+        for m, p in zip(("debate", "multiagent_ft"), pair)
+    )
+    accuracies = scores.groupby(["method", "task"], sort=False).correct.agg(
+        accuracy=lambda c: 100 * c.mean(), standard_error=lambda c: 100 * statistics.standard_error(c)
+    )
+    significance = statistics.compare(scores, ["debate"])
+    table = tables.methods_by_task(accuracies.reset_index(), list(shares), significance=significance)
+    ours = table.loc["Multiagent FT (ours)"]
+    assert ours["arithmetic"].startswith("**") and ours["arithmetic"].endswith("†")
+    assert "†" not in ours["gsm"] and ours["gsm"].startswith("**")  # a lead, and a sure one
+    assert "†" not in ours["math"]  # no lead
+    assert not any("†" in cell for cell in table.loc["Debate"])
+    assert table.attrs["note"] == tables.NOTE and tables.NOTE.startswith("†")
+    markdown, latex, _ = (p.read_text() for p in tables.save_table(table, tmp_path / "table"))
+    assert markdown.endswith(f"\n\n{tables.NOTE}\n")
+    assert "$^{\\dagger}$ & " in latex
+    check_latex(latex)
+
+
+def test_unreadable_and_costs_are_groups_of_columns(tmp_path):
+    frame = ACCURACIES.assign(unreadable=[0, 1.25, 2, 3, 4])
+    table = tables.methods_by_task(frame, ["arithmetic", "mini_gsm"], unreadable=True, costs=COSTS)
+    groups = table.columns.get_level_values(0)
+    assert list(groups) == ["accuracy (%)"] * 2 + ["unreadable (%)"] * 2 + ["cost"] * 5
+    assert table.loc["Debate", ("accuracy (%)", "arithmetic")] == "_60.0_ ± 2.1"
+    assert table.loc["Debate", ("unreadable (%)", "arithmetic")] == "1.2"
+    assert table.loc["STaR", ("unreadable (%)", "arithmetic")] == ""
+    assert list(table.loc["Base", "cost"]) == ["55,889", "0", "200", "12.3", "3.7"]
+    assert list(table.loc["Debate", "cost"]) == ["1,234,567", "0", "1,200", "790", "3.7"]
+    assert list(table.loc["Multiagent FT (ours)", "cost"]) == ["", "353,814", "1,200", "1,001", "120"]
+    assert set(table.loc["STaR", "cost"]) == {""}
+    again = tables.methods_by_task(
+        frame, ["arithmetic", "mini_gsm"], unreadable=True, costs=COSTS.set_index("method")
+    )
+    pd.testing.assert_frame_equal(table, again)
+    markdown, latex, csv = (p.read_text() for p in tables.save_table(table, tmp_path / "table"))
+    assert "| cost: training tokens" in markdown and "| 55,889 " in markdown and "('" not in markdown
+    assert csv.splitlines()[0].startswith("method,accuracy (%): arithmetic,accuracy (%): mini_gsm,unr")
+    assert "\\multicolumn{5}{c}{cost}" in latex and "accuracy (\\%)" in latex
+    assert "\\cmidrule(lr){2-3}\\cmidrule(lr){4-5}\\cmidrule(lr){6-10}" in latex
+    check_latex(latex)
+
+
+def test_published_and_measured_stand_side_by_side(tmp_path):
+    measured = pd.DataFrame(
+        [("base", "gsm", 70.0, 2.0), ("star", "gsm", 80.0, 2.0), ("multiagent_ft", "gsm", 80.0, 2.0)],
+        columns=ACCURACIES.columns,
+    )
+    published = reported.published("table_1").query("model == 'LLaMA-3'")
+    table = tables.side_by_side(measured, published, same_model=True)
+    assert list(table.columns) == [("gsm", c) for c in ("measured", "published", tables.APART)]
+    assert list(table.loc["Base"]) == ["70.0 ± 2.0", "75.00 ± 1.94", "-1.8"]  # -5 / 2.786
+    assert list(table.loc["Multiagent FT (ours)"]) == ["80.0 ± 2.0", "88.60 ± 1.77", "-3.2"]
+    assert list(table.loc["STaR"]) == ["80.0 ± 2.0", "", ""]
+    assert list(table.loc["Debate"]) == [tables.NOT_RUN, "78.40 ± 1.44", ""]
+    assert list(table.index)[0] == "Base" and list(table.index)[-1] == "Multiagent FT (ours)"
+    other = tables.side_by_side(measured, published)
+    assert set(other["gsm", tables.APART]) == {""} and "models differ" in other.attrs["note"]
+    mini = measured.assign(task="mini_gsm")
+    assert set(tables.side_by_side(mini, published)["mini_gsm", "published"]) == {""}
+    mini = tables.side_by_side(mini, published, counterparts={"mini_gsm": "gsm"})
+    assert mini.loc["Base", ("mini_gsm", "published")] == "75.00 ± 1.94"
+    _, latex, _ = (p.read_text() for p in tables.save_table(table, tmp_path / "table"))
+    assert "$-$1.8" in latex
+    check_latex(latex)
+    with pytest.raises(ValueError, match="the models GPT-3.5, Phi-3, Mistral, LLaMA-3; keep the rows"):
+        tables.side_by_side(measured, reported.published("table_1"))
+
+
+def test_numbers_are_still_written_as_numbers(tmp_path):
+    table = pd.DataFrame({"right (%)": [47.7, 95.0], "n": [1, 20]}, index=["a", "b"])
+    markdown, latex, csv = (p.read_text() for p in tables.save_table(table, tmp_path / "numbers"))
+    assert markdown.splitlines()[2:] == ["| a  |        47.7 |   1 |", "| b  |        95   |  20 |"]
+    assert "b & 95.0 & 20 " in latex
+    assert csv.splitlines()[2] == "b,95.0,20"
+    check_latex(latex)
+
+
+SPECIAL = "a_b % & # $ ~ ^ \\ { } < > | ± †"
+
+
+def test_special_characters_do_no_harm(tmp_path):
+    table = pd.DataFrame(
+        {SPECIAL: ["[x]", f"**{SPECIAL}** ± 1", "_1_ & 2", None], "n": [0.25, 2.0, np.nan, "-3"]},
+        index=pd.Index(["[star]", SPECIAL, "_a_b", "*"], name=SPECIAL),
+    )
+    flat = tables.save_table(table, tmp_path / "flat")
+    table.columns = pd.MultiIndex.from_tuples([(SPECIAL, SPECIAL), (SPECIAL, "n")])
+    grouped = tables.save_table(table, tmp_path / "grouped")
+    for markdown, latex, _ in ([p.read_text() for p in paths] for paths in (flat, grouped)):
+        check_latex(latex)
+        rows = [line for line in markdown.splitlines() if line]
+        assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4} and len(rows) == 6
+        assert "| 0.25 " in markdown and "nan" not in markdown and "None" not in markdown
+    assert "\\textbf{a\\_b \\% \\& \\# \\$ \\textasciitilde{}" in latex
+
+
+def check_latex(text):
+    """That LaTeX would take a table: by running one where there is one, and by its structure."""
+    body = re.sub(r"(?m)^%.*\n", "", text)
+    assert re.fullmatch(r"\\begin\{tabular\}\{[lcr]+\}\n(?s:.*)\\end\{tabular\}\n", body)
+    width = len(re.match(r"\\begin\{tabular\}\{([lcr]+)\}", body)[1])
+    assert [body.count(f"\\{rule}rule\n") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
+    bare = re.sub(r"\\[a-zA-Z]+|\\[&%$#_{}]", "", body.replace("\\\\", ""))
+    assert not set("~^%#\\") & set(bare.replace("$^{}$", "")) and bare.count("$") % 2 == 0
+    assert bare.isascii() and "<" not in bare and "|" not in bare
+    depth = np.cumsum([(c == "{") - (c == "}") for c in bare])
+    assert depth.min() >= 0 and depth[-1] == 0
+    for row in re.findall(r"(?m)^(.*) \\\\$", body):
+        assert not row.startswith(("[", "*"))
+        spans = [int(span) for span in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+        assert len(re.findall(r"(?<!\\)&", row)) + 1 + sum(spans) - len(spans) == width
+    compile_latex(text)
+
+
+def compile_latex(text):
+    program = shutil.which("pdflatex") or shutil.which("tectonic")
+    if program is None:
+        return
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\\end{document}\n"
+    )
+    options = [] if program.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "table.tex")
+        path.write_text(document, encoding="utf-8")
+        done = subprocess.run([program, *options, path], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_figures_are_the_same_bytes_each_time(tmp_path):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as hf_logging
 
-from maft_lib.backends import BackendError
+from maft_lib.backends import BackendError, adapters
 from maft_lib.store import MODEL_FILES, model_identity
 
 
@@ -74,12 +74,15 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
             "loaded and are refused."
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True
-        )
+        if adapters.is_adapter(folder):
+            model = adapters.load_merged(folder, getattr(torch, dtype))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), use_safetensors=True
+            )
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded: {_line(error)}") from error
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     return model.eval()
 
 

@@ -1,0 +1,73 @@
+"""Preference training of critics by DPO (Rafailov et al., 2023): what the reviewers asked about.
+
+Instead of imitating its own responses that agree with the vote, a critic learns to prefer them to
+responses that do not. The reference is the model that training starts from. Knows no debates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+from transformers import PreTrainedModel, Trainer
+
+from maft_lib.rendering import IGNORED, Rendered
+
+Pair = tuple[Rendered, Rendered]  # chosen and rejected continuations of one prompt
+
+
+def response_log_likelihoods(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed log-likelihood in nats of the labelled tokens: (rows, tokens, vocabulary) to (rows,)."""
+    targets = labels[:, 1:]
+    taken = targets != IGNORED
+    scores = logits[:, :-1].float().log_softmax(-1)
+    picked = scores.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return (picked * taken).sum(-1)
+
+
+def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """Equation 7 of the DPO paper, a scalar, for log-likelihoods (2 x pairs,), chosen ones first."""
+    chosen, rejected = (policy - reference).chunk(2)
+    return -logsigmoid(beta * (chosen - rejected)).mean()
+
+
+def rows_of(pairs: Sequence[Pair], model: PreTrainedModel, collate: Any) -> list[dict]:
+    """Training rows: each pair with the log-likelihoods that the reference gives its two responses."""
+    rows = []
+    with torch.inference_mode():
+        for pair in pairs:
+            batch = collate([_row(rendered) for rendered in pair])
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            scores = response_log_likelihoods(model(batch["input_ids"]).logits, batch["labels"])
+            rows.append({"pair": pair, "reference": scores.tolist()})
+    return rows
+
+
+def collator(collate: Any):
+    """A collator of pairs on top of one of rows: chosen ones first, then rejected ones."""
+
+    def together(rows: list[dict]) -> dict[str, torch.Tensor]:
+        sides = [_row(row["pair"][side]) for side in (0, 1) for row in rows]
+        reference = [row["reference"][side] for side in (0, 1) for row in rows]
+        return {**collate(sides), "reference": torch.tensor(reference)}
+
+    return together
+
+
+class PreferenceTrainer(Trainer):
+    """A trainer whose loss is that of DPO at strength `beta`."""
+
+    beta: float = 0.1
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of a batch of pairs, a scalar."""
+        logits = model(inputs["input_ids"]).logits
+        policy = response_log_likelihoods(logits, inputs["labels"])
+        loss = dpo_loss(policy, inputs["reference"].to(policy.device), self.beta)
+        return (loss, logits) if return_outputs else loss
+
+
+def _row(rendered: Rendered) -> dict[str, list[int]]:
+    return {"input_ids": rendered.input_ids, "labels": rendered.labels}
