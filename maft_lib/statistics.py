@@ -205,8 +205,8 @@ def _paired_answers(task: str, part: pd.DataFrame) -> pd.DataFrame:
     if part.duplicated(["method", "seed", "problem"]).any():
         row = part[part.duplicated(["method", "seed", "problem"])].iloc[0]
         raise ValueError(
-            f"compare: {row.method!r} on {task!r} answers problem {str(row.problem)!r} of seed {row.seed} "
-            "more than once; keep one model and one iteration of each method."
+            f"compare: {row.method!r} on {task!r} answers problem {str(row.problem)!r} of seed "
+            f"{row.seed} more than once; keep one model and one iteration of each method."
         )
     answers = part.pivot(index=["seed", "problem"], columns="method", values="correct")
     answers = answers[list(part.method.unique())]

@@ -56,6 +56,28 @@ def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeyp
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2.5 * 1024**2  # KiB
 
 
+@pytest.mark.parametrize(
+    "answer, task",
+    [
+        ("5 " + "cm " * 90 + "5", "math"),
+        ("5 " + "hours " * 45 + "(total", "gsm"),
+        ("a!=(" * 20 + "a" + ")" * 20, "math"),
+        ("x \\neq (" + "(" * 14 + "1" + ")" * 15, "math"),
+        ("The answer is \\(" + "((a)" * 60, "math"),
+        ("The correct option" + " " * 4000 + "zz", "mmlu"),
+        ("a." * 150 + "!", "math"),
+        ("1," * 149, "math"),
+    ],
+)
+def test_repetition_takes_no_time(answer, task):
+    """A model that repeats itself must not meet a pattern that tries every way of splitting."""
+    start = time.process_time()
+    is_equivalent(answer, "42", task)
+    extract_answer(answer, task)
+    extract_answer(f"\\boxed{{{answer}}}", task)
+    assert time.process_time() - start < 1
+
+
 def test_an_answer_that_takes_for_ever_is_wrong_and_costs_once(fresh_grader):
     assert not is_equivalent(FOR_EVER, "42", "math")
     assert fresh_grader.unreadable == {FOR_EVER}

@@ -31,9 +31,9 @@ from functools import lru_cache
 
 from maft_lib.grading.equivalence import same
 from maft_lib.grading.extraction import candidates, choice
-from maft_lib.grading.forms import Form, Words, read
+from maft_lib.grading.forms import Assignment, Form, Words, read
 from maft_lib.grading.latex import clean
-from maft_lib.grading.scalars import Scalar, read_number, strip_unit
+from maft_lib.grading.scalars import Scalar, read_number
 from maft_lib.grading.scoring import is_scored_right
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
@@ -122,9 +122,10 @@ def _read(answer: str, task: str) -> Form | None:
 
 
 def _read_number(answer: str, units: bool) -> Scalar | None:
-    text = clean(answer)
-    if text is None:
-        return None
-    if units:
-        text = strip_unit(text.rpartition("=")[2].strip())[0]
-    return read_number(text)
+    if not units:
+        text = clean(answer)
+        return read_number(text) if text is not None else None
+    form = read(answer)
+    form = form.value if isinstance(form, Assignment) else form
+    is_number = isinstance(form, Scalar) and form.value is not None and ":" not in form.latex
+    return form if is_number else None  # type: ignore[return-value]

@@ -121,15 +121,17 @@ def _same_members(a: Sequence | Collection, b: Sequence | Collection) -> bool:
         return round_brackets and _in_order(a.items, b.items)
     if "union" in kinds:
         return (kinds == {"union"} and _in_any_order(a.items, b.items)) or _symbolic(a, b)
+    if kinds == {"list"}:
+        return _one_to_one(a.items, b.items)
     return "sequence" not in kinds and _in_any_order(a.items, b.items)
 
 
 def _same_single(a: Form, b: Form) -> bool:
-    """One value against several: {5} and 5 are the same, so are the list 5, 5 and 5."""
+    """One value against several: {5} and 5 are the same."""
     several, single = (a, b) if isinstance(a, Collection) else (b, a)
     if not isinstance(several, Collection) or several.kind == "union":
         return _symbolic(a, b)
-    return bool(several.items) and all(same(item, single) for item in several.items)
+    return len(several.items) == 1 and same(several.items[0], single)
 
 
 def _in_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
@@ -141,6 +143,17 @@ def _in_any_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
     return all(any(same(x, y) for y in right) for x in left) and all(
         any(same(x, y) for x in left) for y in right
     )
+
+
+def _one_to_one(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
+    """Whether the members can be paired, each with an equal one: 2, 2, 3 is not 2, 3, 3."""
+    waiting = list(right)
+    for x in left:
+        found = next((i for i, y in enumerate(waiting) if same(x, y)), None)
+        if found is None:
+            return False
+        del waiting[found]
+    return not waiting
 
 
 def _symbolic(a: Form, b: Form) -> bool:

@@ -10,26 +10,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from maft_lib.tasks.boxes import last_box
+from maft_lib.tasks.boxes import boxes
 
 TAIL = 2_000  # characters at the end of a response in which an answer without a box is looked for
 
 _MARKED = re.compile(r"####[ \t]*([^\n]+)")
+# Some models write "####" before headings too: an answer there is short and has a digit or mathematics.
+_HEADING = re.compile(r"(?:Step|Part)\b|\d+[.)]\s+[A-Za-z]|(?:[^\d$\\]*[A-Za-z]{3,}){3}|[^\d$\\]*:")
 _TAGGED = re.compile(r"<answer>(.{0,1000}?)</answer>", re.DOTALL)
 _SPOKEN = re.compile(
-    r"(?:answer|choice|option|result)\b[*_]*(?:\s+(?:is|was|would be|should be|equals)\b|\s*[:=])"
-    r"[*_:]*\s*([^\n]+)",
+    r"\b(?:answer|(?:choice|option)(?=\s+is|\s*:))\b[*_]*"
+    r"(?:\s+(?:is|was|would be|should be|equals)\b|\s*[:=])[*_:]*\s*([^\n]+)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<![A-Z])[.!?](?=\s|$)(?!\s*\d)|,?\s+(?:because|since|so that)\b")
-_MATHEMATICS = re.compile(
-    r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\(([^)]*(?:\([^)]*\)[^)]*)*)\\\)|\\\[(.+?)\\\]", re.DOTALL
+_MATHEMATICS = re.compile(r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?<![\w.])[-−]?(?:\\?[$€£]\s?)?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?|\.\d+)%?"
 )
-_NUMBER = re.compile(r"(?<![\w.])[-−]?\s?\\?[$€£]?\s?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?|\.\d+)%?")
+# Mathematics or a list that goes on before a number, or behind it: it is not the whole answer.
+_BESIDE = re.compile(r"[√π^*/+\\({\[]\s*$|\w$|(?:\band|\bor|,)\s*$")
+_BEHIND = re.compile(r"\s*(?:[-+*/^_!√π\\({\[]|[a-zA-Z]\b)|[a-zA-Zπ√]")
+_PLACEHOLDERS = ("", "answer", "your answer", "final answer", "...", "\\ldots", "\\text{answer}")
 _LETTER = re.compile(
-    r"\(\s*([A-Za-z])\s*\)|(?<![\w'])([A-Z])(?=[,.):*]|\s*$)"
-    r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer) ([A-Z])\b"
+    r"\(\s*([A-Za-z])\s*\)|(?<![\w'])([A-Z])(?=[,.):*\]\">]|\s*$)"
+    r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer) ([A-Z])\b|^([A-Z]) is (?:the )?(?:correct|right)"
 )
+_DENIED = re.compile(r"\b(?:not|neither|nor|or|cannot|isn't|wrong|incorrect)\b", re.IGNORECASE)
 
 
 def candidates(text: str, answer_type: str) -> Iterator[str]:
@@ -38,14 +45,15 @@ def candidates(text: str, answer_type: str) -> Iterator[str]:
     A box ends the search, even if nothing in it can be read: an answer in words after it would be a
     guess at what the agent meant.
     """
-    box = last_box(text)
-    if box is not None:
-        yield box
+    found = [box for box in boxes(text) if box.lower() not in _PLACEHOLDERS]
+    if found:
+        yield found[-1]
         return
     tail = text[-TAIL:]
     yield from reversed([found.strip() for found in _TAGGED.findall(tail)])
     for marked in _MARKED.findall(tail)[-1:]:
-        yield marked.strip()
+        if not _HEADING.match(marked.strip()):
+            yield marked.strip()
     for spoken in _SPOKEN.findall(tail)[-1:]:
         yield from _phrases(spoken, answer_type)
     last = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "")
@@ -55,6 +63,8 @@ def candidates(text: str, answer_type: str) -> Iterator[str]:
 def _phrases(said: str, answer_type: str) -> Iterator[str]:
     """What "the answer is" may mean: the mathematics at its beginning or end, the rest, a number."""
     sentence = _SENTENCE_END.split(said.strip(), maxsplit=1)[0].strip().strip("*_").strip()
+    if sentence.lower().startswith("not ") or "\\boxed" in sentence:
+        return
     if answer_type == "choice":
         yield sentence
         yield from _only_letter(sentence)
@@ -79,13 +89,26 @@ def _at_the_end(line: str, answer_type: str) -> Iterator[str]:
         yield line
         yield from _only_letter(line)
     elif answer_type != "text":  # of free text no end can be told
-        if answer_type == "expression":
-            yield from [_inside(found) for found in _MATHEMATICS.finditer(line)][-1:]
-        yield from (number.strip() for number in _NUMBER.findall(line)[-1:])
+        formulas = list(_MATHEMATICS.finditer(line))
+        if answer_type == "expression" and formulas:
+            alone = not re.search(r"(?:\band|\bor|,)\s*$", line[: formulas[-1].start()][-6:])
+            yield from [_inside(formulas[-1])] if alone else []
+            return
+        numbers = list(_NUMBER.finditer(line))[-1:]
+        if answer_type == "expression":  # a number that is part of a larger answer is none
+            numbers = [n for n in numbers if not _goes_on(line, n)]
+        yield from (number[0].strip() for number in numbers)
+
+
+def _goes_on(line: str, number: re.Match) -> bool:
+    before, after = line[: number.start()], line[number.end() :]
+    return bool(_BESIDE.search(before[-6:]) or _BEHIND.match(after))
 
 
 def _only_letter(text: str) -> list[str]:
     """The letter that a sentence chooses, if it names one only."""
+    if _DENIED.search(text):
+        return []
     letters = {letter for groups in _LETTER.findall(text) for letter in groups if letter}
     return list(letters) if len(letters) == 1 else []
 
@@ -95,23 +118,30 @@ def _inside(mathematics: re.Match) -> str:
 
 
 _CHOICE = re.compile(
-    r"(?:the\s+)?(?:correct\s+|right\s+|final\s+)?(?:option|choice|answer)?(?:\s+is)?\s*:?\s*"
-    r"(?:\\text\s*\{|\{)?\s*(?:\(\s*([A-Za-z])\s*\)|([A-Za-z])\s*(?:[.):](?=\s|\}|$)|\}|$))"
+    r"(?:the )?(?:correct |right |final )?(?:option|choice|answer)?(?: is)? ?:? ?"
+    r"(?:\( ?([A-Za-z]) ?\)|([A-Za-z]) ?(?:[.):](?= |$)|$)|(?-i:([A-Z])) (?:- ?)?(?=[\d$\\]))"
     r"(?P<rest>.*)",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
+_LONGEST_CHOICE = 1_000  # characters
 
 
 def choice(answer: str, options: Sequence[str] = ()) -> str | None:
-    """The capital letter that an answer chooses, by letter or by the text of an option; else None."""
-    answer = re.sub(r"[$*_`]|\\[()]", "", answer).strip()
-    found = _CHOICE.fullmatch(answer)
-    if found and not re.match(r"\s*(?:,|and\b|or\b|&)\s*\(?[A-Za-z]\b", found["rest"]):
-        letter = (found[1] or found[2]).upper()
-        return letter if not options or ord(letter) - ord("A") < len(options) else None
+    """The capital letter that an answer chooses, by the text of an option or by letter; else None."""
+    if len(answer) > _LONGEST_CHOICE:
+        return None
     wanted = _folded(answer)
-    same = [n for n, option in enumerate(options) if _folded(option) == wanted]
-    return chr(ord("A") + same[0]) if wanted and len(same) == 1 else None
+    same = [n for n, option in enumerate(options) if _folded(str(option)) == wanted]
+    if wanted and len(same) == 1:
+        return chr(ord("A") + same[0])
+    plain = re.sub(r"\\(?:text|math)[a-z]*|\\[() ,]|[$*_`{}\[\]\"<>]", " ", answer)
+    found = _CHOICE.fullmatch(re.sub(r"\s+", " ", plain).strip())
+    if not found or re.match(r"\s*(?:,|and\b|or\b|&)\s*\(?[A-Za-z]\b", found["rest"]):
+        return None
+    if re.search(r"\([A-Z]\)", found["rest"]) or _DENIED.match(found["rest"].strip()):
+        return None
+    letter = (found[1] or found[2] or found[3]).upper()
+    return letter if not options or ord(letter) - ord("A") < len(options) else None
 
 
 def _folded(text: str) -> str:

@@ -89,14 +89,14 @@ _EMPTY = re.compile(
 _REALS = re.compile(r"(?:\\text\{)?\s*(?:all )?real numbers\s*\}?|all reals", re.I)
 _TEXT_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[\s.'()])+")
 _BARE_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['. ])*|[^\W\d_]{3,}(?: +\w+)+")
-_TIME = re.compile(r"\d{1,2}:\d\d(?:\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?)?", re.I)
+_TIME = re.compile(r"\d{1,2}:\d\d\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?", re.I)
 _BASED = re.compile(
-    r"(?P<digits>[0-9A-Z,]+)\s*_\s*\{?\s*(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}?\s*\}?"
+    r"(?P<digits>-?[0-9A-Z,]+)\s*_\s*\{?\s*(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}?\s*\}?"
     r"|(?:\\text\{)?(?P<digits2>[0-9A-Z]+)\s*\}?\s*(?:\\text\{)?\s*base\s*(?P<base2>\d{1,2}|[a-z]+)\s*\}?"
 )
 _BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NAME = re.compile(
-    r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
+    r"(?:\\[a-zA-Z]+|[a-zA-Z]|[A-Z]{2,}|[a-zA-Z]{3,}|\\text\{[^{}]+\})'?(?:_\{?\w+\}?)?(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
     r"|\(\s*[a-zA-Z](?:_\{?\w+\}?)?(?:\s*,\s*[a-zA-Z](?:_\{?\w+\}?)?)+\s*\)"
 )
 _COMMA = r"(?<!\d),|,(?!\d{3}(?!\d))"  # no separator of thousands
@@ -109,6 +109,7 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _MIXED = re.compile(r"(?<![\w.^}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
+_UNREADABLE = re.compile(r"\d\s*_|'|\^\s*\{?\s*(?:T|\\top|\\dagger)(?![a-zA-Z])|\.\.|\\[lc]?dots")
 _FACTOR = re.compile(r"(?<![\w.^])(\d+(?:\.\d+)?)\s*(?=\()")  # 2(3) is a product
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
@@ -189,8 +190,8 @@ def _based(text: str) -> Form | None:
         found["base"] or found["base2"],
     )
     number = int(base) if base.isdigit() else _BASES.index(base) if base in _BASES else 0
-    valid = 2 <= number <= 36 and all(int(digit, 36) < number for digit in digits)
-    return Based(digits, number) if valid and digits[0].isdigit() else None
+    valid = 2 <= number <= 36 and all(int(d, 36) < number for d in digits.lstrip("-"))
+    return Based(digits, number) if valid and digits.lstrip("-")[:1].isdigit() else None
 
 
 def _matrix(text: str) -> Form | None:
@@ -248,7 +249,9 @@ def _bracketed(text: str) -> Form | None:
     if text[:1] in ("(", "[") and closing(text, 0) == len(text) - 1:
         parts = split(text[1:-1], r",|;")
         if len(parts) > 1 and all(part.strip() for part in parts):
-            return Sequence(text[0], tuple(_form(part) for part in parts), text[-1], text)
+            opening = "(" if parts[0].strip() == r"-\infty" else text[0]
+            ending = ")" if parts[-1].strip() == r"\infty" else text[-1]
+            return Sequence(opening, tuple(_form(part) for part in parts), ending, text)
         if len(parts) == 1 and text[0] == "(" and text[-1] == ")":
             return _form(text[1:-1])
     return None
@@ -262,13 +265,13 @@ def _related(text: str) -> Form | None:
     if len(split(text, _ORDER)) > 1:
         return _inequality(text) or Relation(text)
     unequal = [side.strip() for side in split(text, r"\\ne(?![a-zA-Z])")]
-    if len(unequal) == 2:
-        name, other = unequal
-        beside = _form(rf"(-\infty,{other})\cup({other},\infty)")
-        return Assignment(_name(name), beside, text) if _NAME.fullmatch(name) else Relation(text)
+    if len(unequal) > 1:
+        return _inequation(text, *unequal) if len(unequal) == 2 else Relation(text)
     exact = split(text, r"\\approx(?![a-zA-Z])")
     if len(exact) == 2:
         left, right = (part.strip() for part in exact)
+        if not left or not right:
+            return _form(left or right)
         return Assignment(_name(left), _form(right), text) if _NAME.fullmatch(left) else _form(left)
     sides = [side.strip() for side in split(text, "=|\\\\equiv ")]
     if len(sides) < 2 or not all(sides):
@@ -278,9 +281,18 @@ def _related(text: str) -> Form | None:
         return Assignment(_name(sides[0]), value, f"{sides[0]}={sides[-1]}")
     if _NAME.fullmatch(sides[-1]) and len(sides) == 2 and read_number(sides[0]):
         return Assignment(_name(sides[-1]), _form(sides[0]), text)
-    if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
+    last = strip_unit(sides[-1])[0]
+    if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", "".join([*sides[:-1], last]))):
         return _form(sides[-1])
     return Relation(text)
+
+
+def _inequation(text: str, name: str, other: str) -> Form:
+    """x != 5 as the numbers beside 5."""
+    number = read_number(other)
+    if number is None or not _NAME.fullmatch(name):
+        return Relation(text)
+    return Assignment(_name(name), _form(rf"(-\infty,{other})\cup({other},\infty)"), text)
 
 
 def _name(text: str) -> str:
@@ -322,7 +334,10 @@ def _ratio(text: str) -> Form | None:
     return Sequence(":", tuple(Scalar(str(share), share) for share in shares), ":", text)
 
 
-def _scalar(text: str) -> Scalar:
+def _scalar(text: str) -> Form:
+    if _UNREADABLE.search(text):  # what the grammar would drop, so that 221_3 were 221_4
+        return Words(re.sub(r"[\s{}]", "", text))
+    text = re.sub(r"\\text\{\s*([a-zA-Z])\s*\}", r" \1 ", text)
     text = _FACTOR.sub(r"\1\\cdot ", _MIXED.sub(_improper, text))
     if _TRIGONOMETRIC.search(text):
         return Scalar(re.sub(r"(\d+(?:\.\d+)?)\s*\\degree", r"{(\\frac{\1\\pi}{180})}", text))

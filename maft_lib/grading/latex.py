@@ -35,19 +35,20 @@ _SYMBOLS = str.maketrans(
         "∅": r"\emptyset ",
         "ℝ": r"\mathbb{R}",
         "±": r"\pm ",
-        "√": r"\sqrt ",
         "π": r"\pi ",
         "θ": r"\theta ",
         "°": r"\degree ",
-        "¹": "^1",
-        "²": "^2",
-        "³": "^3",
-        "⁴": "^4",
         "½": r"\frac{1}{2}",
         "⅓": r"\frac{1}{3}",
         "⅔": r"\frac{2}{3}",
         "¼": r"\frac{1}{4}",
         "¾": r"\frac{3}{4}",
+        "⅕": r"\frac{1}{5}",
+        "⅙": r"\frac{1}{6}",
+        "⅛": r"\frac{1}{8}",
+        "⅜": r"\frac{3}{8}",
+        "⅝": r"\frac{5}{8}",
+        "⅞": r"\frac{7}{8}",
         "“": "",
         "”": "",
         '"': "",
@@ -75,13 +76,16 @@ _WRAPPED = tuple(
     )
 )
 
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
 _NUMBER_OR_LETTER = r"(?:\d|[a-zA-Z])"
 _SPELLINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|middle)(?![a-zA-Z])\.?", ""),
         (r"\\(?:[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
-        (r"\\!\s*", ""),
+        (r"\s*\\!\s*", ""),
+        (r"\\text\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
         (r"(?<=\d)(?<!\\)\\[,; ](?=\d)", ""),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~", " "),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -94,10 +98,11 @@ _SPELLINGS = tuple(
         (r"\\(?:operatorname\*?|boldsymbol)(?![a-zA-Z])", r"\\text"),
         (r"\\text\s+\{", r"\\text{"),
         (r"\\text\{([-\d.,]*)\}", r"\1"),
+        (r"(?<=\d)\{\s*,\s*\}(?=\d{3})", ""),
         (r"\{\s*,\s*\}", ","),
         (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\(?:neq|ne)(?![a-zA-Z])|!=", r"\\ne "),
+        (r"\\(?:neq|ne)(?![a-zA-Z])|(?<!\d)!=", r"\\ne "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\lbrace(?![a-zA-Z])", r"\\{"),
@@ -117,7 +122,12 @@ _SPELLINGS = tuple(
         (r"\\overline\s*\{([A-Z]{2,})\}", r"\1"),
         (r"\\(?:angle|triangle)(?![a-zA-Z])\s*", ""),
         (r"\*\*", "^"),
-        (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"\\sqrt"),
+        (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?![a-zA-Z])", r"\\\1 "),
+        (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"√"),
+        (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
+        (r"√", r"\\sqrt"),
+        (r"\^\s*-\s*(\d+|[a-zA-Z])", r"^{-\1}"),
+        (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
         (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt\s*(\[[^\]]*\])?\s*(" + _NUMBER_OR_LETTER + ")", r"\\sqrt\1{\2}"),
@@ -127,6 +137,11 @@ _SPELLINGS = tuple(
         (r"\\frac\s*([a-zA-Z])\s*(" + _NUMBER_OR_LETTER + ")", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*([a-zA-Z])", r"\\frac{\1}{\2}"),
         (r"\\frac\s+\{", r"\\frac{"),
+        (r"\\sqrt\[([3579])\]\{\s*-\s*(\d+)\s*\}", r"-\\sqrt[\1]{\2}"),
+        (
+            r"(?<![\w.}^/])(\d+)\s*/\s*(\d+)(?=\s*[a-zA-Z\\(])(?!\s+[a-zA-Z]{2}|\s*\\text)",
+            r"\\frac{\1}{\2}",
+        ),
         (r"\*", r"\\cdot "),
         (r"\s+", " "),
     )
@@ -142,10 +157,12 @@ def clean(text: str) -> str | None:
     text = text.strip()
     if not text or len(text) > LONGEST:
         return None
-    text = text.translate(_SYMBOLS)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text.translate(_SYMBOLS))
     if any(unicodedata.category(character)[0] == "C" for character in text):
         return None
     text = unwrap(text)
+    text = re.sub(r"^(?:about|around|approximately|approx\.?)\s+(?=\S)", "", text)
     if r"\begin" not in text:  # doubled backslashes of a model that escapes its LaTeX
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
     for pattern, replacement in _SPELLINGS:
@@ -157,7 +174,7 @@ def clean(text: str) -> str | None:
 def unwrap(text: str) -> str:
     r"""What stands inside `$...$`, `\(...\)`, `\[...\]`, `**...**` or `\boxed{...}`, if that is all."""
     while True:
-        text = text.strip().rstrip(".,;").strip() if not text.endswith(r"\,") else text[:-2]
+        text = re.sub(r"(?<![.\\])[.,;]$", "", text.strip()).strip()
         box = re.match(r"\\[fb]?box(?:ed)?\s*\{", text)
         if box and closing(text, box.end() - 1) == len(text) - 1:
             text = text[box.end() : -1]

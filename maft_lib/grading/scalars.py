@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
+_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
 _PLAIN = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
 _SIGN = r"(?P<sign>[-+]?)\s*"
 _FRACTION = rf"(?:\\frac\{{\s*(?P<a>[-+]?\s*{_PLAIN})\s*\}}\{{\s*(?P<b>[-+]?\s*{_PLAIN})\s*\}}"
@@ -28,10 +28,17 @@ _SCIENTIFIC = re.compile(
     + rf"|{_POWER_OF_TEN.replace('power', 'alone')})"
 )
 
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_SCALE_NAMES = "|".join(_SCALES)
+_SCALES = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 _SCALED = re.compile(
-    rf"{_SIGN}(?P<plain>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>{_SCALE_NAMES})s?\s*\}}?", re.IGNORECASE
+    rf"{_SIGN}(?P<plain>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>{'|'.join(_SCALES)})s?\s*\}}?",
+    re.IGNORECASE,
 )
 
 # Units that a problem may ask for, each with the spellings that mean the same. Two answers whose units
@@ -66,27 +73,35 @@ _UNITS = {
     "dollar": "usd buck",
     "cent": "",
     "euro": "",
+    "gbp": "",
     "degree": "deg",
     "radian": "rad",
-    "mph": "",
     "am": "",
     "pm": "",
 }
 _UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
-_POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
+_SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
+_POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
+# Words that change a number instead of decorating it: what they stand after is not stripped of them.
+_NO_UNITS = {
+    "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth",
+    "fifths", "tenth", "tenths", "hundredths", "tens", "ones", "hundreds", "lakh", "crore", "or",
+    "and", "more", "less", "least", "most", "over", "under", "below", "above", "negative", "minus",
+    "plus", "times", "zero", "even", "odd", "factorial", "out", "of", "not", "alpha", "beta", "gamma",
+    "delta", "theta", "lambda", "sigma", "omega", "phi", "psi", "mod", "modulo",
+}  # fmt: skip
+_NO_UNITS |= set(_SCALES)
 
-_KNOWN = "|".join(sorted((name for name in _UNIT_OF if len(name) > 1), key=len, reverse=True))
-# A unit stands in \text{}, after a space, or is one that we know; so 2abc stays a product.
-_WORD = (
-    rf"(?:(?!\\text\{{\s*(?:{_SCALE_NAMES})|{_SCALE_NAMES})"
-    rf"(?:\\text\{{[^{{}}]*\}}|(?:(?<=\s)[a-zA-Z][a-zA-Z]+|(?:{_KNOWN})s?)(?![a-zA-Z])\.?|[ap]\.\s?m\.?))"
+_LONGEST_UNIT = 60  # characters
+_TOKEN = re.compile(
+    r"\s+|\\text\{(?P<text>[^{}]*)\}|(?P<sign>\\degree|\\euro|\\pound|\\?\$|%)|(?P<per>/)"
+    r"|\^\s*\{?(?P<power>[23])\}?|(?P<word>[a-zA-Z]+\.?(?:m\.)?)"
 )
-_WORDS = rf"(?:\s|{_WORD}(?:\s*\^\s*\{{?[23]\}}?)?|\\degree|\\euro|\\pound|\\?\$|%)"
-_TRAILING_UNIT = re.compile(rf"(?P<value>.*?[\d}})\].a-zA-Z])(?P<unit>(?:{_WORDS})+)", re.DOTALL)
+_START = re.compile(r"\s|\\text\{|\\degree|\\euro|\\pound|\\?\$|%|/\s*[a-zA-Z]{3}|(?<=\d)[a-zA-Z]")
 _LEADING_UNIT = re.compile(
     r"(?P<sign>-?)\s*(?P<unit>\\\$|\$|\\euro|\\pound|\\text\{\s*\\?\$\s*\})\s*(?P<value>-?[\d.\\].*)"
 )
-_LETTER_UNIT = re.compile(r"(?P<value>.*\d)\s+(?P<unit>[mgshlL])")
+_SUM = re.compile(r"(?<=[\w})\]])\s*[-+]")
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def read_number(text: str) -> Scalar | None:
         if part < parts:  # 2 3/2 is no mixed number but a product
             return _number(text, found, int(found["whole"]) + Fraction(part, parts))
     if found := _SCALED.fullmatch(text):
-        return _number(text, found, _plain(found["plain"]) * 10 ** _SCALES[found["scale"].lower()])
+        return _number(text, found, _plain(found["plain"]) * _SCALES[found["scale"].lower()])
     if found := _REPEATING.fullmatch(text):
         once, again = found["once"], found["again"]
         tail = Fraction(int(once or "0")) + Fraction(int(again), 10 ** len(again) - 1)
@@ -139,25 +154,88 @@ def _plain(digits: str) -> Fraction:
 def strip_unit(text: str) -> tuple[str, str | None]:
     r"""A value without its currency sign, percent sign or unit, and the unit if it is a known one.
 
-    `5\text{ cm}` gives ("5", "cm"), `\$5` gives ("5", "dollar"), `50%` and "12 apples" no unit.
+    `5\text{ cm}` gives ("5", "cm"), `\$5` gives ("5", "dollar"), `50%` and "12 apples" no unit. Bare
+    words are units after a number only, and single letters only if they stand for one (m, g, s, h, l).
     """
     if found := _LEADING_UNIT.fullmatch(text):
-        value, unit = found["sign"] + found["value"], _known(found["unit"])
+        value, unit = found["sign"] + found["value"], _known([found["unit"]])
         return strip_unit(value)[0], unit
-    found = _LETTER_UNIT.fullmatch(text) or _TRAILING_UNIT.fullmatch(text)
-    if found and found["value"].strip() and re.search(r"\d|\\pi|\\infty", found["value"]):
-        return found["value"].strip(), _known(found["unit"])
+    for start in _START.finditer(text, max(1, len(text) - _LONGEST_UNIT)):
+        value = text[: start.start()].strip()
+        words = _unit_words(text[start.start() :], value)
+        if words:
+            return value, _known(words)
     return text, None
 
 
-def _known(words: str) -> str | None:
-    words = words.replace(r"\degree", " degree ").replace(r"\euro", " euro ").replace("$", " dollar ")
-    power = re.search(r"\^\{?([23])", words)
-    plain = re.sub(r"\\text|\\pound|[{}\\^%]|\b[23]\b", " ", words.lower().replace(".", ""))
-    names = plain.split()
-    exponent = f"^{power[1]}" if power else ""
-    unit = None
-    for name in names:
-        exponent = _POWERS.get(name, exponent)
-        unit = unit or _UNIT_OF.get(name) or _UNIT_OF.get(name.removesuffix("s"))
-    return unit + exponent if unit else None
+def _unit_words(tail: str, value: str) -> list[str] | None:
+    """The words and signs of what may be the unit of a value; None if it is something else."""
+    is_number = read_number(value) is not None
+    if not is_number and (_SUM.search(value) or not re.search(r"\d|\\pi|\\infty", value)):
+        bare_words = symbols = False
+    else:
+        bare_words, symbols = is_number, True
+    words: list[str] = []
+    place, spaced = 0, False
+    while place < len(tail):
+        token = _TOKEN.match(tail, place)
+        if token is None:
+            return None
+        if token["text"] is not None:
+            words += re.findall(r"[a-zA-Z]+\.?(?:m\.)?|/|\^\{?[23]|\S", token["text"])
+        elif token["word"]:
+            known = _unit_of(token["word"]) is not None
+            single = len(token["word"].rstrip(".")) == 1
+            if not (bare_words or (symbols and known and not single)) or not (known or spaced):
+                return None
+            if not known and len(token["word"]) < 3 or (single and not spaced and words[-1:] != ["/"]):
+                return None
+            words.append(token["word"])
+        elif token["sign"] or token["per"] or token["power"]:
+            words.append(token["sign"] or token["per"] or f"^{token['power']}")
+        spaced = token[0].isspace()
+        place = token.end()
+    return words if _is_unit(words) else None
+
+
+def _is_unit(words: list[str]) -> bool:
+    names = [word.rstrip(".").lower() for word in words if word[0].isalpha()]
+    after_degree = any(word.startswith("\\degree") for word in words)
+    letters = [n for n in names if len(n) == 1 and _unit_of(n) is None]
+    if letters and not (after_degree and letters in (["f"], ["c"])):
+        return False
+    starts_well = bool(words) and words[0] not in ("^2", "^3")
+    return starts_well and not _NO_UNITS & set(names) and not (set(names) <= set(_POWERS) and names)
+
+
+def _unit_of(word: str) -> str | None:
+    word = word.replace(".", "").lower()
+    speed = _SPEEDS.get(word)
+    return (
+        speed or _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
+    )
+
+
+_SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "\\$": "dollar", "$": "dollar"}
+
+
+def _known(words: list[str]) -> str | None:
+    """The unit that words name, with its power and what it is per; None if it is not known."""
+    unit: str | None = None
+    exponent = below = ""
+    for word in words:
+        sign = next((name for mark, name in _SIGNS.items() if mark in word), None)
+        name = sign or _unit_of(word)
+        if word == "/" or word.lower() == "per":
+            below = "/"
+        elif word[0] == "^":
+            exponent = "^" + word.strip("^{}")
+        elif word.lower() in _POWERS:
+            exponent = _POWERS[word.lower()]
+        elif unit == "degree" and word.lower() in ("f", "c"):
+            unit = f"degree {word.lower()}"
+        elif name is not None and below == "/":
+            below = f"/{name}"
+        elif unit is None:
+            unit = name
+    return unit + exponent + (below if below != "/" else "") if unit else None

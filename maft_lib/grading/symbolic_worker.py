@@ -12,12 +12,13 @@ import logging
 import os
 import random
 import sys
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 MEMORY = 2 * 1024**3  # bytes of address space
-POINTS = 3  # at which expressions with letters are evaluated
+POINTS = 11  # at which expressions with letters are evaluated
 
 
 def main() -> None:
@@ -91,17 +92,26 @@ def _values(read: Any) -> list[Any] | None:
         return None
     values = []
     for point in range(POINTS if read.free_symbols else 1):
-        at = {
-            symbol: Rational(random.Random(f"{symbol.name} {point}").randint(100, 900), 307)
-            * (-1 if point and random.Random(f"{point} {symbol.name}").random() < 0.5 else 1)
-            for symbol in read.free_symbols
-        }
+        at = {symbol: Rational(*_coordinate(symbol.name, point)) for symbol in read.free_symbols}
         value = read.subs(at).evalf(30)
         if not value.is_number:
             return None
         values.append(value)
     inexact = bool(read.atoms(Float))
     return [(value, inexact) for value in values * (POINTS // len(values))]
+
+
+def _coordinate(name: str, point: int) -> tuple[int, int]:
+    """Numerator and denominator of a letter at a point: the same wherever the letter stands.
+
+    All letters are positive at the first point, negative at the second, whole at the third; at the
+    others the bits of its name decide the sign, so that any two letters differ in it somewhere.
+    """
+    drawn = random.Random(f"{name} {point}").randint(100, 900)
+    if point == 2:
+        return drawn, 1
+    negative = point == 1 or (point > 2 and zlib.crc32(name.encode()) >> (point - 3) & 1)
+    return -drawn if negative else drawn, 307
 
 
 def _equal(left: tuple[Any, Any], right: tuple[Any, Any]) -> bool:

@@ -17,26 +17,34 @@ _BARE = re.compile(r"[ \t]*([^\s${}\\]*\d[^\s${}\\]*|[A-Za-z](?![A-Za-z]))")
 
 
 def last_box(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{...}` or `\fbox{...}`, or None if there is none.
+    r"""The content of the last complete box, or None if there is none; see `boxes`."""
+    found = boxes(text)
+    return found[-1] if found else None
+
+
+def boxes(text: str) -> list[str]:
+    r"""The contents of all complete `\boxed{...}` and `\fbox{...}`, in the order of their ends.
 
     Braces may nest, `\{` and `\}` count as text, and white space at the ends is dropped. `\boxed 5`
     without braces is a box too, if what follows up to white space, `$`, a brace or a backslash has a
     digit or is one letter. A box that is never closed is passed over for the last complete one. Of a
     box within a box the outer one counts. An empty box is a box, with the content "".
     """
-    last: str | None = None
+    found: list[str] = []
     opened: list[int | None] = []  # where the content of each open brace begins, if it is a box's
     end = 0
     while token := _TOKEN.search(text, end):
         end = token.end()
         if token["close"]:
             begin = opened.pop() if opened else None
-            last = text[begin : token.start()] if begin is not None else last
+            if begin is not None:
+                found.append(text[begin : token.start()])
         elif token["open"]:
             opened.append(None)
         elif token["box"] and (brace := _OPENING.match(text, end)):
             end = brace.end()
             opened.append(end)
         elif token["box"] and (bare := _BARE.match(text, end)):
-            last, end = bare[1].rstrip(".,;:"), bare.end()
-    return last.strip() if last is not None else None
+            found.append(bare[1].rstrip(".,;:"))
+            end = bare.end()
+    return [content.strip() for content in found]
