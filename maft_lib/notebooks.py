@@ -29,6 +29,8 @@ NOTEBOOKS = (
     "02_3_multiagent_finetuning",
     "03_3_quantitative_results",
     "03_4_multiple_iterations",
+    "04_1_ablations",
+    "S_cost_and_speed",
 )
 
 

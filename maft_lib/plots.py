@@ -21,7 +21,19 @@ LABELS = {
     "star": "STaR",
     "majority_ft": "Majority FT",
     "single_agent_ft": "Single-agent FT",
+    "single_agent_ft_wo_debate": "Single-agent FT w/o debate",
+    "single_agent_ft_hot": "Single-agent FT, temperature 2",
     "multiagent_ft": "Multiagent FT (ours)",
+    "multiagent_ft_wo_summary": "Multiagent FT w/o summary",
+    "multiagent_ft_wo_critic": "Multiagent FT w/o critic",
+    "multiagent_ft_lora": "Multiagent FT, LoRA",
+    "multiagent_ft_dpo": "Multiagent FT, DPO critics",
+    "cooperative": "Cooperative (base)",
+    "cooperative_ft": "Cooperative (FT)",
+    "unique_id": "Unique ID",
+    "no_interaction": "No interaction",
+    "vote_equal_budget": "Vote at equal budget",
+    "distilled_society": "Distilled society",
 }
 MARKERS = {"multiagent_ft": "o", "single_agent_ft": "s"}
 
@@ -44,6 +56,24 @@ def accuracy_by_iteration(
         ax.set(xlabel="iterations of finetuning", ylabel=ylabel)
         ax.set_xticks(sorted(frame.iteration.unique()))
         ax.legend()
+    return ax
+
+
+def accuracy_against_tokens(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Accuracy of methods against the tokens that they generate to answer one problem.
+
+    `frame` has `method`, `tokens` (per problem), `accuracy` and `standard_error` (percent). Error bars
+    are one standard error. The tokens are on a logarithmic axis.
+    """
+    with plt.style.context(STYLE):
+        ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
+        for number, row in enumerate(frame.itertuples()):
+            colour, marker = f"C{number % 10}", "osD^vP*X"[number // 10 + number % 8]
+            label = LABELS.get(str(row.method), str(row.method))
+            bars = {"yerr": row.standard_error, "fmt": marker, "color": colour, "label": label}
+            ax.errorbar(row.tokens, row.accuracy, capsize=2, **bars)
+        ax.set(xscale="log", xlabel="tokens generated per problem", ylabel="accuracy (%)")
+        ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 

@@ -25,9 +25,7 @@ _SPOKEN = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<![A-Z])[.!?](?=\s|$)(?!\s*\d)|,?\s+(?:because|since|so that)\b")
 _MATHEMATICS = re.compile(r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_NUMBER = re.compile(
-    r"(?<![\w.])[-−]?(?:\\?[$€£]\s?)?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?|\.\d+)%?"
-)
+_NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\\?[$€£]\s?)?(?:\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?|\.\d+)%?")
 # Mathematics or a list that goes on before a number, or behind it: it is not the whole answer.
 _BESIDE = re.compile(r"[√π^*/+\\({\[]\s*$|\w$|(?:\band|\bor|,)\s*$")
 _BEHIND = re.compile(r"\s*(?:[-+*/^_!√π\\({\[]|[a-zA-Z]\b)|[a-zA-Zπ√]")
