@@ -1,17 +1,22 @@
 """Finetuning one agent: the weights move, the identity follows the content, nothing is done twice."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from maft_lib.backends.models import identity
+from maft_lib.backends import BackendError
+from maft_lib.backends.models import identity, load_model
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError, finetune, finetune_all
+from maft_lib.preferences import dpo_loss, response_log_likelihoods
 
 TURNS = (
     {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
@@ -108,3 +113,62 @@ def test_an_example_beyond_the_context_window_is_not_truncated(agent, config):
     long = Example("id", (TURNS[0], {"role": "assistant", "content": "1+1=2, " * 400}))
     with pytest.raises(FinetuneError, match="not truncated"):
         finetune(agent, [long], config)
+
+
+def lora(agent, examples, config):
+    return finetune(agent, examples, config.replace(lora_rank=4, lora_learning_rate=1.0e-2))
+
+
+def test_an_adapter_is_small_and_goes_on_from_itself(agent, examples, config, model):
+    first = lora(agent, examples, config)
+    second = lora(Agent(agent.name, agent.role, str(first)), examples, config)
+    whole = sum(f.stat().st_size for f in Path(model).glob("*.safetensors"))
+    assert all(
+        sum(f.stat().st_size for f in c.glob("*.safetensors")) < whole / 2 for c in (first, second)
+    )
+    assert len({identity(str(m)) for m in (model, first, second)}) == 3
+    backend = TransformersBackend("cpu", num_workers=1, progress=False)
+    base, once, twice = (
+        sum(backend.log_likelihoods(str(m), [TURNS])[0]) for m in (model, first, second)
+    )
+    assert min(once, twice) > base + 1 and once != twice
+    merged = sum(p.numel() for p in load_model(str(second), "float32", "cpu").parameters())
+    assert merged == sum(p.numel() for p in load_model(model, "float32", "cpu").parameters())
+
+
+def test_an_adapter_refuses_another_base(agent, examples, config, model, tmp_path):
+    base = shutil.copytree(model, tmp_path / "base")
+    folder = lora(Agent(agent.name, agent.role, str(base)), examples, config)
+    tensors = load_file(base / "model.safetensors")
+    save_file({n: t + 1 for n, t in tensors.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackendError, match="belongs to another model"):
+        load_model(str(folder), "float32", "cpu")
+
+
+def test_the_loss_of_a_preference():
+    """By hand: at the reference it is log 2; a lead of 10 nats at beta 0.1 gives log(1 + 1/e)."""
+    reference = torch.tensor([-20.0, -30.0])
+    assert dpo_loss(reference, reference, 0.1) == pytest.approx(math.log(2))
+    policy = reference + torch.tensor([4.0, -6.0])
+    assert dpo_loss(policy, reference, 0.1).item() == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_the_likelihood_of_a_response_counts_its_own_tokens_only():
+    logits, labels = torch.randn(2, 5, 7), torch.tensor([[-100, -100, 3, 1, -100]] * 2)
+    scores = logits.log_softmax(-1)
+    by_hand = scores[:, 1, 3] + scores[:, 2, 1]
+    torch.testing.assert_close(response_log_likelihoods(logits, labels), by_hand)
+
+
+def test_preferences_are_learned(examples, config, model):
+    critic = Agent("critic-1", "critic", model)
+    wrong = "2*3=5. The answer is \\boxed{5}."
+    folder = finetune(critic, [replace(e, rejected=wrong) for e in examples], config)
+    backend = TransformersBackend("cpu", num_workers=1, progress=False)
+    other = (TURNS[0], {"role": "assistant", "content": wrong})
+    leads = []
+    for name in (model, str(folder)):
+        chosen, rejected = backend.log_likelihoods(name, [TURNS, other])
+        leads.append(sum(chosen) - sum(rejected))
+    assert leads[1] > leads[0] + 1
+    assert identity(str(folder)) != identity(str(finetune(critic, examples, config)))
