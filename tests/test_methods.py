@@ -264,6 +264,16 @@ def test_who_starts_from_what(small, monkeypatch):
         assert again == [(f"generation-{n}", f"generation-{n}'") for n in range(1, own + 1)]
 
 
+def test_each_iteration_learns_from_the_agents_of_the_one_before(small, monkeypatch):
+    for method in ("multiagent_ft", "single_agent_ft"):
+        society = Society(small.replace(num_iterations=2), monkeypatch)
+        run_study(method, "arithmetic", small.replace(num_iterations=2), society.backend, report=str)
+        answers = [r.model for r in society.backend.requests if kind_of(r) == "answer"]
+        before, after = answers[:12], answers[12:]  # the base on eval and train, then all the rest
+        assert set(before) == {small.base_model} and len(after) == 18
+        assert all(model.startswith("generation-") for model in after)
+
+
 def test_the_hint_is_asked_but_not_learned(small, monkeypatch):
     society = Society(small, monkeypatch)
     run_study("star", "arithmetic", small, society.backend, report=str)
