@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
 
@@ -35,6 +37,7 @@ LABELS = {
     "vote_equal_budget": "Vote at equal budget",
     "distilled_society": "Distilled society",
 }
+NEARLY = 0.2  # of the logarithm: tokens within about a fifth of each other
 MARKERS = {"multiagent_ft": "o", "single_agent_ft": "s"}
 
 
@@ -63,16 +66,28 @@ def accuracy_against_tokens(frame: pd.DataFrame, ax: Axes | None = None) -> Axes
     """Accuracy of methods against the tokens that they generate to answer one problem.
 
     `frame` has `method`, `tokens` (per problem), `accuracy` and `standard_error` (percent). Error bars
-    are one standard error. The tokens are on a logarithmic axis.
+    are one standard error. The tokens are on a logarithmic axis; methods that spend nearly the same are
+    drawn side by side.
     """
     with plt.style.context(STYLE):
         ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
-        for number, row in enumerate(frame.itertuples()):
-            colour, marker = f"C{number % 10}", "osD^vP*X"[number // 10 + number % 8]
+        alike = frame.tokens.map(lambda tokens: round(math.log(tokens) / NEARLY))
+        for number, row in enumerate(frame.assign(alike=alike).itertuples()):
+            beside = list(alike[alike == row.alike].index).index(row.Index)
+            shift = (beside - (sum(alike == row.alike) - 1) / 2) * 0.06
             label = LABELS.get(str(row.method), str(row.method))
-            bars = {"yerr": row.standard_error, "fmt": marker, "color": colour, "label": label}
-            ax.errorbar(row.tokens, row.accuracy, capsize=2, **bars)
+            style: dict[str, Any] = {
+                "fmt": "osD^vP*Xhd"[number % 10],
+                "color": f"C{number % 6}",
+                "ms": 5,
+                "label": label,
+            }
+            x = row.tokens * math.exp(shift)
+            ax.errorbar(x, row.accuracy, yerr=row.standard_error, capsize=2, lw=0.9, **style)
         ax.set(xscale="log", xlabel="tokens generated per problem", ylabel="accuracy (%)")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 

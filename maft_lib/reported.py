@@ -18,6 +18,12 @@ from maft_lib.config import ConfigError, check_name, project_root
 
 COLUMNS = ["model", "method", "task", "accuracy", "standard_error"]
 TABLES = (*(f"table_{number}" for number in range(1, 8)), "openreview_gsm")
+MODELS = {  # Appendix B.3
+    "microsoft/Phi-3-mini-128k-instruct": "Phi-3",
+    "mistralai/Mistral-7B-Instruct-v0.2": "Mistral",
+    "meta-llama/Meta-Llama-3-8B-Instruct": "LLaMA-3",
+    "gpt-3.5-turbo-0613": "GPT-3.5",
+}
 TEXTS = ("figure_1_text", "cost_text", "openreview")
 
 
@@ -34,6 +40,11 @@ def published(table: str = "table_1") -> pd.DataFrame:
         for task, cell in tasks.items()
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def model_of(model_name_or_path: str) -> str | None:
+    """What the paper's tables call a model, or None for one that they do not have."""
+    return MODELS.get(model_name_or_path)
 
 
 def about(table: str) -> dict[str, Any]:

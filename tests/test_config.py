@@ -92,3 +92,14 @@ def test_the_setup_cell_can_be_run_again_after_others():
 def test_replace_validates():
     with pytest.raises(ConfigError, match="num_iterations"):
         load_config("smoke").replace(num_iterations=0)
+
+
+@pytest.mark.parametrize(
+    "profile, rates", [("phi3", (5e-6, 5e-7)), ("mistral", (5e-7, 5e-7)), ("llama3", (5e-7, 2e-7))]
+)
+def test_the_papers_settings(profile, rates):
+    config = load_config(profile)
+    assert (config.learning_rate, config.critic_learning_rate) == rates
+    assert (config.num_agents, config.num_rounds, config.num_train, config.num_eval) == (3, 2, 500, 500)
+    assert (config.levels, config.tasks) == ([1, 2, 3], ["arithmetic", "gsm", "math"])
+    assert config.per_device_train_batch_size == 1 and config.max_operand == 30
