@@ -60,8 +60,14 @@ def model_identity(folder: str | Path) -> str:
 
 
 def _model_files(folder: Path) -> list[Path]:
+    return [folder / name for name in _model_names(str(folder), folder.stat().st_mtime_ns)]
+
+
+@lru_cache(maxsize=1024)
+def _model_names(folder: str, changed: int) -> list[str]:
+    """A model's files, listed again when the folder has changed: every request asks for its model's."""
     names = [n for n in os.listdir(folder) if any(fnmatch(n, pattern) for pattern in MODEL_FILES)]
-    return [folder / name for name in sorted(names)]
+    return sorted(names)
 
 
 @lru_cache(maxsize=1024)

@@ -19,8 +19,13 @@ Grading decides the votes and so the training data, for every task by its answer
     values count. A column is not a row, nor a tuple. 3:4 is 3/4.
   - Words are compared without case and spaces, single letters with case.
 
-Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs; what is left goes to math-verify in
-a process that is killed after two seconds (`symbolic`). A model's text is only ever compared.
+Where other graders differ: math-verify takes 50\% for 0.5 as well, a comma for a decimal point
+(1000,99), a letter after a number for a unit, and joins neighbouring boxes; here the last box counts.
+Hendrycks' and PRM800K's graders want the order of a list, and fractions reduced; here neither matters.
+
+Normal forms (`latex`, `scalars`, `kinds`, `forms`) decide nearly all pairs. What is left is evaluated
+at random points or goes to math-verify, in a process that is killed after two seconds (`symbolic`). A
+model's text is only ever compared.
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ from functools import lru_cache
 
 from maft_lib.grading.equivalence import same
 from maft_lib.grading.extraction import candidates, choice
-from maft_lib.grading.forms import Assignment, Form, Words, read
+from maft_lib.grading.forms import read
+from maft_lib.grading.kinds import Assignment, Form, Words
 from maft_lib.grading.latex import clean
 from maft_lib.grading.scalars import Scalar, read_number
 from maft_lib.grading.scoring import is_scored_right

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from maft_lib.grading.forms import (
+from maft_lib.grading.kinds import (
     Assignment,
     Based,
     Collection,

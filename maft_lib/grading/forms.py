@@ -7,81 +7,22 @@ which answers are the same. Nothing here evaluates anything: what is not a numbe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
-from typing import TypeAlias, Union
 
+from maft_lib.grading.kinds import (
+    Assignment,
+    Based,
+    Collection,
+    Form,
+    Matrix,
+    Relation,
+    Sequence,
+    Words,
+)
 from maft_lib.grading.latex import clean, closing, split
 from maft_lib.grading.scalars import Scalar, read_number, strip_unit
-
-
-@dataclass(frozen=True)
-class Words:
-    """An answer in words: a name, a letter of a choice, yes or no. Compared without case or spaces."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Based:
-    """Digits with the base that they are written in, 1012_3."""
-
-    digits: str
-    base: int
-
-    @property
-    def value(self) -> int:
-        """The number that the digits stand for."""
-        return int(self.digits, self.base)
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """Items in order between brackets: a tuple, a point, an interval with open or closed ends."""
-
-    opening: str
-    items: tuple[Form, ...]
-    closing: str
-    latex: str
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Items in any order: a `set` in braces, a `list` without brackets, a `union` of intervals."""
-
-    kind: str
-    items: tuple[Form, ...]
-    latex: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows of entries."""
-
-    rows: tuple[tuple[Form, ...], ...]
-    latex: str
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A name and what it equals (x = 5), or lies in (x in [0, 1], 0 <= x <= 1)."""
-
-    name: str
-    value: Form
-    latex: str
-
-
-@dataclass(frozen=True)
-class Relation:
-    """An equation or inequality that gives no name a value."""
-
-    latex: str
-
-
-Form: TypeAlias = Union[  # noqa: UP007  the classes above name it before it exists
-    Scalar, Words, Based, Sequence, Collection, Matrix, Assignment, Relation
-]
 
 _EMPTY = re.compile(
     r"\\emptyset|\\\{\s*\\\}|(?:\\text\{)?\s*(?:(?:the )?empty set|no (?:real )?solutions?)\s*\}?", re.I
@@ -95,9 +36,11 @@ _BASED = re.compile(
     r"|(?:\\text\{)?(?P<digits2>[0-9A-Z]+)\s*\}?\s*(?:\\text\{)?\s*base\s*(?P<base2>\d{1,2}|[a-z]+)\s*\}?"
 )
 _BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-_NAME = re.compile(
-    r"(?:\\[a-zA-Z]+|[a-zA-Z]|[A-Z]{2,}|[a-zA-Z]{3,}|\\text\{[^{}]+\})'?(?:_\{?\w+\}?)?(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
-    r"|\(\s*[a-zA-Z](?:_\{?\w+\}?)?(?:\s*,\s*[a-zA-Z](?:_\{?\w+\}?)?)+\s*\)"
+_LETTERS = r"(?:\\[a-zA-Z]+|[a-zA-Z]|[A-Z]{2,}|[a-zA-Z]{3,}|\\text\{[^{}]+\})"
+_INDEX = r"(?:_\{?\w+\}?)?"
+_NAME = re.compile(  # x, x_1, \theta, AB, f(x), (x, y)
+    rf"{_LETTERS}'?{_INDEX}(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
+    rf"|\(\s*[a-zA-Z]{_INDEX}(?:\s*,\s*[a-zA-Z]{_INDEX})+\s*\)"
 )
 _COMMA = r"(?<!\d),|,(?!\d{3}(?!\d))"  # no separator of thousands
 _AND = r"\\text\{[ ,]*(?:and|or)[ ,]*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z])"
