@@ -3,6 +3,7 @@
 import csv
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,9 +128,11 @@ def test_free_text_and_a_task_with_its_own_scorer():
 
 
 def records(task):
-    """Questions with ground truth: all of the real data where it is, the table's answers elsewhere."""
+    """Questions with ground truth: all of the real data where it is, 200 and more of our own elsewhere."""
+    if DATA is None and task == "gsm":
+        return [replace(p, task="gsm") for p in load_problems("mini_gsm", "eval", 200)]
     if DATA is None:
-        return [problem(str(n), gold, "math") for n, gold in enumerate(GOLDS)] if task == "math" else []
+        return [problem(str(n), gold, "math") for n, gold in enumerate(GOLDS)]
     return [p for split in ("train", "eval") for p in all_problems(task, split)]
 
 
@@ -143,8 +146,7 @@ def all_problems(task, split):
 @pytest.mark.parametrize("task", ["gsm", "math"])
 def test_every_gold_answer_is_right_and_a_constant_one_is_not(task):
     problems = records(task)
-    if not problems:
-        pytest.skip("the real data is not here")
+    assert len(problems) >= 200
     for p in problems:
         boxed = extract_answer(f"After all of this we find $\\boxed{{{p.answer}}}$, as asked.", task)
         assert is_correct(p.answer, p), p.answer
