@@ -128,7 +128,7 @@ def test_free_text_and_a_task_with_its_own_scorer():
 
 
 def records(task):
-    """Questions with ground truth: all of the real data where it is, 200 and more of our own elsewhere."""
+    """Questions with ground truth: all of the real data where it is, else 200 and more of our own."""
     if DATA is None and task == "gsm":
         return [replace(p, task="gsm") for p in load_problems("mini_gsm", "eval", 200)]
     if DATA is None:
