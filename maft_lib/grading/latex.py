@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from maft_lib.tasks.boxes import last_box
+
 LONGEST = 300  # characters; the longest ground truth of MATH has 81
 DEEPEST = 24  # nested brackets
 
@@ -151,9 +153,14 @@ _SPELLINGS = tuple(
 def clean(text: str) -> str | None:
     """The answer in one spelling; None if it is empty, too long, too deep or has control characters.
 
+    Of a text with boxes it is what stands in the last one.
+
     Invisible characters (controls, bidirectional marks, zero-width characters, lone surrogates) are
     not removed but refused: what a reader cannot see must not make an answer right.
     """
+    for _ in range(2):  # a box in a box, and no deeper
+        if r"\boxed" in text or r"\fbox" in text:
+            text = last_box(text) or ""
     text = text.strip()
     if not text or len(text) > LONGEST:
         return None
@@ -172,13 +179,9 @@ def clean(text: str) -> str | None:
 
 
 def unwrap(text: str) -> str:
-    r"""What stands inside `$...$`, `\(...\)`, `\[...\]`, `**...**` or `\boxed{...}`, if that is all."""
+    r"""What stands inside `$...$`, `\(...\)`, `\[...\]` or `**...**`, if that is all."""
     while True:
         text = re.sub(r"(?<![.\\])[.,;]$", "", text.strip()).strip()
-        box = re.match(r"\\[fb]?box(?:ed)?\s*\{", text)
-        if box and closing(text, box.end() - 1) == len(text) - 1:
-            text = text[box.end() : -1]
-            continue
         inside = next((m["inside"] for p in _WRAPPED if (m := p.fullmatch(text))), None)
         if inside is None:
             return text
