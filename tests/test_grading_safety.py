@@ -67,6 +67,7 @@ def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeyp
         ("The correct option" + " " * 4000 + "zz", "mmlu"),
         ("a." * 150 + "!", "math"),
         ("1," * 149, "math"),
+        ("\\boxed{" * 50_000 + "5" + "}" * 50_000, "math"),
     ],
 )
 def test_repetition_takes_no_time(answer, task):

@@ -30,7 +30,7 @@ def boxes(text: str) -> list[str]:
     digit or is one letter. A box that is never closed is passed over for the last complete one. Of a
     box within a box the outer one counts. An empty box is a box, with the content "".
     """
-    found: list[str] = []
+    found: list[tuple[int, int]] = []
     opened: list[int | None] = []  # where the content of each open brace begins, if it is a box's
     end = 0
     while token := _TOKEN.search(text, end):
@@ -38,13 +38,15 @@ def boxes(text: str) -> list[str]:
         if token["close"]:
             begin = opened.pop() if opened else None
             if begin is not None:
-                found.append(text[begin : token.start()])
+                while found and found[-1][0] > begin:  # boxes within this one
+                    found.pop()
+                found.append((begin, token.start()))
         elif token["open"]:
             opened.append(None)
         elif token["box"] and (brace := _OPENING.match(text, end)):
             end = brace.end()
             opened.append(end)
         elif token["box"] and (bare := _BARE.match(text, end)):
-            found.append(bare[1].rstrip(".,;:"))
+            found.append((bare.start(1), bare.start(1) + len(bare[1].rstrip(".,;:"))))
             end = bare.end()
-    return [content.strip() for content in found]
+    return [text[begin:end].strip() for begin, end in found]
