@@ -27,7 +27,8 @@ class Worker:
         self.program, self.needs = program.name, needs
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(program)],
+                # Isolated from the environment, but it finds packages where this process does.
+                [sys.executable, "-I", "-B", str(program), json.dumps([p for p in sys.path if p])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

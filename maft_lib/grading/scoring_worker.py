@@ -11,6 +11,7 @@ from typing import Any
 
 def main() -> None:
     """Answers (scoring, answer) pairs with the score until standard input ends."""
+    sys.path[:] = json.loads(sys.argv[1])
     import reasoning_gym  # noqa: F401  before the first pair
 
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
