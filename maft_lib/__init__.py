@@ -25,6 +25,7 @@ _PUBLIC = {
     "finetune": "finetuning",
     "Result": "studies",
     "open_backend": "studies",
+    "run_studies": "studies",
     "run_study": "studies",
     "describe_environment": "environment",
 }

@@ -15,6 +15,7 @@ import platform
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def file_hash(path: Path) -> str:
 
 
 class Store:
-    """Completions and checkpoints under one folder. Several processes may use it at once."""
+    """Completions and checkpoints under one folder. Processes and threads may share it."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -96,7 +97,10 @@ class Store:
             self._sweep()
 
     def _open(self) -> None:
-        self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        self._connection = sqlite3.connect(
+            self.path, timeout=60, isolation_level=None, check_same_thread=False
+        )
+        self._lock = threading.Lock()  # a transaction belongs to one thread
         _enter_wal(self._connection)
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(
@@ -114,7 +118,7 @@ class Store:
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
         """The stored completions among `keys`. Raises `StoreError` if one was altered on disk."""
         found: dict[str, dict] = {}
-        with explained(self.path):
+        with self._lock, explained(self.path):
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
@@ -128,7 +132,7 @@ class Store:
     def put(self, entries: Iterable[tuple[str, dict]]) -> None:
         """Stores completions in one transaction."""
         rows = [(key, json.dumps(value, ensure_ascii=True)) for key, value in entries]
-        with explained(self.path):
+        with self._lock, explained(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 self._connection.executemany(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 from maft_lib import methods, metrics
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.hub import resolve_device
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
 from maft_lib.finetune_data import (
@@ -34,6 +36,7 @@ from maft_lib.store import Store
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
+from maft_lib.workers import default_num_workers, stop_workers
 
 
 @dataclass
@@ -81,6 +84,43 @@ def run_study(
     study = Study(method, task, config, backend or open_backend(config), report)
     methods.recipes[method](study)
     return study.result()
+
+
+def run_studies(
+    studies: Sequence[tuple[str, str, Config]],
+    backend: Backend | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Result]:
+    """`run_study` for several (method, task, config), on a CPU side by side; results in their order.
+
+    One study alone leaves workers idle whenever it trains a single model or waits for its slowest
+    batch. What two of them have in common is still generated and trained once. The first that fails
+    stops the others; what is finished is in the store.
+    """
+    backends = [backend or open_backend(config) for *_, config in studies]
+    runs = [(*study, answering, report) for study, answering in zip(studies, backends)]
+    num_threads = _side_by_side([config for *_, config in studies])
+    if num_threads == 1:
+        return [run_study(*run) for run in runs]
+    with ThreadPoolExecutor(num_threads) as pool:
+        futures = [pool.submit(run_study, *run) for run in runs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:  # an interrupted cell, too, leaves nothing running
+            pool.shutdown(wait=False, cancel_futures=True)
+            while any(future.running() for future in futures):
+                stop_workers()
+                time.sleep(0.2)  # a study between two batches has no worker to lose yet
+            raise
+    return [future.result() for future in futures]
+
+
+def _side_by_side(configs: Sequence[Config]) -> int:
+    """One study more than there are workers; one at a time on a GPU, which holds one model."""
+    if any(resolve_device(config.device) != "cpu" for config in configs):
+        return 1
+    return 1 + max((c.num_workers or default_num_workers() for c in configs), default=0)
 
 
 class Study:

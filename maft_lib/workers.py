@@ -10,10 +10,10 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -33,7 +33,7 @@ def run_parallel(
     `function` must be importable. Raises `WorkerError` if a worker is killed; what was yielded before
     stays valid. If the caller stops early, tasks that have not begun are dropped.
     """
-    if num_workers == 0:
+    if num_workers == 0 or not tasks:
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
         return
     futures = {}
@@ -43,7 +43,9 @@ def run_parallel(
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
-        _pool.cache_clear()  # the next call starts a new pool
+        with _opening:
+            if _pools.get(num_workers) is pool:
+                del _pools[num_workers]  # the next call starts a new pool
         raise WorkerError(
             "a worker process was killed (out of memory?): run again, what is finished is kept; if it "
             "happens again, lower num_workers or max_batch_size."
@@ -53,17 +55,60 @@ def run_parallel(
             future.cancel()
 
 
+class Claims:
+    """Keys of what some thread of this process is making, so that no other makes it as well."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def making(self, keys: Iterable[str]) -> Iterator[set[str]]:
+        """Claims those of `keys` that nobody is making, and yields them."""
+        with self._changed:
+            mine = set(keys) - self._taken
+            self._taken |= mine
+        try:
+            yield mine
+        finally:  # what was made is in its place, or its making has failed
+            with self._changed:
+                self._taken -= mine
+                self._changed.notify_all()
+
+    def wait(self, keys: Iterable[str]) -> None:
+        """Until nobody is making any of `keys`."""
+        wanted = set(keys)
+        with self._changed:
+            self._changed.wait_for(lambda: not wanted & self._taken)
+
+
+def stop_workers() -> None:
+    """Kills the workers, so that threads that wait for them end; the next call starts new ones."""
+    with _opening:
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+
+
 def default_num_workers() -> int:
     """One worker for each core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
+_pools: dict[int, ProcessPoolExecutor] = {}
+_opening = threading.Lock()
+
+
 def _pool(num_workers: int) -> ProcessPoolExecutor:
-    # spawn: a fork of a process that has used threads (Jupyter's kernel, PyTorch) can hang.
-    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start)
-    atexit.register(pool.shutdown, wait=False, cancel_futures=True)
-    return pool
+    with _opening:
+        if num_workers not in _pools:
+            # spawn: a fork of a process that has used threads (Jupyter's kernel, PyTorch) can hang.
+            pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start)
+            atexit.register(pool.shutdown, wait=False, cancel_futures=True)
+            _pools[num_workers] = pool
+        return _pools[num_workers]
 
 
 def _start() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from maft_lib.backends import BackendError, Request, Sampling, decoding, generate, models, sampling
+from maft_lib.backends import BackendError, Request, Sampling, decoding, generate, hub, models, sampling
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
 from maft_lib.rendering import render_conversation, render_prompt
@@ -41,11 +41,11 @@ def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, to
 def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch):
     """With every draw called uncertain, batches must still write what single rows write."""
     rows = []
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = hub.load_tokenizer(model)
     for request in requests(model, 6):
         prompt = render_prompt(tokenizer, request.messages)
         rows.append(decoding.Row(prompt, request.sampling, request.seed))
-    described = decoding.Model(model, models.identity(model), "float32", "cpu")
+    described = hub.Model(model, hub.identity(model), "float32", "cpu")
     expected = decoding.generate_rows(described, rows)
     monkeypatch.setattr(sampling, "MARGIN", 1.0)
     assert decoding.generate_rows(described, rows) == expected
@@ -53,7 +53,7 @@ def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch):
 
 def test_greedy_is_what_transformers_generates(backend, model):
     asked = requests(model, 6, temperature=0)
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = hub.load_tokenizer(model)
     reference = AutoModelForCausalLM.from_pretrained(model).eval()
     for request, completion in zip(asked, generate(backend, asked)):
         prompt = render_prompt(tokenizer, request.messages)
@@ -80,12 +80,12 @@ def test_log_likelihoods_are_those_of_the_model(backend, model):
     longer = [*turns, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
     scored = backend.log_likelihoods(model, [turns, longer])
     reference = AutoModelForCausalLM.from_pretrained(model).eval()
-    rendered = render_conversation(models.load_tokenizer(model), turns)
+    rendered = render_conversation(hub.load_tokenizer(model), turns)
     ids = torch.tensor([rendered.input_ids])
     logs = reference(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
     wanted = [x for x, label in zip(logs.tolist(), rendered.labels[1:]) if label != -100]
     assert scored[0] == pytest.approx(wanted, abs=1e-4)
-    assert len(scored[1]) == len(models.load_tokenizer(model)("Yes.<|end|>")["input_ids"])
+    assert len(scored[1]) == len(hub.load_tokenizer(model)("Yes.<|end|>")["input_ids"])
 
 
 def test_out_of_memory_halves_the_batch(model, monkeypatch):
@@ -144,14 +144,14 @@ def test_a_model_that_does_not_exist(backend):
 
 def test_a_folder_that_is_no_model(backend, tmp_path):
     with pytest.raises(BackendError, match="no model directory"):
-        models.identity(str(tmp_path))
+        hub.identity(str(tmp_path))
 
 
 def test_a_model_without_a_chat_template(broken):
     folder = broken()
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(BackendError, match="has no chat template"):
-        models.load_tokenizer(str(folder))
+        hub.load_tokenizer(str(folder))
 
 
 def test_a_model_with_damaged_weights(broken):
@@ -176,7 +176,7 @@ def test_a_prompt_beyond_the_context_window(tmp_path, model):
         )
     )  # fmt: skip
     small.save_pretrained(tmp_path)
-    models.load_tokenizer(model).save_pretrained(tmp_path)
+    hub.load_tokenizer(model).save_pretrained(tmp_path)
     here = TransformersBackend("cpu", num_workers=1, progress=False)
     here.num_workers = 0
     with pytest.raises(BackendError, match="does not fit the model's 32"):

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maft_lib.backends import BackendError
-from maft_lib.backends.models import identity, load_model
+from maft_lib.backends.hub import identity
+from maft_lib.backends.models import load_model
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example

@@ -6,7 +6,7 @@ import re
 import pytest
 from safetensors.torch import load_file
 
-from maft_lib.backends.models import load_tokenizer
+from maft_lib.backends.hub import load_tokenizer
 from maft_lib.miniature import corpus, pretraining
 from maft_lib.prompts import load_prompts
 from maft_lib.tasks import GENERATED, load_problems

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from maft_lib.backends.models import load_tokenizer
+from maft_lib.backends.hub import load_tokenizer
 from maft_lib.rendering import IGNORED, render_conversation, render_prompt
 
 TURNS = [

@@ -77,3 +77,8 @@ def generate(backend: Backend, requests: Iterable[Request]) -> list[Completion]:
     requests = list(requests)
     completions = dict(backend.stream(requests))
     return [completions[i] for i in range(len(requests))]
+
+
+def chunks(items: Sequence, size: int) -> list:
+    """Consecutive pieces of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

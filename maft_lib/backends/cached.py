@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 from maft_lib.backends import Backend, Completion, Request
 from maft_lib.prompts import Message
 from maft_lib.store import Store, content_key
+from maft_lib.workers import Claims
 
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
 
@@ -22,39 +24,55 @@ class CachedBackend:
         self.inner = inner
         self.store = store
         self.num_calls = 0
+        self._claims = Claims()
+        self._counting = threading.Lock()
 
     def describe(self, request: Request) -> list:
         """The inner backend's description: what is stored is what it said."""
         return self.inner.describe(request)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yields stored completions first, then new ones as they finish."""
+        """Yields stored completions first, then new ones as they finish.
+
+        What another thread is having generated is waited for, not generated again.
+        """
         keys = [content_key(self.inner.describe(request)) for request in requests]
-        found = self.store.get(list(dict.fromkeys(keys)))
-        waiting: dict[str, list[int]] = {}  # equal requests are asked once
+        indices: dict[str, list[int]] = {}  # equal requests are asked once
         for index, key in enumerate(keys):
-            if key in found:
-                yield index, Completion(**found[key])
-            else:
-                waiting.setdefault(key, []).append(index)
-        firsts = [indices[0] for indices in waiting.values()]
-        self.num_calls += len(firsts)
-        for key, completion in self._generate_and_store(requests, keys, firsts):
-            for index in waiting[key]:
-                yield index, completion
+            indices.setdefault(key, []).append(index)
+        found = self.store.get(list(indices))
+        for key, stored in found.items():
+            yield from ((index, Completion(**stored)) for index in indices[key])
+        missing = [key for key in indices if key not in found]
+        with self._claims.making(missing) as mine:
+            firsts = {key: requests[indices[key][0]] for key in missing if key in mine}
+            for key, completion in self._answer(firsts):
+                yield from ((index, completion) for index in indices[key])
+        others = {key: requests[indices[key][0]] for key in missing if key not in mine}
+        self._claims.wait(others)
+        for key, completion in self._answer(others):
+            yield from ((index, completion) for index in indices[key])
+
+    def _answer(self, wanted: dict[str, Request]) -> Iterator[tuple[str, Completion]]:
+        """From the store what another thread has put there meanwhile, the rest from `inner`."""
+        found = self.store.get(list(wanted))
+        yield from ((key, Completion(**stored)) for key, stored in found.items())
+        left = {key: request for key, request in wanted.items() if key not in found}
+        with self._counting:
+            self.num_calls += len(left)
+        yield from self._generate_and_store(list(left), list(left.values()))
 
     def _generate_and_store(
-        self, requests: Sequence[Request], keys: Sequence[str], wanted: Sequence[int]
+        self, keys: Sequence[str], requests: Sequence[Request]
     ) -> Iterator[tuple[str, Completion]]:
         unwritten: list[tuple[str, dict]] = []
         try:
-            for position, completion in self.inner.stream([requests[i] for i in wanted]):
-                key = keys[wanted[position]]
-                unwritten.append((key, completion.to_dict()))
+            for position, completion in self.inner.stream(requests):
+                unwritten.append((keys[position], completion.to_dict()))
                 if len(unwritten) >= WRITE_EVERY:
                     self.store.put(unwritten)
                     unwritten = []
-                yield key, completion
+                yield keys[position], completion
         finally:  # an interrupted run keeps what had come in
             if unwritten:
                 self.store.put(unwritten)

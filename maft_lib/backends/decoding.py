@@ -15,18 +15,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from maft_lib.backends import BackendError, Completion, Sampling, models, sampling
+from maft_lib.backends import BackendError, Completion, Sampling, chunks, models, sampling
 from maft_lib.backends.cache import growing_cache
+from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.rendering import IGNORED, Rendered, stop_ids, tokenize
-
-
-class Model(NamedTuple):
-    """What a worker needs to load a model."""
-
-    folder: str
-    identity: str
-    dtype: str
-    device: str
 
 
 class Row(NamedTuple):
@@ -42,7 +34,7 @@ def generate_texts(
 ) -> list[Completion]:
     """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
     start = time.perf_counter()
-    tokenizer = models.load_tokenizer(model.folder)
+    tokenizer = load_tokenizer(model.folder)
     rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
     completions = generate_rows(model, rows)
     share = (time.perf_counter() - start) / len(rows)
@@ -52,7 +44,7 @@ def generate_texts(
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
     """Generates for rows that share their sampling, in halves if they do not fit into memory."""
     loaded = models.cached_model(*model)
-    tokenizer = models.load_tokenizer(model.folder)
+    tokenizer = load_tokenizer(model.folder)
     allowed = _rows_that_fit(loaded, rows)
     if len(rows) > allowed:
         return [c for part in chunks(rows, allowed) for c in generate_rows(model, part)]
@@ -213,7 +205,7 @@ def _new_tokens(model: PreTrainedModel, row: Row) -> int:
     return min(row.sampling.max_tokens, window - len(row.prompt))
 
 
-def _all_stop_ids(model: PreTrainedModel, tokenizer: models.Tokenizer) -> set[int]:
+def _all_stop_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> set[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return stop_ids(tokenizer) | {token for token in listed if token is not None}
@@ -237,8 +229,3 @@ def _rows_that_fit(model: PreTrainedModel, rows: Sequence[Row]) -> int:
 def _out_of_memory(error: BaseException) -> bool:
     named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return named or "not enough memory" in str(error) or "can't allocate memory" in str(error)
-
-
-def chunks(items: Sequence, size: int) -> list:
-    """Consecutive pieces of at most `size` items."""
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from tqdm.auto import tqdm
 
-from maft_lib.backends import Completion, Request, models
-from maft_lib.backends.decoding import Model, chunks, generate_texts, score_rows
+from maft_lib.backends import Completion, Request, chunks, hub
+from maft_lib.backends.hub import Model
 from maft_lib.prompts import Message
 from maft_lib.rendering import prompt_text, render_conversation
 from maft_lib.workers import default_num_workers, run_parallel
@@ -22,7 +22,7 @@ CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 
 
 class TransformersBackend:
-    """Answers requests with Hugging Face models.
+    """Answers requests with Hugging Face hub.
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
@@ -38,7 +38,7 @@ class TransformersBackend:
         max_batch_size: int | None = None,
         progress: bool = True,
     ):
-        self.device = models.resolve_device(device)
+        self.device = hub.resolve_device(device)
         self.dtype = dtype
         self.num_workers = (num_workers or default_num_workers()) if self.device == "cpu" else 0
         self.max_batch_size = max_batch_size
@@ -49,7 +49,7 @@ class TransformersBackend:
         drawn = request.sampling
         return [
             self.name,
-            models.identity(request.model),
+            hub.identity(request.model),
             self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
             request.seed,
@@ -67,7 +67,7 @@ class TransformersBackend:
             self._task([requests[i] for i in batch], [prompts[i] for i in batch]) for batch in batches
         ]
         with tqdm(total=len(requests), desc="responses", leave=False, disable=not self.progress) as bar:
-            for position, completions in run_parallel(generate_texts, tasks, self.num_workers):
+            for position, completions in run_parallel(_generate_texts, tasks, self.num_workers):
                 bar.update(len(completions))
                 yield from zip(batches[position], completions)
 
@@ -75,18 +75,18 @@ class TransformersBackend:
         self, model: str, conversations: Sequence[Sequence[Message]]
     ) -> list[list[float]]:
         """Log-likelihood in nats of each token of each conversation's final assistant turn."""
-        tokenizer = models.load_tokenizer(model)
+        tokenizer = hub.load_tokenizer(model)
         rendered = [render_conversation(tokenizer, turns) for turns in conversations]
         order = sorted(range(len(rendered)), key=lambda i: -len(rendered[i].input_ids))
         batches = chunks(order, min(SCORED_TOGETHER, self._rows_per_batch(len(order))))
         tasks = [(self._model(model), [rendered[i] for i in batch]) for batch in batches]
         scores: dict[int, list[float]] = {}
-        for position, part in run_parallel(score_rows, tasks, self.num_workers):
+        for position, part in run_parallel(_score_rows, tasks, self.num_workers):
             scores.update(zip(batches[position], part))
         return [scores[i] for i in range(len(rendered))]
 
     def _render(self, request: Request) -> str:
-        return prompt_text(models.load_tokenizer(request.model), request.messages)
+        return prompt_text(hub.load_tokenizer(request.model), request.messages)
 
     def _task(self, requests: Sequence[Request], prompts: Sequence[str]) -> tuple:
         """Arguments of `generate_texts` for requests that share a model and its sampling."""
@@ -94,8 +94,8 @@ class TransformersBackend:
         return self._model(first.model), prompts, first.sampling, [request.seed for request in requests]
 
     def _model(self, name: str) -> Model:
-        folder = str(models.model_folder(name))
-        return Model(folder, models.identity(name), self.dtype, self.device)
+        folder = str(hub.model_folder(name))
+        return Model(folder, hub.identity(name), self.dtype, self.device)
 
     def _batches(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[list[int]]:
         """Indices of each batch: one model and one sampling, alike in length, longest first."""
@@ -115,3 +115,18 @@ class TransformersBackend:
         share = -(-num_rows // max(self.num_workers, 1))
         largest = CPU_BATCH if self.device == "cpu" else 4096
         return max(1, min(share, self.max_batch_size or largest))
+
+
+# In the worker PyTorch is imported, with all that belongs to it; its parent does not wait for that.
+
+
+def _generate_texts(*task) -> list[Completion]:
+    from maft_lib.backends.decoding import generate_texts
+
+    return generate_texts(*task)
+
+
+def _score_rows(*task) -> list[list[float]]:
+    from maft_lib.backends.decoding import score_rows
+
+    return score_rows(*task)

@@ -1,0 +1,106 @@
+"""Where models are: folders, content and tokenizers. Light: nothing here imports PyTorch's models.
+
+A process that only renders prompts and looks into the store needs no more than this, and saves the
+seconds that importing all of transformers takes. Whatever is missing is said in one sentence as a
+`BackendError`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from maft_lib.backends import BackendError
+from maft_lib.store import MODEL_FILES, model_identity
+
+# Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
+PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+
+class Model(NamedTuple):
+    """What a worker needs to load a model."""
+
+    folder: str
+    identity: str
+    dtype: str
+    device: str
+
+
+@lru_cache(maxsize=32)
+def model_folder(name_or_path: str) -> Path:
+    """The local folder of a model; one named on the Hugging Face hub is fetched."""
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BackendError(f"{folder} is no model directory: it has no config.json.")
+        return folder
+    if folder.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") != 1:
+        raise BackendError(
+            f"model {name_or_path!r} does not exist: give a model directory or a name on the "
+            "Hugging Face hub as model_name_or_path."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name_or_path, allow_patterns=[*MODEL_FILES, "*.json"]))
+    except Exception as error:  # the hub client raises many kinds; all mean the same here
+        raise BackendError(
+            f"model {name_or_path!r} is no directory here and cannot be fetched from the hub "
+            f"({type(error).__name__}): check the name, the network and your hub token."
+        ) from error
+
+
+def identity(name_or_path: str) -> str:
+    """The model's content hash; see `store.model_identity`."""
+    return model_identity(model_folder(name_or_path))
+
+
+@lru_cache(maxsize=32)
+def load_tokenizer(name_or_path: str) -> Tokenizer:
+    """The tokenizer of a model, with a pad token. Raises `BackendError` without a chat template."""
+    folder = model_folder(name_or_path)
+    try:
+        tokenizer = _tokenizer_class(folder).from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackendError(f"the tokenizer of {folder} cannot be loaded: {one_line(error)}") from error
+    if not tokenizer.chat_template:
+        raise BackendError(
+            f"model {folder} has no chat template, so it cannot debate: use an instruction-tuned "
+            "model, or set `chat_template` in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """AutoTokenizer, which imports every kind of model, only where it is needed."""
+    path = folder / "tokenizer_config.json"
+    kind = json.loads(path.read_text()).get("tokenizer_class") if path.is_file() else None
+    if kind in PLAIN and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is cuda where there is one, else cpu. Raises `BackendError` for a missing cuda."""
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendError("device is cuda, but PyTorch finds none here: use device: auto or cpu.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())[:300]
