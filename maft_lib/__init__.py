@@ -29,7 +29,18 @@ _PUBLIC = {
     "run_study": "studies",
     "describe_environment": "environment",
 }
-_MODULES = {"metrics", "plots", "reported", "statistics", "store", "studies", "tables", "tasks"}
+_MODULES = {
+    "grading",
+    "metrics",
+    "plots",
+    "prompts",
+    "reported",
+    "statistics",
+    "store",
+    "studies",
+    "tables",
+    "tasks",
+}
 __all__ = sorted({*_PUBLIC, *_MODULES})
 __version__ = "0.1.0"
 

@@ -42,6 +42,27 @@ METHODS = (
     "no_interaction",
     "distilled_society",
 )
+NOTEBOOKS = (  # in the order of `make figures`
+    "Z_miniature_model",
+    "00_quickstart",
+    "02_1_multiagent_debate",
+    "02_3_multiagent_finetuning",
+    "03_3_quantitative_results",
+    "03_4_multiple_iterations",
+    "04_1_ablations",
+    "D_cooperative",
+    "E_additional_comparisons",
+    "F_more_agents",
+    "H_additional_evaluations",
+    "R_reviewers_questions",
+    "S_cost_and_speed",
+)
+# What the paper did differently in single sections (Appendices F and H; rebuttal, GSM).
+OWN_PARAMETERS: dict[str, dict[str, Any]] = {
+    "F_more_agents": {"num_agents": 5},
+    "H_additional_evaluations": {"tasks": ["math", "mmlu"], "task": "math", "levels": None},
+    "R_reviewers_questions": {"task": "gsm", "num_train": 1000, "num_eval": 1000},
+}
 TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
 
 
@@ -133,8 +154,11 @@ class Config(BaseModel):
     # The study
     methods: list[str] = Field(list(TABLE_1), min_length=1, description="rows of Table 1")
     seed: int = Field(0, ge=0, lt=2**31)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
-        [0], min_length=1, description="seeds of a study repeated (Figure 1)"
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
+        None, min_length=1, description="of a study repeated (Table 1, Figure 1); None: `seed` alone"
+    )
+    notebooks: dict[str, dict[str, Any]] = Field(
+        {}, description="parameters that hold in single notebooks, beside the paper's own"
     )
     runs_dir: str = Field("runs", min_length=1)
     figures_dir: str = Field("figures", min_length=1)
@@ -146,6 +170,10 @@ class Config(BaseModel):
             answer_type(task)
         for method in self.methods:
             check_name("method", method, METHODS)
+        for notebook, own in self.notebooks.items():
+            check_name("notebook", notebook, NOTEBOOKS)
+            for key in own:
+                check_name(f"parameter of {notebook}", key, _CHANGEABLE)
         for name in ("tasks", "methods", "seeds", "levels"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
@@ -185,17 +213,23 @@ class Config(BaseModel):
         return f"<table><tr><th>parameter</th><th>value</th></tr>{''.join(rows)}</table>"
 
 
+_CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))
+
+
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if name not in valid:
         raise ConfigError(f"unknown {kind} {name!r}{_nearest(name, valid)}")
 
 
-def load_config(profile: str | Path | None = None, /, **overrides: Any) -> Config:
+def load_config(
+    profile: str | Path | None = None, /, *, notebook: str | None = None, **overrides: Any
+) -> Config:
     """The parameters of a profile: the defaults, then the params file, then `overrides`.
 
     `profile` is the name of a file of `params/` or a path to a YAML file; None stands for the
-    environment variable MAFT_PROFILE, else `laptop`. Raises `ConfigError`.
+    environment variable MAFT_PROFILE, else `laptop`. With `notebook` what the paper (`OWN_PARAMETERS`)
+    and the profile (`notebooks`) say for that one comes before the overrides. Raises `ConfigError`.
     """
     path = _params_file(str(profile or os.environ.get("MAFT_PROFILE") or "laptop"))
     try:
@@ -207,16 +241,25 @@ def load_config(profile: str | Path | None = None, /, **overrides: Any) -> Confi
         raise ConfigError(f"params file {path} must hold `key: value` lines.")
     if keys.get("profile", path.stem) != path.stem:
         raise ConfigError(f"params file {path} says `profile: {keys['profile']}`; name it as the file.")
-    return _validated({**keys, "profile": path.stem, **overrides})
+    config = _validated({**keys, "profile": path.stem, **overrides})
+    if notebook is None:
+        return config
+    check_name("notebook", notebook, NOTEBOOKS)
+    if "notebooks" in overrides:  # papermill -f gives the whole file: what it says is not said here
+        overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
+    own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
+    return config.replace(**{**own, **overrides})
 
 
-def notebook_config(namespace: dict[str, Any], own: Collection[str] = ()) -> Config:
-    """The config of a notebook, from the `globals()` of its parameters cell.
+def notebook_config(
+    namespace: dict[str, Any], notebook: str | None = None, own: Collection[str] = ()
+) -> Config:
+    """The config of a notebook, from the `globals()` of its parameters cell and the notebook's name.
 
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
     `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
-    None means "as in the profile".
+    None means "as in the profile", which may have values of its own for single notebooks.
     """
     first_run = "_maft_configured" not in namespace
     given = {
@@ -226,7 +269,7 @@ def notebook_config(namespace: dict[str, Any], own: Collection[str] = ()) -> Con
         if isinstance(value, (str, bool, int, float, list, dict))
         if first_run or name in Config.model_fields
     }
-    config = load_config(namespace.get("profile"), **given)
+    config = load_config(namespace.get("profile"), notebook=notebook, **given)
     namespace["_maft_configured"] = True
     return config
 

@@ -81,9 +81,13 @@ def consensus(debates: Sequence[Debate]) -> float:
     return sum(shares) / len(shares)
 
 
-def accuracy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and standard error in percent of each run in a frame of scores."""
-    grouped = frame.groupby(RUN, sort=False)
+def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
+    """Accuracy and standard error in percent of each run in a frame of scores.
+
+    `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
+    drawing problems; how much seeds differ says `statistics.spread_over_seeds`.
+    """
+    grouped = frame.groupby([key for key in RUN if key != "seed" or not pool_seeds], sort=False)
     table = grouped.agg(
         accuracy=("correct", lambda c: 100 * c.mean()),
         standard_error=("correct", lambda c: 100 * standard_error(c)),

@@ -20,18 +20,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from maft_lib.config import ConfigError, check_name, load_config, project_root
-
-NOTEBOOKS = (
-    "Z_miniature_model",
-    "00_quickstart",
-    "02_1_multiagent_debate",
-    "02_3_multiagent_finetuning",
-    "03_3_quantitative_results",
-    "03_4_multiple_iterations",
-    "04_1_ablations",
-    "S_cost_and_speed",
-)
+from maft_lib.config import NOTEBOOKS, ConfigError, check_name, load_config, project_root
 
 
 def run_notebooks(profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from maft_lib import reported
 from maft_lib.plots import LABELS
 from maft_lib.statistics import standard_errors_apart
 
@@ -28,6 +29,7 @@ NOTE = (
     "McNemar test on the same problems, corrected by Holm over the whole table)."
 )
 APART = "(measured - published) / SE"
+COUNTERPARTS = {"mini_gsm": "gsm", "mini_math": "math", "mini_mmlu": "mmlu"}
 NOTE_APART = f"{APART}: SE is the square root of the sum of both squared standard errors"
 
 
@@ -99,6 +101,35 @@ def side_by_side(
     table = _table(groups, methods)
     table.attrs["note"] = f"{NOTE_APART}{'.' if same_model else '; empty, as the models differ.'}"
     return table
+
+
+def beside_published(
+    measured: pd.DataFrame,
+    table: str,
+    model_name_or_path: str,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    counterparts: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """`side_by_side` with a published table of `reported`: of the same model where it is in there.
+
+    Else of Phi-3, the smallest, or the first in the table. Tasks of the miniature model stand beside
+    those that they imitate, others beside what `counterparts` names.
+    """
+    theirs = reported.published(table)
+    models = list(theirs.model.unique())
+    own = reported.model_of(model_name_or_path)
+    model = next((name for name in (own, "Phi-3") if name in models), models[0])
+    beside = side_by_side(
+        measured,
+        theirs[theirs.model == model],
+        tasks,
+        methods,
+        same_model=model == own,
+        counterparts={**COUNTERPARTS, **(counterparts or {})},
+    )
+    beside.attrs["note"] += f" Published: {reported.about(table)['title']}; {model}."
+    return beside
 
 
 def save_table(table: pd.DataFrame, path: Path, numbers: pd.DataFrame | None = None) -> list[Path]:
