@@ -40,7 +40,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     """`finetune` for several agents, which train side by side on a CPU."""
     runs, device = str(config.path(config.runs_dir)), hub.resolve_device(config.device)
     num_workers = (config.num_workers or default_num_workers()) if device == "cpu" else 0
-    folders = [Path(hub.model_folder(agent.model)) for agent, _ in jobs]
+    folders = {place: hub.model_folder(agent.model) for place, (agent, _) in enumerate(jobs)}
     tasks: dict[int, tuple] = {}
     for place, (agent, examples) in enumerate(jobs):
         if examples:
@@ -52,16 +52,22 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     keys = {place: checkpoint_key(*task[1:]) for place, task in tasks.items()}
     longest_first = sorted(tasks, key=lambda place: -sum(map(_length, tasks[place][2])))
 
+    store = Store(runs)
+
     def make(places: list[int]) -> None:
-        part = [(*tasks[place], keys[place]) for place in places]
+        found = {place: store.checkpoint(keys[place]) for place in places}
+        left = [place for place in places if found[place] is None]
+        part = [(*tasks[place], keys[place]) for place in left]
+        folders.update({place: folder for place, folder in found.items() if folder is not None})
         for done, folder in run_parallel(make_checkpoint, part, num_workers):
-            folders[places[done]] = folder
+            folders[left[done]] = folder
 
     with _claims.making(keys.values()) as mine:
         make([place for place in longest_first if keys[place] in mine])
     _claims.wait(keys.values())  # another thread's are in the store by now
     make([place for place in longest_first if keys[place] not in mine])
-    return folders
+    store.close()
+    return [folders[place] for place in range(len(jobs))]
 
 
 def _task(agent: Agent, examples: list[Example], config: Config) -> tuple[str, list[Example], dict]:

@@ -266,7 +266,7 @@ def _piped(value: Any) -> Any:
 
 def _latex(table: pd.DataFrame) -> str:
     note = table.attrs.get("note")
-    numbers = ["r" if head[0] == "cost" else "c" for head in table.columns]
+    numbers = ["r" if _texts(head)[0] == "cost" else "c" for head in table.columns]
     lines = [
         *([f"% {note}"] if note else []),
         "\\begin{tabular}{" + "l" * table.index.nlevels + "".join(numbers) + "}",
