@@ -229,7 +229,8 @@ def load_config(
 
     `profile` is the name of a file of `params/` or a path to a YAML file; None stands for the
     environment variable MAFT_PROFILE, else `laptop`. With `notebook` what the paper (`OWN_PARAMETERS`)
-    and the profile (`notebooks`) say for that one comes before the overrides. Raises `ConfigError`.
+    and the profile (`notebooks`) say for that one comes before the overrides. MAFT_RUNS_DIR names the
+    folder of completions and checkpoints where nothing else does. Raises `ConfigError`.
     """
     path = _params_file(str(profile or os.environ.get("MAFT_PROFILE") or "laptop"))
     try:
@@ -241,7 +242,8 @@ def load_config(
         raise ConfigError(f"params file {path} must hold `key: value` lines.")
     if keys.get("profile", path.stem) != path.stem:
         raise ConfigError(f"params file {path} says `profile: {keys['profile']}`; name it as the file.")
-    config = _validated({**keys, "profile": path.stem, **overrides})
+    places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
+    config = _validated({**places, **keys, "profile": path.stem, **overrides})
     if notebook is None:
         return config
     check_name("notebook", notebook, NOTEBOOKS)

@@ -1,8 +1,9 @@
 """Profiles load, overrides win, and whatever is wrong is said in one sentence."""
 
 import pytest
+import yaml
 
-from maft_lib.config import ConfigError, load_config, notebook_config
+from maft_lib.config import ConfigError, load_config, notebook_config, project_root
 
 
 def test_a_profile_is_the_defaults_then_its_file_then_the_overrides():
@@ -52,6 +53,16 @@ BAD = {
     "said twice": (("smoke",), {"seeds": [0, 0]}, ["seeds", "twice"]),
     "negative seed": (("smoke",), {"seeds": [-1]}, ["seeds", "greater than or equal to 0"]),
     "no such level": (("smoke",), {"levels": [9]}, ["levels", "less than or equal to 5"]),
+    "own of no notebook": (
+        ("smoke",),
+        {"notebooks": {"F_agents": {}}},
+        ["'F_agents'", "'F_more_agents'"],
+    ),
+    "own key": (
+        ("smoke",),
+        {"notebooks": {"F_more_agents": {"num_agent": 5}}},
+        ["parameter of F_more_agents", "did you mean 'num_agents'"],
+    ),
     "unknown choice": (("smoke",), {"critic_loss_on": "all"}, ["critic_loss_on", "'all_turns'"]),
 }
 
@@ -103,3 +114,44 @@ def test_the_papers_settings(profile, rates):
     assert (config.num_agents, config.num_rounds, config.num_train, config.num_eval) == (3, 2, 500, 500)
     assert (config.levels, config.tasks) == ([1, 2, 3], ["arithmetic", "gsm", "math"])
     assert config.per_device_train_batch_size == 1 and config.max_operand == 30
+
+
+def test_a_notebook_has_parameters_of_its_own():
+    assert load_config("phi3", notebook="F_more_agents").num_agents == 5
+    harder = load_config("phi3", notebook="H_additional_evaluations")
+    assert (harder.tasks, harder.levels) == (["math", "mmlu"], None)
+    assert load_config("phi3").levels == [1, 2, 3]
+    asked = load_config("phi3", notebook="R_reviewers_questions")
+    assert (asked.task, asked.num_train, asked.num_eval) == ("gsm", 1000, 1000)
+
+
+def test_what_is_given_beats_the_profile_for_the_notebook_and_that_beats_the_papers(tmp_path):
+    own = "notebooks: {R_reviewers_questions: {num_train: 40}, F_more_agents: {num_agents: 4}}"
+    (tmp_path / "own.yml").write_text(f"num_train: 30\nnum_eval: 20\n{own}\n")
+    path = str(tmp_path / "own.yml")
+    config = load_config(path, notebook="R_reviewers_questions", num_eval=10)
+    assert (config.num_train, config.num_eval, config.task) == (40, 10, "gsm")
+    assert load_config(path, notebook="F_more_agents").num_agents == 4
+    assert load_config(path).num_train == 30
+
+
+def test_a_whole_params_file_in_a_notebook_says_what_its_profile_says():
+    """papermill -f injects every key of the file, and -p on top of them."""
+    file = yaml.safe_load((project_root() / "params" / "smoke.yml").read_text())
+    name = "R_reviewers_questions"
+    assert notebook_config(dict(file), name) == notebook_config({"profile": "smoke"}, name)
+    assert notebook_config({**file, "num_eval": 7}, name).num_eval == 7
+
+
+def test_an_own_value_that_is_wrong_is_found_when_it_is_needed(tmp_path):
+    (tmp_path / "own.yml").write_text("notebooks: {F_more_agents: {num_agents: 1}}")
+    with pytest.raises(ConfigError, match="num_agents: .*greater than or equal to 2"):
+        load_config(str(tmp_path / "own.yml"), notebook="F_more_agents")
+    with pytest.raises(ConfigError, match="unknown notebook 'F_agents'"):
+        load_config("smoke", notebook="F_agents")
+
+
+def test_the_environment_names_the_folder_of_runs(monkeypatch):
+    monkeypatch.setenv("MAFT_RUNS_DIR", "/scratch/runs")
+    assert load_config("smoke").runs_dir == "/scratch/runs"
+    assert load_config("smoke", runs_dir="here").runs_dir == "here"

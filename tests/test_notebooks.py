@@ -1,6 +1,7 @@
 """Every notebook runs, under papermill and under nbval, and refuses parameters it does not know."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,19 @@ from maft_lib.notebooks import NOTEBOOKS, main
 
 ROOT = Path(__file__).parent.parent
 SMOKE = yaml.safe_load((ROOT / "params" / "smoke.yml").read_text())
+
+
+MADE = {
+    "03_3_quantitative_results": ["table01.tex", "table01_published.md", "table01_seeds.csv"],
+    "03_4_multiple_iterations": ["fig01.pdf"],
+    "04_1_ablations": ["table02.tex", "table02_published.md"],
+    "D_cooperative": ["table03.tex", "table03_published.md"],
+    "E_additional_comparisons": ["fig10.pdf", "table05.tex", "table05_published.md"],
+    "F_more_agents": ["table04.tex", "table04_published.md"],
+    "H_additional_evaluations": ["table06.tex", "table07.tex", "fig11.pdf"],
+    "R_reviewers_questions": ["table_r_gsm.tex", "table_r_training_tokens.tex"],
+    "S_cost_and_speed": ["table_cost.tex", "fig_cost.pdf"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +62,16 @@ def test_anatomy(name):
     assert kinds[0] == "markdown" and notebook.cells[0].source.startswith("# ")
     assert tags[1] == ["parameters"] and "assert" in notebook.cells[-1].source
     assert not any(cell.get("outputs") for cell in notebook.cells)
+    setup = next(c.source for c in notebook.cells[2:] if c.cell_type == "code")
+    assert f'maft.notebook_config(globals(), "{name}"' in setup  # else its own parameters are not its
 
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_under_papermill_with_the_smoke_profile(name, shared):
     execute(name, shared, **SMOKE)
-    for figure in {
-        "03_4_multiple_iterations": ["fig01.pdf"],
-        "03_3_quantitative_results": ["table01.md"],
-    }.get(name, []):
-        assert (shared / "figures" / "smoke" / figure).stat().st_size > 0
+    for made in MADE.get(name, []):
+        assert (shared / "figures" / "smoke" / made).stat().st_size > 0
 
 
 @pytest.mark.notebooks
@@ -73,14 +86,28 @@ def test_a_second_run_makes_no_model_call_and_the_same_files(shared):
 
 
 @pytest.mark.notebooks
-def test_under_nbval():
+def test_under_nbval(shared):
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", "-q"]
-    environment = {**os.environ, "MAFT_PROFILE": "smoke"}
+    environment = {**os.environ, "MAFT_PROFILE": "smoke", "MAFT_RUNS_DIR": str(shared / "runs")}
     notebooks = sorted(str(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
     run = subprocess.run(
         [*command, *notebooks], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+@pytest.mark.notebooks
+def test_tables_of_the_notebooks_compile(shared, tmp_path):
+    """All LaTeX that the notebooks above have written, in one document with booktabs."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("there is no pdflatex here")
+    paths = sorted((shared / "figures" / "smoke").glob("*.tex"))
+    body = "\n\n".join(rf"\resizebox{{\textwidth}}{{!}}{{\input{{{path}}}}}" for path in paths)
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "all.tex").write_text(f"{preamble}\n{body}\n\\end{{document}}\n")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert paths and run.returncode == 0, run.stdout[-2000:]
 
 
 @pytest.mark.notebooks

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from maft_lib.backends import Completion, Request, Sampling, generate
+from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.store import Store, StoreError, content_key, model_identity
@@ -37,6 +40,47 @@ def test_equal_requests_are_asked_once(store):
     backend = CachedBackend(ScriptedBackend(lambda request: "same"), store)
     assert generate(backend, requests(1) * 5) == [Completion("same", 1, 1, "stop")] * 5
     assert backend.num_calls == 1
+
+
+def test_a_thread_waits_for_what_another_is_having_generated(store):
+    going, go_on = threading.Event(), threading.Event()
+
+    def slow(request):
+        going.set()
+        go_on.wait(30)
+        return "said once"
+
+    backend = CachedBackend(ScriptedBackend(slow), store)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(generate, backend, requests(1))
+        going.wait(30)
+        second = pool.submit(generate, backend, requests(1))
+        time.sleep(0.2)  # it asks the store and finds nothing yet
+        go_on.set()
+        assert first.result() == second.result()
+    assert backend.num_calls == 1
+
+
+def test_what_another_thread_failed_to_generate_is_generated(store):
+    going, go_on, failed = threading.Event(), threading.Event(), []
+
+    def once_down(request):
+        going.set()
+        go_on.wait(30)
+        if not failed:
+            failed.append(True)
+            raise BackendError("down")
+        return "up again"
+
+    backend = CachedBackend(ScriptedBackend(once_down), store)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(generate, backend, requests(1))
+        going.wait(30)
+        second = pool.submit(generate, backend, requests(1))
+        time.sleep(0.2)  # it asks the store and finds nothing yet
+        go_on.set()
+        assert isinstance(first.exception(), BackendError)
+        assert second.result()[0].text == "up again"
 
 
 def test_an_interrupted_run_keeps_what_had_come_in(store):

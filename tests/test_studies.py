@@ -1,15 +1,22 @@
 """The recipes: on the scripted backend by hand, on the miniature model end to end."""
 
 import re
+import subprocess
+import sys
+import threading
+import time
 
 import pandas as pd
 import pytest
 
 from maft_lib import metrics
+from maft_lib.backends import BackendError
+from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS, ConfigError
 from maft_lib.statistics import standard_error
-from maft_lib.studies import check_disjoint, open_backend, problems, run_study
+from maft_lib.store import Store, content_key
+from maft_lib.studies import check_disjoint, open_backend, problems, run_studies, run_study
 from maft_lib.tasks import load_problems
 from tests.conftest import debate
 
@@ -52,6 +59,44 @@ def test_the_three_methods_that_train_nothing(config, said, base, majority, deba
         assert set(result.frame.method) == {method}
 
 
+STUDIES = ("base", "majority", "debate", "vote_equal_budget", "cooperative", "unique_id")
+
+
+def test_studies_side_by_side_are_those_one_by_one_and_share_what_they_have(config, tmp_path):
+    def said(request):
+        time.sleep(0.001)  # so that threads meet
+        return f"\\boxed{{{request.seed % 7}}}"
+
+    inner = [ScriptedBackend(said), ScriptedBackend(said)]
+    one, other = (CachedBackend(b, Store(tmp_path / str(i))) for i, b in enumerate(inner))
+    jobs = [(method, task, config) for task in ("arithmetic", "mini_gsm") for method in STUDIES]
+    alone = [run_study(*job, one, report=str) for job in jobs]
+    together = run_studies(jobs, other, report=str)
+    for a, b in zip(alone, together, strict=True):
+        pd.testing.assert_frame_equal(a.frame, b.frame)
+    assert len(inner[0].requests) == len(inner[1].requests) == other.num_calls
+    assert len({content_key(inner[1].describe(r)) for r in inner[1].requests}) == other.num_calls
+
+
+def test_the_first_study_that_fails_stops_the_others(config):
+    def said(request):
+        raise BackendError("the server is gone")
+
+    jobs = [("debate", "arithmetic", config), ("multiagent_ft", "arithmetic", config)]
+    with pytest.raises(BackendError, match="the server is gone"):
+        run_studies(jobs, ScriptedBackend(said), report=str)
+    assert threading.active_count() == 1
+
+
+def test_nothing_waits_for_pytorch_that_does_not_compute():
+    """Importing it takes a notebook longer than to read all its results from the store."""
+    program = (
+        "import sys, maft_lib as m; m.run_studies, m.plots, m.tables; print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "False\n", run.stderr
+
+
 def test_unknown_method_and_task(config):
     with pytest.raises(ConfigError, match="unknown method 'multi_ft': did you mean 'multiagent_ft'"):
         run_study("multi_ft", "arithmetic", config)
@@ -73,6 +118,9 @@ def test_accuracy_and_its_standard_error_over_runs():
     row = metrics.accuracy(frames[0]).iloc[0]
     assert (row.accuracy, row.first_answers, row.last_answers, row.unreadable) == (75, 50, 75, 25)
     assert row.standard_error == pytest.approx(100 * (0.75 * 0.25 / 4) ** 0.5)
+    pooled = metrics.accuracy(pd.concat(frames), pool_seeds=True)
+    assert len(pooled) == 1 and (pooled.accuracy[0], pooled.problems[0]) == (75, 8)
+    assert pooled.standard_error[0] == pytest.approx(100 * (0.75 * 0.25 / 8) ** 0.5)
     assert standard_error([1, 1, 1, 0]) == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     over = metrics.accuracy_over_seeds(pd.concat(frames)).iloc[0]
     assert (over["mean"], over.error, over.seeds) == (75, 0, 2)

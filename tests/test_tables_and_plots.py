@@ -150,6 +150,28 @@ def test_published_and_measured_stand_side_by_side(tmp_path):
         tables.side_by_side(measured, reported.published("table_1"))
 
 
+def test_the_published_table_is_that_of_the_same_model_if_there_is_one():
+    measured = pd.DataFrame(
+        [("debate", "gsm", 80.0, 1.0), ("debate", "mini_math", 55.0, 1.0)], columns=ACCURACIES.columns
+    )
+    llama = "meta-llama/Meta-Llama-3-8B-Instruct"
+    same = tables.beside_published(measured, "table_1", llama, ["gsm"], ["debate"])
+    assert list(same.loc["Debate"]) == ["80.0 ± 1.0", "78.40 ± 1.44", "+0.9"]
+    other = tables.beside_published(measured, "table_1", "a/model", ["mini_math"], ["debate"])
+    assert list(other.loc["Debate"]) == ["55.0 ± 1.0", "53.40 ± 2.28", ""]  # MATH with Phi-3
+    assert other.attrs["note"].endswith("Phi-3.")
+    wider = {"mini_math": "math_all_levels"}
+    levels = tables.beside_published(measured, "table_6", "a/model", ["mini_math"], ["debate"], wider)
+    assert levels.loc["Debate", ("mini_math", "published")] == "29.80 ± 2.05"
+    assert levels.attrs["note"].endswith("LLaMA-3.")
+
+
+def test_columns_may_be_numbers(tmp_path):
+    by_level = pd.DataFrame({1: [70.0], 2: [62.5]}, index=pd.Index(["Base"], name="method"))
+    paths = tables.save_table(by_level, tmp_path / "levels")
+    assert "method & 1 & 2" in paths[1].read_text()
+
+
 def test_numbers_are_still_written_as_numbers(tmp_path):
     table = pd.DataFrame({"right (%)": [47.7, 95.0], "n": [1, 20]}, index=["a", "b"])
     markdown, latex, csv = (p.read_text() for p in tables.save_table(table, tmp_path / "numbers"))
