@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maft_lib import workers
 from maft_lib.tasks import answer_type, canonical
 
 TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
@@ -273,6 +274,8 @@ def notebook_config(
     }
     config = load_config(namespace.get("profile"), notebook=notebook, **given)
     namespace["_maft_configured"] = True
+    if config.device != "cuda":
+        workers.warm_up()  # what the rest of the set-up cell imports takes as long
     return config
 
 

@@ -55,18 +55,15 @@ def content_key(parts: object) -> str:
 
 def model_identity(folder: str | Path) -> str:
     """sha256 over the files that make a model what it is: a model's identity is never its path."""
-    files = _model_files(Path(folder))
-    stamp = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
-    return _hash_files(stamp)
-
-
-def _model_files(folder: Path) -> list[Path]:
-    return [folder / name for name in _model_names(str(folder), folder.stat().st_mtime_ns)]
+    found = os.fspath(folder)  # every request asks for its model's, so without the cost of Path
+    names = _model_names(found, os.stat(found).st_mtime_ns)
+    stats = ((f"{found}/{name}", os.stat(f"{found}/{name}")) for name in names)
+    return _hash_files(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
 
 
 @lru_cache(maxsize=1024)
 def _model_names(folder: str, changed: int) -> list[str]:
-    """A model's files, listed again when the folder has changed: every request asks for its model's."""
+    """Names of a model's files, listed again when the folder has changed."""
     names = [n for n in os.listdir(folder) if any(fnmatch(n, pattern) for pattern in MODEL_FILES)]
     return sorted(names)
 

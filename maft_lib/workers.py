@@ -7,6 +7,8 @@ same cores; so each worker computes with one thread. On a GPU the work is done i
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import os
 import signal
 import threading
@@ -14,11 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 T = TypeVar("T")
+WORK = ("maft_lib.backends.transformers", "maft_lib.backends.decoding", "maft_lib.training")
 
 
 class WorkerError(RuntimeError):
@@ -104,17 +108,40 @@ _opening = threading.Lock()
 def _pool(num_workers: int) -> ProcessPoolExecutor:
     with _opening:
         if num_workers not in _pools:
-            # spawn: a fork of a process that has used threads (Jupyter's kernel, PyTorch) can hang.
-            pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"), initializer=_start)
+            pool = ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start)
             atexit.register(pool.shutdown, wait=False, cancel_futures=True)
             _pools[num_workers] = pool
         return _pools[num_workers]
 
 
+def warm_up() -> None:
+    """Lets the workers' libraries be imported while this process does something else."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing.forkserver import ensure_running  # Windows has no such module
+
+        ensure_running()
+
+
+def _context() -> BaseContext:
+    """How workers start. Not by a fork of this process: one that has used threads can hang then.
+
+    A server imports the libraries once and is forked for every worker; where there is no such thing
+    each worker imports them itself.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(WORK))
+    return context
+
+
 def _start() -> None:
+    for module in WORK:
+        importlib.import_module(module)
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # collecting garbage need not look at all the libraries
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is the parent's to handle
     threading.Thread(target=_follow_parent, daemon=True).start()
 

@@ -6,7 +6,6 @@ Whatever is wrong is said in one sentence as a `BackendError`.
 from __future__ import annotations
 
 import gc
-from multiprocessing import parent_process
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -62,5 +61,3 @@ def release_models() -> None:
 
 
 hf_logging.disable_progress_bar()  # the bars of loading weights would drown those of a study
-if parent_process() is not None:  # in a worker: collecting garbage need not look at all the libraries
-    gc.freeze()

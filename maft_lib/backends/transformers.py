@@ -22,7 +22,7 @@ CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 
 
 class TransformersBackend:
-    """Answers requests with Hugging Face hub.
+    """Answers requests with Hugging Face causal language models.
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
@@ -52,7 +52,7 @@ class TransformersBackend:
             hub.identity(request.model),
             self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
-            request.seed,
+            request.seed if drawn.temperature else None,  # nothing is drawn at temperature 0
             self.dtype,
             self.device,
         ]

@@ -11,10 +11,9 @@ import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from maft_lib.miniature.corpus import shard
 from maft_lib.miniature.tokenizer import build_tokenizer
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
+from maft_lib.workers import run_parallel
 
 SHIPPED = Path(__file__).with_name("model")
 GROUP = 4000  # conversations that are sorted by length together: four shards
@@ -78,12 +78,9 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 
 def render_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> list[Rendered]:
     """Every conversation of the corpus as token ids, with the loss on all assistant turns."""
-    render = partial(_render_shard, tokenizer, recipe.seed)
-    with ProcessPoolExecutor(recipe.num_threads, mp_context=get_context("spawn")) as pool:
-        parts = tqdm(
-            pool.map(render, range(recipe.num_shards)), "corpus", recipe.num_shards, unit="shard"
-        )
-        return [rendered for part in parts for rendered in part]
+    tasks = [(tokenizer, recipe.seed, index) for index in range(recipe.num_shards)]
+    parts = tqdm(run_parallel(_render_shard, tasks, recipe.num_threads), "corpus", len(tasks))
+    return [rendered for _, part in sorted(parts, key=itemgetter(0)) for rendered in part]
 
 
 def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> list[Rendered]:
