@@ -108,6 +108,7 @@ _opening = threading.Lock()
 def _pool(num_workers: int) -> ProcessPoolExecutor:
     with _opening:
         if num_workers not in _pools:
+            warm_up()
             pool = ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start)
             atexit.register(pool.shutdown, wait=False, cancel_futures=True)
             _pools[num_workers] = pool
@@ -116,10 +117,16 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
 
 def warm_up() -> None:
     """Lets the workers' libraries be imported while this process does something else."""
-    if _context().get_start_method() == "forkserver":
-        from multiprocessing.forkserver import ensure_running  # Windows has no such module
+    if _context().get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver, resource_tracker  # Windows has no such modules
 
-        ensure_running()
+    resource_tracker.ensure_running()  # which would undo the next line
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context() -> BaseContext:

@@ -1,15 +1,18 @@
 """The transformers backend on the miniature model: right, independent of the batch, clear in errors."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from maft_lib.backends import BackendError, Request, Sampling, decoding, generate, hub, models, sampling
+from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
 from maft_lib.rendering import render_conversation, render_prompt
+from maft_lib.store import Store
 from maft_lib.tasks import answer_type, load_problems
 
 
@@ -62,6 +65,14 @@ def test_greedy_is_what_transformers_generates(backend, model):
         assert completion.num_prompt_tokens == len(prompt)
         assert completion.num_completion_tokens == output.shape[1] - len(prompt)
         assert completion.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])
+def test_what_seeds_cannot_change_is_generated_once(backend, model, tmp_path, temperature, calls):
+    first = requests(model, 3, temperature)[0]
+    cached = CachedBackend(backend, Store(tmp_path))
+    answers = generate(cached, [first, replace(first, seed=first.seed + 1)])
+    assert cached.num_calls == calls and len({a.text for a in answers}) <= calls
 
 
 def test_seeds_make_responses_differ(backend, model):

@@ -12,6 +12,7 @@ import pytest
 from maft_lib import metrics
 from maft_lib.backends import BackendError
 from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.hub import _may_have_gpu
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS, ConfigError
 from maft_lib.statistics import standard_error
@@ -88,12 +89,15 @@ def test_the_first_study_that_fails_stops_the_others(config):
     assert threading.active_count() == 1
 
 
-def test_nothing_waits_for_pytorch_that_does_not_compute():
+@pytest.mark.skipif(_may_have_gpu(), reason="only PyTorch knows whether a GPU can be used")
+def test_nothing_waits_for_pytorch_that_does_not_compute(tmp_path):
     """Importing it takes a notebook longer than to read all its results from the store."""
     program = (
-        "import sys, maft_lib as m; m.run_studies, m.plots, m.tables; print('torch' in sys.modules)"
+        "import sys, maft_lib as m; m.run_studies, m.plots, m.tables;"
+        "m.open_backend(m.load_config('smoke', runs_dir=sys.argv[1])); print('torch' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.stdout == "False\n", run.stderr
 
 
