@@ -248,7 +248,8 @@ def load_config(
     if notebook is None:
         return config
     check_name("notebook", notebook, NOTEBOOKS)
-    if "notebooks" in overrides:  # papermill -f gives the whole file: what it says is not said here
+    if {key for key, value in keys.items() if value is not None} <= {*overrides, "profile"}:
+        # papermill -f gives the whole file: what it says is not said for this notebook
         overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
     own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
     return config.replace(**{**own, **overrides})
@@ -262,7 +263,8 @@ def notebook_config(
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
     `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
-    None means "as in the profile", which may have values of its own for single notebooks.
+    None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
+    profile's `notebooks`) are printed. On a CPU the workers' libraries begin to be imported here.
     """
     first_run = "_maft_configured" not in namespace
     given = {
@@ -274,7 +276,11 @@ def notebook_config(
     }
     config = load_config(namespace.get("profile"), notebook=notebook, **given)
     namespace["_maft_configured"] = True
-    if config.device != "cuda":
+    own_here = OWN_PARAMETERS.get(notebook or "", {}) | config.notebooks.get(notebook or "", {})
+    kept = [f"{key}: {value}" for key, value in own_here.items() if getattr(config, key) == value]
+    if kept:
+        print(f"{notebook} has values of its own: {', '.join(kept)}.")
+    if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
     return config
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from maft_lib.backends import hub
@@ -52,8 +53,6 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     keys = {place: checkpoint_key(*task[1:]) for place, task in tasks.items()}
     longest_first = sorted(tasks, key=lambda place: -sum(map(_length, tasks[place][2])))
 
-    store = Store(runs)
-
     def make(places: list[int]) -> None:
         found = {place: store.checkpoint(keys[place]) for place in places}
         left = [place for place in places if found[place] is None]
@@ -62,11 +61,11 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
         for done, folder in run_parallel(make_checkpoint, part, num_workers):
             folders[left[done]] = folder
 
-    with _claims.making(keys.values()) as mine:
-        make([place for place in longest_first if keys[place] in mine])
-    _claims.wait(keys.values())  # another thread's are in the store by now
-    make([place for place in longest_first if keys[place] not in mine])
-    store.close()
+    with closing(Store(runs)) as store:
+        with _claims.making(keys.values()) as mine:
+            make([place for place in longest_first if keys[place] in mine])
+        _claims.wait(keys.values())  # another thread's are in the store by now
+        make([place for place in longest_first if keys[place] not in mine])
     return [folders[place] for place in range(len(jobs))]
 
 

@@ -85,18 +85,33 @@ def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores.
 
     `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
-    drawing problems; how much seeds differ says `statistics.spread_over_seeds`.
+    drawing problems, each counted once; how much seeds differ says `statistics.spread_over_seeds`.
     """
-    grouped = frame.groupby([key for key in RUN if key != "seed" or not pool_seeds], sort=False)
-    table = grouped.agg(
-        accuracy=("correct", lambda c: 100 * c.mean()),
-        standard_error=("correct", lambda c: 100 * standard_error(c)),
-        first_answers=("first_correct", lambda c: 100 * c.mean()),
-        last_answers=("last_correct", lambda c: 100 * c.mean()),
-        unreadable=("readable", lambda r: 100 * (1 - r.mean())),
-        problems=("correct", "size"),
-    )
-    return table.reset_index()
+    keys = [key for key in RUN if key != "seed" or not pool_seeds]
+    rows = [
+        {
+            **dict(zip(keys, run)),
+            "accuracy": 100 * part.correct.mean(),
+            "standard_error": 100 * standard_error(part.correct, part.problem),
+            "first_answers": 100 * part.first_correct.mean(),
+            "last_answers": 100 * part.last_correct.mean(),
+            "unreadable": 100 * (1 - part.readable.mean()),
+            "problems": part.problem.nunique(),
+        }
+        for run, part in frame.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
+    """The scores of each run after its last iteration.
+
+    Where seeds stop at different ones, as STaR does, all are put under the highest number, so that
+    they can be pooled.
+    """
+    own = frame.groupby(["method", "task", "seed"]).iteration.transform("max")
+    highest = frame.groupby(["method", "task"]).iteration.transform("max")
+    return frame[frame.iteration == own].assign(iteration=highest)
 
 
 def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.DataFrame:

@@ -20,7 +20,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from maft_lib.config import NOTEBOOKS, ConfigError, check_name, load_config, project_root
+from maft_lib.config import NOTEBOOKS, ConfigError, load_config, project_root
 
 
 def run_notebooks(profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
@@ -31,7 +31,7 @@ def run_notebooks(profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, f
     """
     config = load_config(profile)
     for name in names:
-        check_name("notebook", name, NOTEBOOKS)
+        load_config(profile, notebook=name)  # what is wrong is said now, not hours later
     source = project_root() / "notebooks"
     executed = config.path(config.runs_dir) / config.profile / "notebooks"
     executed.mkdir(parents=True, exist_ok=True)

@@ -19,13 +19,18 @@ Correct: TypeAlias = Sequence[bool] | np.ndarray | pd.Series
 SIGNIFICANCE_LEVEL = 0.05
 
 
-def standard_error(correct: Correct) -> float:
+def standard_error(correct: Correct, problems: Sequence | None = None) -> float:
     """Standard error of an accuracy: std of the per-problem correctness / sqrt(problems).
 
-    `correct` (problems,) of 0 and 1; the result is a share, not a percentage (Section 3.1).
+    `correct` (answers,) of 0 and 1; the result is a share, not a percentage (Section 3.1). `problems`
+    (answers,) names the problem of each answer, where several seeds may have drawn the same: answers
+    to one problem are one unit.
     """
     values = np.asarray(correct, dtype=float)
-    return float(values.std() / math.sqrt(len(values)))
+    if problems is None:
+        return float(values.std() / math.sqrt(len(values)))
+    unit, _ = pd.factorize(np.asarray(problems, dtype=object))
+    return float(np.linalg.norm(np.bincount(unit, values - values.mean())) / len(values))
 
 
 def standard_error_of_mean(values: Sequence[float] | np.ndarray) -> float:

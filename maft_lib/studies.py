@@ -1,4 +1,4 @@
-"""The methods of the paper as recipes: Algorithms 1 and 2 and the baselines. Knows no engine.
+"""One run of a method, or several side by side: `methods` has the recipes, this is what they call.
 
 `run_study` runs one method on one task. Everything slow goes through the store, so what two methods
 have in common (Base, Majority and Debate share their first round) is generated once.
@@ -95,7 +95,7 @@ def run_studies(
 
     One study alone leaves workers idle whenever it trains a single model or waits for its slowest
     batch. What two of them have in common is still generated and trained once. The first that fails
-    stops the others; what is finished is in the store.
+    stops the others as soon as they need a worker; what is finished is in the store.
     """
     backends = [backend or open_backend(config) for *_, config in studies]
     runs = [(*study, answering, report) for study, answering in zip(studies, backends)]

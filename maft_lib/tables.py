@@ -18,17 +18,18 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from maft_lib import reported
+from maft_lib.config import TABLE_1
 from maft_lib.plots import LABELS
 from maft_lib.statistics import standard_errors_apart
 
 NOT_RUN = "not yet run"
-TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
 DAGGER = "†"
 NOTE = (
     f"{DAGGER} a lead over the column's strongest baseline that is not significant at 0.05 (exact "
     "McNemar test on the same problems, corrected by Holm over the whole table)."
 )
 APART = "(measured - published) / SE"
+SAME = {"math": {"math", "math_all_levels"}}  # a task's names in published tables, where it has others
 COUNTERPARTS = {"mini_gsm": "gsm", "mini_math": "math", "mini_mmlu": "mmlu"}
 NOTE_APART = f"{APART}: SE is the square root of the sum of both squared standard errors"
 
@@ -78,8 +79,8 @@ def side_by_side(
 
     `measured` as in `methods_by_task`, `published` as from `reported.published`, of one model. The
     third column of a task says by how many standard errors of the difference they are apart, and is
-    empty unless `same_model` says that both are of the same model. `counterparts` names the published
-    task of a measured one where they differ, as {"mini_gsm": "gsm"}.
+    empty unless `same_model` says that both are of the same model and the task is the same.
+    `counterparts` names the published task of a measured one where they differ, as {"mini_gsm": "gsm"}.
     """
     if "model" in published and published.model.nunique() > 1:
         models = ", ".join(published.model.unique())
@@ -96,7 +97,9 @@ def side_by_side(
         groups[task] = {
             "measured": [_plain(a, 1) or NOT_RUN for a, _ in pairs],
             "published": [_plain(b, 2) for _, b in pairs],
-            APART: [_apart(a, b) if same_model else "" for a, b in pairs],
+            APART: [
+                _apart(a, b) if same_model and other in SAME.get(task, {task}) else "" for a, b in pairs
+            ],
         }
     table = _table(groups, methods)
     table.attrs["note"] = f"{NOTE_APART}{'.' if same_model else '; empty, as the models differ.'}"

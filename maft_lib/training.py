@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
 
     Raises `FinetuneError` if the loss diverges or an example exceeds the context window.
     """
-    models.release_models()
+    if device != "cpu":  # on a CPU they are bounded, and needed again right after
+        models.release_models()
+    _forget_peak_memory(device)
     began = time.perf_counter()
     tokenizer = load_tokenizer(start)
     own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
@@ -63,8 +66,16 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
         _save(model, start, tokenizer, log, folder)
 
 
+def _forget_peak_memory(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform.startswith("linux"):
+        with suppress(OSError):  # as proc(5) says; elsewhere the peak is that of all the process did
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory(device: str) -> int:
-    """Most bytes in use so far: of the accelerator, or of this process."""
+    """Most bytes in use during the training: of the accelerator, or of this process."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (

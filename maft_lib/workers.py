@@ -6,17 +6,17 @@ same cores; so each worker computes with one thread. On a GPU the work is done i
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TypeVar
@@ -96,6 +96,13 @@ def stop_workers() -> None:
             process.kill()
 
 
+def may_have_gpu() -> bool:
+    """Whether it is worth seconds of importing PyTorch to ask. On Linux every kind of GPU is a file."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")))
+
+
 def default_num_workers() -> int:
     """One worker for each core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -110,17 +117,13 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
         if num_workers not in _pools:
             warm_up()
             pool = ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start)
-            atexit.register(pool.shutdown, wait=False, cancel_futures=True)
             _pools[num_workers] = pool
         return _pools[num_workers]
 
 
 def warm_up() -> None:
     """Lets the workers' libraries be imported while this process does something else."""
-    if _context().get_start_method() != "forkserver":
-        return
-    from multiprocessing import forkserver, resource_tracker  # Windows has no such modules
-
+    _context()
     resource_tracker.ensure_running()  # which would undo the next line
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -130,13 +133,10 @@ def warm_up() -> None:
 
 
 def _context() -> BaseContext:
-    """How workers start. Not by a fork of this process: one that has used threads can hang then.
+    """How workers start: a server imports the libraries once and is forked for each of them.
 
-    A server imports the libraries once and is forked for every worker; where there is no such thing
-    each worker imports them itself.
+    This process itself is not forked: one that has used threads can hang then.
     """
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(list(WORK))
     return context

@@ -125,6 +125,16 @@ def test_a_notebook_has_parameters_of_its_own():
     assert (asked.task, asked.num_train, asked.num_eval) == ("gsm", 1000, 1000)
 
 
+def test_several_iterations_have_the_papers_rates():
+    """Appendix B.3: both roles at 5e-7, LLaMA-3 with another weight decay."""
+    rates = [
+        (c.learning_rate, c.critic_learning_rate, c.weight_decay)
+        for p in ("phi3", "mistral", "llama3")
+        for c in [load_config(p, notebook="03_4_multiple_iterations")]
+    ]
+    assert rates == [(5e-7, 5e-7, 1e-3), (5e-7, 5e-7, 1e-2), (5e-7, 5e-7, 1e-2)]
+
+
 def test_what_is_given_beats_the_profile_for_the_notebook_and_that_beats_the_papers(tmp_path):
     own = "notebooks: {R_reviewers_questions: {num_train: 40}, F_more_agents: {num_agents: 4}}"
     (tmp_path / "own.yml").write_text(f"num_train: 30\nnum_eval: 20\n{own}\n")
@@ -135,11 +145,13 @@ def test_what_is_given_beats_the_profile_for_the_notebook_and_that_beats_the_pap
     assert load_config(path).num_train == 30
 
 
-def test_a_whole_params_file_in_a_notebook_says_what_its_profile_says():
+@pytest.mark.parametrize("profile", ["smoke", "mistral"])  # the second has no key `notebooks`
+def test_a_whole_params_file_in_a_notebook_says_what_its_profile_says(profile, capsys):
     """papermill -f injects every key of the file, and -p on top of them."""
-    file = yaml.safe_load((project_root() / "params" / "smoke.yml").read_text())
+    file = yaml.safe_load((project_root() / "params" / f"{profile}.yml").read_text())
     name = "R_reviewers_questions"
-    assert notebook_config(dict(file), name) == notebook_config({"profile": "smoke"}, name)
+    assert notebook_config(dict(file), name) == notebook_config({"profile": profile}, name)
+    assert "R_reviewers_questions has values of its own: task: " in capsys.readouterr().out
     assert notebook_config({**file, "num_eval": 7}, name).num_eval == 7
 
 

@@ -126,8 +126,11 @@ def test_bad_parameters_stop_the_first_cell(parameters, words, tmp_path):
     assert "\n" not in error.value.evalue
 
 
-def test_the_command_line_names_what_is_wrong(capsys):
+def test_the_command_line_names_what_is_wrong(capsys, tmp_path):
     assert main(["lapto"]) == 2
     assert "did you mean 'laptop'" in capsys.readouterr().err
+    (tmp_path / "own.yml").write_text("notebooks: {F_more_agents: {num_agents: 1}}")
+    assert main([str(tmp_path / "own.yml"), "00_quickstart", "F_more_agents"]) == 2
+    assert "num_agents: Input should be greater" in capsys.readouterr().err
     assert main(["smoke", "03_5"]) == 2
     assert "unknown notebook '03_5'" in capsys.readouterr().err

@@ -9,16 +9,16 @@ import time
 import pandas as pd
 import pytest
 
-from maft_lib import metrics
+from maft_lib import metrics, statistics
 from maft_lib.backends import BackendError
 from maft_lib.backends.cached import CachedBackend
-from maft_lib.backends.hub import _may_have_gpu
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS, ConfigError
 from maft_lib.statistics import standard_error
 from maft_lib.store import Store, content_key
 from maft_lib.studies import check_disjoint, open_backend, problems, run_studies, run_study
 from maft_lib.tasks import load_problems
+from maft_lib.workers import may_have_gpu
 from tests.conftest import debate
 
 
@@ -89,7 +89,7 @@ def test_the_first_study_that_fails_stops_the_others(config):
     assert threading.active_count() == 1
 
 
-@pytest.mark.skipif(_may_have_gpu(), reason="only PyTorch knows whether a GPU can be used")
+@pytest.mark.skipif(may_have_gpu(), reason="only PyTorch knows whether a GPU can be used")
 def test_nothing_waits_for_pytorch_that_does_not_compute(tmp_path):
     """Importing it takes a notebook longer than to read all its results from the store."""
     program = (
@@ -122,13 +122,39 @@ def test_accuracy_and_its_standard_error_over_runs():
     row = metrics.accuracy(frames[0]).iloc[0]
     assert (row.accuracy, row.first_answers, row.last_answers, row.unreadable) == (75, 50, 75, 25)
     assert row.standard_error == pytest.approx(100 * (0.75 * 0.25 / 4) ** 0.5)
-    pooled = metrics.accuracy(pd.concat(frames), pool_seeds=True)
-    assert len(pooled) == 1 and (pooled.accuracy[0], pooled.problems[0]) == (75, 8)
+    pooled = metrics.accuracy(pd.concat(frames), pool_seeds=True)  # the same problems say nothing new
+    assert len(pooled) == 1 and (pooled.accuracy[0], pooled.problems[0]) == (75, 4)
+    assert pooled.standard_error[0] == pytest.approx(row.standard_error)
+    others = frames[1].assign(problem=frames[1].problem + "'")
+    pooled = metrics.accuracy(pd.concat([frames[0], others]), pool_seeds=True)
+    assert pooled.problems[0] == 8
     assert pooled.standard_error[0] == pytest.approx(100 * (0.75 * 0.25 / 8) ** 0.5)
     assert standard_error([1, 1, 1, 0]) == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     over = metrics.accuracy_over_seeds(pd.concat(frames)).iloc[0]
     assert (over["mean"], over.error, over.seeds) == (75, 0, 2)
     assert metrics.consensus(debates) == 0.75  # no vote: nobody agrees with it
+
+
+def test_seeds_that_stop_at_different_iterations_are_pooled():
+    """STaR stops where its loss saturates."""
+    debates = [debate([["2"], ["2"]], "2", f"q{i}") for i in range(2)]
+    run = {"task": "arithmetic", "model": "m"}
+    stops = {("star", 0): 2, ("star", 1): 3, ("base", 0): 0, ("base", 1): 0}
+    frame = pd.concat(
+        metrics.scores(debates).assign(**run, method=method, seed=seed, iteration=iteration)
+        for (method, seed), last in stops.items()
+        for iteration in range(last + 1)
+    )
+    last = metrics.last_iteration(frame)
+    assert last.groupby(["method", "seed"]).iteration.unique().map(list).to_dict() == {
+        ("base", 0): [0],
+        ("base", 1): [0],
+        ("star", 0): [3],
+        ("star", 1): [3],
+    }
+    assert len(last) == 8 and len(metrics.accuracy(last, pool_seeds=True)) == 2
+    assert statistics.compare(last, baselines=["base"]).method.tolist() == ["star", "base"]
+    assert len(statistics.spread_over_seeds(last)) == 2
 
 
 @pytest.mark.pipeline

@@ -157,6 +157,8 @@ def test_the_published_table_is_that_of_the_same_model_if_there_is_one():
     llama = "meta-llama/Meta-Llama-3-8B-Instruct"
     same = tables.beside_published(measured, "table_1", llama, ["gsm"], ["debate"])
     assert list(same.loc["Debate"]) == ["80.0 ± 1.0", "78.40 ± 1.44", "+0.9"]
+    harder = tables.beside_published(measured, "table_1", llama, ["mini_math"], ["debate"])
+    assert list(harder.loc["Debate"])[2] == ""  # the same model on another task
     other = tables.beside_published(measured, "table_1", "a/model", ["mini_math"], ["debate"])
     assert list(other.loc["Debate"]) == ["55.0 ± 1.0", "53.40 ± 2.28", ""]  # MATH with Phi-3
     assert other.attrs["note"].endswith("Phi-3.")

@@ -8,8 +8,6 @@ seconds that importing all of transformers takes. Whatever is missing is said in
 from __future__ import annotations
 
 import json
-import os
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError
 from maft_lib.store import MODEL_FILES, model_identity
+from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -94,20 +93,13 @@ def _tokenizer_class(folder: Path) -> Any:
 
 def resolve_device(device: str) -> str:
     """`auto` is cuda where there is one, else cpu. Raises `BackendError` for a missing cuda."""
-    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
         return "cpu"
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError("device is cuda, but PyTorch finds none here: use device: auto or cpu.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def _may_have_gpu() -> bool:
-    """Whether it is worth seconds of importing PyTorch to ask. On Linux every kind of GPU is a file."""
-    if not sys.platform.startswith("linux"):
-        return True
-    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")))
 
 
 def one_line(error: BaseException) -> str:

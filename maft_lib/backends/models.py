@@ -36,19 +36,24 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
     return model.eval()
 
 
+KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
 _LOADED: dict[tuple[str, str, str, str], PreTrainedModel] = {}
 
 
 def cached_model(folder: str, content: str, dtype: str, device: str) -> PreTrainedModel:
     """`load_model`, kept in memory; `content` is its identity, so a changed folder is read anew.
 
-    A GPU keeps one model at a time, a CPU worker up to eight.
+    A GPU keeps one model at a time, a CPU worker the last that were used, up to `KEPT` bytes.
     """
     key = (folder, content, dtype, device)
-    if key not in _LOADED:
-        if device != "cpu" or len(_LOADED) >= 8:
-            release_models()
-        _LOADED[key] = load_model(folder, dtype, device)
+    if key in _LOADED:
+        _LOADED[key] = _LOADED.pop(key)  # now the last used
+        return _LOADED[key]
+    if device != "cpu":
+        release_models()
+    _LOADED[key] = load_model(folder, dtype, device)
+    while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
+        del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]
 
 
