@@ -38,7 +38,7 @@ LABELS = {
     "distilled_society": "Distilled society",
 }
 NEARLY = 0.2  # of the logarithm: tokens within about a fifth of each other
-MARKERS = {"multiagent_ft": "o", "single_agent_ft": "s"}
+MARKERS = {"multiagent_ft": "o", "single_agent_ft": "s", "single_agent_ft_hot": "^"}
 
 
 def accuracy_by_iteration(

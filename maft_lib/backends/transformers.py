@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from maft_lib.backends import Completion, Request, chunks, hub
 from maft_lib.backends.hub import Model

@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from maft_lib.miniature.corpus import shard
