@@ -111,7 +111,7 @@ def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
     """
     own = frame.groupby(["method", "task", "seed"]).iteration.transform("max")
     highest = frame.groupby(["method", "task"]).iteration.transform("max")
-    return frame[frame.iteration == own].assign(iteration=highest)
+    return frame.assign(iteration=highest)[frame.iteration == own]
 
 
 def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.DataFrame:

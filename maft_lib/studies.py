@@ -39,7 +39,7 @@ from maft_lib.tasks.splits import note_on_train
 from maft_lib.workers import default_num_workers, stop_workers
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What a method did on a task: `frame` is tidy (see `metrics`), the rest is the evidence.
 
@@ -62,6 +62,10 @@ class Result:
     eval_ids: tuple[str, ...] = ()
     note: str | None = None
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __repr__(self) -> str:
+        accuracies = metrics.accuracy(self.frame).round(1).to_string(index=False)
+        return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
 
     def _repr_html_(self) -> str:
         return metrics.accuracy(self.frame).round(1).to_html(index=False)

@@ -38,10 +38,12 @@ def measure(config: Config, model: str, backend: Backend) -> Measured:
     greedy = {t: _debates(t, config, model, backend, num_agents=2, temperature=0.0) for t in GENERATED}
     table = pd.DataFrame({task: _roles(sampled[task], greedy[task]) for task in GENERATED}).T
     following = pd.DataFrame({task: _following(sampled[task]) for task in GENERATED}).T
-    debates = [d for run in (sampled, greedy) for part in run.values() for d in part]
+    debates = [d for part in sampled.values() for d in part]
+    alike = [d for part in greedy.values() for d in part]  # two agents who say the same, asked once
     table.index.name = following.index.name = "task"
     num_tokens = sum(d.num_completion_tokens for d in debates)
-    num_responses = sum(len(turns) + 1 for d in debates for turns in d.turns)  # and a summary each
+    num_tokens += sum(d.num_completion_tokens for d in alike) // 2
+    num_responses = sum(d.num_calls for d in debates) + sum(d.num_calls for d in alike) // 2
     return Measured(table, following, num_tokens, num_responses)
 
 
