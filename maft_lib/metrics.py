@@ -162,3 +162,13 @@ def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per method, task and seed: every cost summed over iterations, the peak of memory."""
     kinds = {**dict.fromkeys(COSTS, "sum"), "peak_memory": "max"}
     return costs.groupby(["method", "task", "seed"], sort=False).agg(kinds).reset_index()
+
+
+def counts(costs: pd.DataFrame) -> pd.DataFrame:
+    """What can be counted of the costs of each method (its index), over all that the frame holds.
+
+    The same in every run, unlike seconds and memory: the columns of costs in the tables.
+    """
+    names = ["calls", "tokens read", "tokens written", "tokens trained on"]
+    totals = costs.groupby("method", sort=False)[COSTS[:-1]].sum().astype(int)
+    return totals.set_axis(names, axis=1)

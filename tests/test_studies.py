@@ -135,6 +135,26 @@ def test_accuracy_and_its_standard_error_over_runs():
     assert metrics.consensus(debates) == 0.75  # no vote: nobody agrees with it
 
 
+def test_costs_of_a_method_are_counted_over_tasks_and_iterations():
+    spent = {"num_calls": 2, "num_prompt_tokens": 30, "num_completion_tokens": 20, "seconds": 0.5}
+    rows = [
+        {"iteration": 0, "phase": "answers", **spent},
+        {"iteration": 1, "phase": "training", "agent": "critic-1", "num_training_tokens": 70},
+    ]
+    frames = [metrics.cost_frame(rows).assign(task=task, seed=0) for task in ("gsm", "math")]
+    frames = [
+        frame.assign(method=m) for m, frame in zip(("star", "star", "base"), [*frames, frames[0]])
+    ]
+    table = metrics.counts(pd.concat(frames))
+    assert table.loc["star"].to_dict() == {
+        "calls": 4,
+        "tokens read": 60,
+        "tokens written": 40,
+        "tokens trained on": 140,
+    }
+    assert list(table.index) == ["star", "base"] and table.loc["base", "calls"] == 2
+
+
 def test_seeds_that_stop_at_different_iterations_are_pooled():
     """STaR stops where its loss saturates."""
     debates = [debate([["2"], ["2"]], "2", f"q{i}") for i in range(2)]
