@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from maft_lib import preferences
@@ -45,6 +45,7 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     tokenizer = load_tokenizer(start)
     own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
     settings = {name: value for name, value in settings.items() if name not in _OWN}
+    set_seed(settings["seed"])  # before the model: an adapter begins with random weights
     model = _trainable(start, own["lora_rank"], own["lora_alpha"], device)
     rows = [render_conversation(tokenizer, example.messages, own["loss_on"]) for example in examples]
     rejected = [] if own["dpo_beta"] is None else _rejected(tokenizer, examples)

@@ -120,6 +120,15 @@ def lora(agent, examples, config):
     return finetune(agent, examples, config.replace(lora_rank=4, lora_learning_rate=1.0e-2))
 
 
+def test_an_adapter_does_not_depend_on_what_was_trained_before(agent, examples, config, tmp_path):
+    first = lora(agent, examples, config)
+    finetune(
+        agent, examples[:9], config
+    )  # in the same worker, which it leaves with other random numbers
+    again = lora(agent, examples, config.replace(runs_dir=str(tmp_path / "again")))
+    assert first != again and identity(str(first)) == identity(str(again))
+
+
 def test_an_adapter_is_small_and_goes_on_from_itself(agent, examples, config, model):
     first = lora(agent, examples, config)
     second = lora(Agent(agent.name, agent.role, str(first)), examples, config)
