@@ -42,13 +42,14 @@ def test_equal_requests_are_asked_once(store):
     assert backend.num_calls == 1
 
 
-def test_a_thread_waits_for_what_another_is_having_generated(store):
+def asked_by_two_threads(store, said):
+    """The same request from two threads: (calls of the backend, both futures)."""
     going, go_on = threading.Event(), threading.Event()
 
     def slow(request):
         going.set()
         go_on.wait(30)
-        return "said once"
+        return said()
 
     backend = CachedBackend(ScriptedBackend(slow), store)
     with ThreadPoolExecutor(2) as pool:
@@ -57,30 +58,26 @@ def test_a_thread_waits_for_what_another_is_having_generated(store):
         second = pool.submit(generate, backend, requests(1))
         time.sleep(0.2)  # it asks the store and finds nothing yet
         go_on.set()
-        assert first.result() == second.result()
-    assert backend.num_calls == 1
+    return backend.num_calls, first, second
+
+
+def test_a_thread_waits_for_what_another_is_having_generated(store):
+    num_calls, first, second = asked_by_two_threads(store, lambda: "said once")
+    assert first.result() == second.result() and num_calls == 1
 
 
 def test_what_another_thread_failed_to_generate_is_generated(store):
-    going, go_on, failed = threading.Event(), threading.Event(), []
+    failed = []
 
-    def once_down(request):
-        going.set()
-        go_on.wait(30)
+    def once_down():
         if not failed:
             failed.append(True)
             raise BackendError("down")
         return "up again"
 
-    backend = CachedBackend(ScriptedBackend(once_down), store)
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(generate, backend, requests(1))
-        going.wait(30)
-        second = pool.submit(generate, backend, requests(1))
-        time.sleep(0.2)  # it asks the store and finds nothing yet
-        go_on.set()
-        assert isinstance(first.exception(), BackendError)
-        assert second.result()[0].text == "up again"
+    _, first, second = asked_by_two_threads(store, once_down)
+    assert isinstance(first.exception(), BackendError)
+    assert second.result()[0].text == "up again"
 
 
 def test_an_interrupted_run_keeps_what_had_come_in(store):
