@@ -51,15 +51,20 @@ NOTEBOOKS = (  # in the order of `make figures`
     "03_3_quantitative_results",
     "03_4_multiple_iterations",
     "04_1_ablations",
+    "04_2_diversity",
+    "04_3_zero_shot",
+    "C_diversity_metrics",
     "D_cooperative",
     "E_additional_comparisons",
     "F_more_agents",
+    "G_specialization_model",
     "H_additional_evaluations",
     "R_reviewers_questions",
     "S_cost_and_speed",
 )
-# What the paper did differently in single sections (Appendices F and H; rebuttal, GSM).
+# What the paper did differently in single sections (Section 4.3; Appendices F and H; rebuttal, GSM).
 OWN_PARAMETERS: dict[str, dict[str, Any]] = {
+    "04_3_zero_shot": {"task": "gsm", "num_eval": 1000},
     "F_more_agents": {"num_agents": 5},
     "H_additional_evaluations": {"tasks": ["math", "mmlu"], "task": "math", "levels": None},
     "R_reviewers_questions": {"task": "gsm", "num_train": 1000, "num_eval": 1000},
@@ -100,6 +105,9 @@ class Config(BaseModel):
     # The problems (Section 3.1)
     task: TaskName = "arithmetic"
     tasks: list[TaskName] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
+    eval_task: TaskName | None = Field(
+        None, description="of the eval problems, if another than is trained on (Section 4.3)"
+    )
     num_train: int = Field(500, ge=1, le=1_000_000)
     num_eval: int = Field(500, ge=2, le=1_000_000)
     levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(
@@ -152,6 +160,16 @@ class Config(BaseModel):
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
 
+    # Diversity (Section 4.2, Appendix C)
+    scorer: str | None = Field(
+        None, min_length=1, description="whose likelihoods estimate the KL; None: the base model"
+    )
+    encoder: str | None = Field(
+        None, min_length=1, description="embeds responses; None: the base model's hidden states"
+    )
+    # T5 has no [CLS] token, and the first word of a response says little about it.
+    pooling: Literal["mean", "first"] = Field("mean", description="of an encoder's token embeddings")
+
     # The study
     methods: list[str] = Field(list(TABLE_1), min_length=1, description="rows of Table 1")
     seed: int = Field(0, ge=0, lt=2**31)
@@ -167,7 +185,7 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _names(self) -> Config:
         """Names of tasks and methods exist, and lists repeat nothing."""
-        for task in (self.task, *self.tasks):
+        for task in (self.task, *self.tasks, self.eval_task or self.task):
             answer_type(task)
         for method in self.methods:
             check_name("method", method, METHODS)

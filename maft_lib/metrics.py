@@ -13,7 +13,7 @@ import pandas as pd
 
 from maft_lib.backends import Completion
 from maft_lib.debate import Debate
-from maft_lib.grading import is_correct, is_equivalent
+from maft_lib.grading import is_correct
 from maft_lib.seeds import derive_seed
 from maft_lib.statistics import standard_error, standard_error_of_mean
 from maft_lib.voting import majority_vote
@@ -21,6 +21,11 @@ from maft_lib.voting import majority_vote
 Pick = Callable[[Debate], str | None]
 
 RUN = ["method", "task", "model", "seed", "iteration"]
+
+
+def _run(frame: pd.DataFrame) -> list[str]:
+    """What tells runs apart: `RUN`, and `trained_on` where that is another task than is tested."""
+    return [*RUN, *(["trained_on"] if "trained_on" in frame else [])]
 
 
 def first_answer(debate: Debate) -> str | None:
@@ -72,22 +77,13 @@ def _share_correct(debate: Debate, number: int) -> float:
     return sum(right) / len(right)
 
 
-def consensus(debates: Sequence[Debate]) -> float:
-    """Share of agents (0 to 1) whose last answer is the vote, averaged over problems (C.1)."""
-    shares = [
-        sum(is_equivalent(a[-1], d.vote, d.problem.task) for a in d.answers) / len(d.answers)
-        for d in debates
-    ]
-    return sum(shares) / len(shares)
-
-
 def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores.
 
     `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
     drawing problems, each counted once; how much seeds differ says `statistics.spread_over_seeds`.
     """
-    keys = [key for key in RUN if key != "seed" or not pool_seeds]
+    keys = [key for key in _run(frame) if key != "seed" or not pool_seeds]
     rows = [
         {
             **dict(zip(keys, run)),
@@ -98,7 +94,7 @@ def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
             "unreadable": 100 * (1 - part.readable.mean()),
             "problems": part.problem.nunique(),
         }
-        for run, part in frame.groupby(keys, sort=False)
+        for run, part in frame.groupby(keys, sort=False, dropna=False)
     ]
     return pd.DataFrame(rows)
 
@@ -109,8 +105,9 @@ def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
     Where seeds stop at different ones, as STaR does, all are put under the highest number, so that
     they can be pooled.
     """
-    own = frame.groupby(["method", "task", "seed"]).iteration.transform("max")
-    highest = frame.groupby(["method", "task"]).iteration.transform("max")
+    keys = [key for key in _run(frame) if key not in ("model", "iteration")]
+    own = frame.groupby(keys, dropna=False).iteration.transform("max")
+    highest = frame.groupby([k for k in keys if k != "seed"], dropna=False).iteration.transform("max")
     return frame.assign(iteration=highest)[frame.iteration == own]
 
 
@@ -121,11 +118,12 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
     problems.
     """
     rows = []
-    for run, part in frame.groupby([key for key in RUN if key != "seed"], sort=False):
+    keys = [key for key in _run(frame) if key != "seed"]
+    for run, part in frame.groupby(keys, sort=False, dropna=False):
         means = 100 * part.groupby("seed")[column].mean().astype(float)
         sampling = 100 * standard_error(part[column])
         error = standard_error_of_mean(means) if len(means) > 1 else sampling
-        named = dict(zip((key for key in RUN if key != "seed"), run))
+        named = dict(zip(keys, run))
         rows.append({**named, "mean": means.mean(), "error": error, "seeds": len(means)})
     return pd.DataFrame(rows)
 

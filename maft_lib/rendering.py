@@ -54,7 +54,10 @@ def render_conversation(
     labels = [IGNORED] * len(input_ids)
     for turn in turns if loss_on == "all_turns" else turns[-1:]:
         prompt = render_prompt(tokenizer, messages[:turn])
-        through = tokenize(tokenizer, _text(tokenizer, messages[: turn + 1], False))
+        whole = turn == len(messages) - 1
+        through = (
+            input_ids if whole else tokenize(tokenizer, _text(tokenizer, messages[: turn + 1], False))
+        )
         if through[: len(prompt)] != prompt or input_ids[: len(prompt)] != prompt:
             raise ValueError(
                 "the chat template renders a prompt differently when an answer follows it; "
@@ -73,7 +76,7 @@ def render_conversation(
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids that end a turn: the end-of-sequence token and the usual end-of-turn tokens it has."""
     marks = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
-    vocabulary = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_added_vocab()
     return {tokenizer.eos_token_id} | {vocabulary[m] for m in marks if m in vocabulary}
 
 

@@ -131,7 +131,7 @@ class Study:
     """One run of a method: the problems of the task, and what happens to them.
 
     The recipes of `methods` are written in these words. `**changes` are parameters of the config that
-    hold for one step only.
+    hold for one step only. With `config.eval_task` what is learned on one task is tested on another.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Study:
         self.method, self.task, self.config, self.backend = method, canonical(task), config, backend
         self.report = report
         self.train = problems(self.task, "train", config)
-        self.eval = problems(self.task, "eval", config)
+        self.eval = problems(config.eval_task or self.task, "eval", config)
         check_disjoint(self.train, self.eval)
         self._frames: list[pd.DataFrame] = []
         self._costs: list[dict] = []
@@ -216,19 +216,23 @@ class Study:
         debates = self.debate(society, self.eval, iteration, **changes)
         run = {
             "method": self.method,
-            "task": self.task,
+            "task": self.config.eval_task or self.task,
             "model": self.config.model_name_or_path,
             "seed": self.config.seed,
             "iteration": iteration,
             "train_source": ", ".join(sorted({p.source or "unknown" for p in self.train})),
         }
+        trained_on = ""
+        if self.config.eval_task:
+            run["trained_on"], trained_on = self.task, f"{self.task} to "
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
         self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
         self._result.societies.append(society)
         self._result.evaluations.append(debates)
         self.report(
-            f"{self.task}, seed {self.config.seed}, {self.method}, iteration {iteration}: "
+            f"{trained_on}{run['task']}, seed {self.config.seed}, {self.method}, "
+            f"iteration {iteration}: "
             f"{100 * frame.correct.mean():.1f} % right ({time.perf_counter() - start:.1f} s)"
         )
 

@@ -22,7 +22,12 @@ from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 T = TypeVar("T")
-WORK = ("maft_lib.backends.transformers", "maft_lib.backends.decoding", "maft_lib.training")
+WORK = (
+    "maft_lib.backends.transformers",
+    "maft_lib.backends.decoding",
+    "maft_lib.backends.scoring",
+    "maft_lib.training",
+)
 
 
 class WorkerError(RuntimeError):

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from maft_lib.backends.scorer import Scorer
 from maft_lib.config import load_config
 from maft_lib.debate import Debate, Turn
+from maft_lib.store import Store
 from maft_lib.tasks.problem import Problem, problem_id
 
 # The folder of the real GSM8K, MATH and MMLU files, if there is one; tests that need them skip without.
@@ -27,6 +29,14 @@ def config(tmp_path):
 def model(config):
     """The folder of the shipped model."""
     return config.base_model
+
+
+@pytest.fixture
+def scorer(tmp_path):
+    """Scores in this process, with a store of its own."""
+    scorer = Scorer(Store(tmp_path / "scores"), "cpu")
+    scorer.num_workers = 0
+    return scorer
 
 
 def problem(question: str = "What is 1+1?", answer: str = "2", task: str = "arithmetic") -> Problem:

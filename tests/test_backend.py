@@ -11,7 +11,7 @@ from maft_lib.backends import BackendError, Request, Sampling, decoding, generat
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
-from maft_lib.rendering import render_conversation, render_prompt
+from maft_lib.rendering import render_prompt
 from maft_lib.store import Store
 from maft_lib.tasks import answer_type, load_problems
 
@@ -84,19 +84,6 @@ def test_seeds_make_responses_differ(backend, model):
 def test_a_response_that_is_cut_says_length(backend, model):
     completions = generate(backend, requests(model, 3, max_tokens=4))
     assert {(c.num_completion_tokens, c.finish_reason) for c in completions} == {(4, "length")}
-
-
-def test_log_likelihoods_are_those_of_the_model(backend, model):
-    turns = [{"role": "user", "content": "What is 1+1?"}, {"role": "assistant", "content": "1+1=2."}]
-    longer = [*turns, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
-    scored = backend.log_likelihoods(model, [turns, longer])
-    reference = AutoModelForCausalLM.from_pretrained(model).eval()
-    rendered = render_conversation(hub.load_tokenizer(model), turns)
-    ids = torch.tensor([rendered.input_ids])
-    logs = reference(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-    wanted = [x for x, label in zip(logs.tolist(), rendered.labels[1:]) if label != -100]
-    assert scored[0] == pytest.approx(wanted, abs=1e-4)
-    assert len(scored[1]) == len(hub.load_tokenizer(model)("Yes.<|end|>")["input_ids"])
 
 
 def test_out_of_memory_halves_the_batch(model, monkeypatch):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from maft_lib.backends import BackendError
 from maft_lib.backends.hub import identity
 from maft_lib.backends.models import load_model
-from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError, finetune, finetune_all
@@ -40,7 +39,7 @@ def config(config):
     return config.replace(num_workers=1)
 
 
-def test_a_finetuned_model_is_another_model(agent, examples, config):
+def test_a_finetuned_model_is_another_model(agent, examples, config, scorer):
     folder = finetune(agent, examples, config)
     assert identity(str(folder)) != identity(agent.model)
     before, after = (
@@ -50,8 +49,7 @@ def test_a_finetuned_model_is_another_model(agent, examples, config):
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before)
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
-    backend = TransformersBackend("cpu", num_workers=1, progress=False)
-    base, trained = (backend.log_likelihoods(m, [TURNS])[0] for m in (agent.model, str(folder)))
+    base, trained = scorer.log_likelihoods([agent.model, str(folder)], [TURNS, TURNS])
     assert sum(trained) > sum(base) + 1  # it has learned what it was shown
 
 
@@ -129,7 +127,7 @@ def test_an_adapter_does_not_depend_on_what_was_trained_before(agent, examples, 
     assert first != again and identity(str(first)) == identity(str(again))
 
 
-def test_an_adapter_is_small_and_goes_on_from_itself(agent, examples, config, model):
+def test_an_adapter_is_small_and_goes_on_from_itself(agent, examples, config, model, scorer):
     first = lora(agent, examples, config)
     second = lora(Agent(agent.name, agent.role, str(first)), examples, config)
     whole = sum(f.stat().st_size for f in Path(model).glob("*.safetensors"))
@@ -137,10 +135,8 @@ def test_an_adapter_is_small_and_goes_on_from_itself(agent, examples, config, mo
         sum(f.stat().st_size for f in c.glob("*.safetensors")) < whole / 2 for c in (first, second)
     )
     assert len({identity(str(m)) for m in (model, first, second)}) == 3
-    backend = TransformersBackend("cpu", num_workers=1, progress=False)
-    base, once, twice = (
-        sum(backend.log_likelihoods(str(m), [TURNS])[0]) for m in (model, first, second)
-    )
+    names = [str(m) for m in (model, first, second)]
+    base, once, twice = map(sum, scorer.log_likelihoods(names, [TURNS] * 3))
     assert min(once, twice) > base + 1 and once != twice
     merged = sum(p.numel() for p in load_model(str(second), "float32", "cpu").parameters())
     assert merged == sum(p.numel() for p in load_model(model, "float32", "cpu").parameters())
@@ -170,15 +166,14 @@ def test_the_likelihood_of_a_response_counts_its_own_tokens_only():
     torch.testing.assert_close(response_log_likelihoods(logits, labels), by_hand)
 
 
-def test_preferences_are_learned(examples, config, model):
+def test_preferences_are_learned(examples, config, model, scorer):
     critic = Agent("critic-1", "critic", model)
     wrong = "2*3=5. The answer is \\boxed{5}."
     folder = finetune(critic, [replace(e, rejected=wrong) for e in examples], config)
-    backend = TransformersBackend("cpu", num_workers=1, progress=False)
     other = (TURNS[0], {"role": "assistant", "content": wrong})
     leads = []
     for name in (model, str(folder)):
-        chosen, rejected = backend.log_likelihoods(name, [TURNS, other])
+        chosen, rejected = scorer.log_likelihoods([name, name], [TURNS, other])
         leads.append(sum(chosen) - sum(rejected))
     assert leads[1] > leads[0] + 1
     assert identity(str(folder)) != identity(str(finetune(critic, examples, config)))

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from maft_lib import metrics, statistics
+from maft_lib import diversity, metrics, statistics
 from maft_lib.backends import BackendError
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
@@ -132,7 +132,7 @@ def test_accuracy_and_its_standard_error_over_runs():
     assert standard_error([1, 1, 1, 0]) == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
     over = metrics.accuracy_over_seeds(pd.concat(frames)).iloc[0]
     assert (over["mean"], over.error, over.seeds) == (75, 0, 2)
-    assert metrics.consensus(debates) == 0.75  # no vote: nobody agrees with it
+    assert diversity.consensus(debates) == 0.75  # no vote: nobody agrees with it
 
 
 def test_costs_of_a_method_are_counted_over_tasks_and_iterations():

@@ -66,11 +66,6 @@ class Backend(Protocol):
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Yields (index of the request, completion), each as soon as it is there."""
 
-    def log_likelihoods(
-        self, model: str, conversations: Sequence[Sequence[Message]]
-    ) -> list[list[float]]:
-        """Log-likelihood in nats of each token of each conversation's final assistant turn."""
-
 
 def generate(backend: Backend, requests: Iterable[Request]) -> list[Completion]:
     """All completions, in the order of the requests."""

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from maft_lib.backends import Backend, Completion, Request
-from maft_lib.prompts import Message
 from maft_lib.store import Store, content_key
 from maft_lib.workers import Claims
 
@@ -76,9 +75,3 @@ class CachedBackend:
         finally:  # an interrupted run keeps what had come in
             if unwritten:
                 self.store.put(unwritten)
-
-    def log_likelihoods(
-        self, model: str, conversations: Sequence[Sequence[Message]]
-    ) -> list[list[float]]:
-        """Scores by the inner backend; they are cheap and not stored."""
-        return self.inner.log_likelihoods(model, conversations)

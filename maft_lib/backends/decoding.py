@@ -1,4 +1,4 @@
-"""Decodes and scores a batch of rows with one model. Runs in the workers; knows no requests.
+"""Decodes a batch of rows with one model. Runs in the workers; knows no requests.
 
 Written here rather than left to `generate()` because each row draws from its own seed and leaves the
 batch when it is finished, and because in fp32 its text must not depend on the rows beside it.
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from maft_lib.backends import BackendError, Completion, Sampling, chunks, models, sampling
 from maft_lib.backends.cache import growing_cache
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
-from maft_lib.rendering import IGNORED, Rendered, stop_ids, tokenize
+from maft_lib.rendering import stop_ids, tokenize
 
 
 class Row(NamedTuple):
@@ -165,26 +165,6 @@ def _draw_alone(
 def _finished(ids: list[int], stops: set[int]) -> tuple[list[int], int, str]:
     stopped = bool(ids) and ids[-1] in stops
     return (ids[:-1] if stopped else ids), len(ids), "stop" if stopped else "length"
-
-
-@torch.inference_mode()
-def score_rows(model: Model, rows: Sequence[Rendered]) -> list[list[float]]:
-    """Log-likelihood of each labelled token of rendered conversations."""
-    loaded = models.cached_model(*model)
-    pad = loaded.config.pad_token_id or 0
-    longest = max(len(row.input_ids) for row in rows)
-    inputs = torch.tensor([r.input_ids + [pad] * (longest - len(r.input_ids)) for r in rows])
-    mask = torch.tensor([[1] * len(r.input_ids) + [0] * (longest - len(r.input_ids)) for r in rows])
-    mask, inputs = mask.to(loaded.device), inputs.to(loaded.device)
-    logits = loaded(input_ids=inputs, attention_mask=mask, use_cache=False).logits
-    nlls = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), inputs[:, 1:].flatten(), reduction="none"
-    ).view(len(rows), -1)
-    scored = []
-    for row, nll in zip(rows, nlls.tolist()):
-        labelled = [i for i, label in enumerate(row.labels[1:]) if label != IGNORED]
-        scored.append([-nll[i] for i in labelled])
-    return scored
 
 
 def _left_padded(prompts: list[list[int]], model: PreTrainedModel) -> tuple[torch.Tensor, ...]:

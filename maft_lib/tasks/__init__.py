@@ -76,7 +76,9 @@ def draw_split(
         identifier = problem_id(worked.question)
         if split_of(identifier) == split:
             fields = worked.question, worked.answer, worked.level, worked.subject
-            return Problem(identifier, task, *fields, source="generated"), worked
+            return Problem(
+                identifier, task, *fields, source="generated", styles=worked.patterns
+            ), worked
 
 
 def load_problems(

@@ -24,8 +24,9 @@ class Problem:
     `id` is a hash of the question, so the same question has the same id in every split, seed and
     run. `answer` is the ground truth; no method may use it to build finetuning data (STaR apart).
     `options` are the texts of a choice's options, which the question shows too; `scoring` is JSON for
-    a task that judges answers itself; `source` says where the problem comes from and takes no part in
-    comparisons.
+    a task that judges answers itself; `source` says where the problem comes from and `styles` has a
+    regular expression for each way of reasoning that is known (`tasks.worked.style_of` reads them); the
+    two take no part in comparisons.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Problem:
     options: tuple[str, ...] = ()
     scoring: str | None = None
     source: str | None = field(default=None, compare=False)
+    styles: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def to_dict(self) -> dict:
         """The problem as plain JSON values."""
@@ -45,7 +47,8 @@ class Problem:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Problem:
         """The problem that `to_dict` wrote, also after a trip through JSON."""
-        return cls(**{**values, "options": tuple(values.get("options") or ())})
+        tuples = {name: tuple(values.get(name) or ()) for name in ("options", "styles")}
+        return cls(**{**values, **tuples})
 
 
 def problem_id(question: str) -> str:

@@ -8,7 +8,8 @@ rest of the chain then builds on, the way a person's does. Knows no prompt and n
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -51,6 +52,23 @@ class Worked:
     def answer(self) -> str:
         """The right final answer, in the form of the first style."""
         return solve(self, style=0).answer
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """A regular expression for each style: its words and operations in their order, any numbers."""
+        return tuple(" ".join(map(_pattern, style)) + r"(?:\s|$)" for style in self.styles)
+
+
+def _pattern(step: Step) -> str:
+    """One step as written by anybody, slips included."""
+    before, after = step.text.split("{}")
+    equation = rf"-?\d+{re.escape(step.op)}-?\d+=-?\d+"
+    return f"{re.escape(before)}{equation}{re.escape(after)}"
+
+
+def style_of(response: str, patterns: Sequence[str]) -> int | None:
+    """The style in which a response begins, by the patterns of its problem; None if it has none."""
+    return next((i for i, p in enumerate(patterns) if re.match(p, response.strip())), None)
 
 
 @dataclass(frozen=True)

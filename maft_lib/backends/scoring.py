@@ -1,0 +1,203 @@
+"""Forward passes over finished text with one model. Runs in the workers; knows no debates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from maft_lib.backends import BackendError, chunks, models
+from maft_lib.backends.cache import growing_cache
+from maft_lib.backends.hub import Model, load_tokenizer, one_line
+from maft_lib.prompts import Message
+from maft_lib.rendering import IGNORED, render_conversation
+
+LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
+
+
+class Group(NamedTuple):
+    """A prompt as token ids, and the responses that follow it."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+
+
+def likelihoods(
+    model: Model, prompts: Sequence[list[Message]], responses: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """Log-likelihood of each token of each response, end of turn included; prompts' in their order."""
+    groups = _rendered(model, prompts, responses)
+    scored = (_of_tokens(logits, ids) for _, ids, logits in _passes(model, groups))
+    return [tokens.cpu().numpy() for tokens in scored]
+
+
+def divergences(
+    model: Model, prompts: Sequence[list[Message]], responses: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """A matrix per prompt: KL(P_i || P_j) between the mean token distributions of its responses."""
+    groups = _rendered(model, prompts, responses)
+    means: list[list[torch.Tensor]] = [[] for _ in groups]
+    for place, _, logits in _passes(model, groups):
+        means[place].append(mean_distribution(logits))
+    return [divergence_matrix(torch.stack(own)).cpu().numpy() for own in means]
+
+
+def mean_distribution(logits: torch.Tensor) -> torch.Tensor:
+    """Log of the next-token distribution averaged over places: (places, vocabulary) to (vocabulary,).
+
+    In fp64, and by logarithms, so that no probability becomes 0.
+    """
+    logs = torch.log_softmax(logits.double(), dim=-1)
+    return torch.logsumexp(logs, dim=0) - np.log(len(logs))
+
+
+def divergence_matrix(logs: torch.Tensor) -> torch.Tensor:
+    """KL(P_i || P_j) in nats of log distributions (responses, vocabulary): (responses, responses)."""
+    p = logs.exp()
+    return (p * logs).sum(1, keepdim=True) - p @ logs.T
+
+
+def _of_tokens(logits: torch.Tensor, ids: list[int]) -> torch.Tensor:
+    chosen = torch.tensor(ids, device=logits.device).unsqueeze(1)
+    return torch.log_softmax(logits.float(), dim=-1).gather(1, chosen).squeeze(1)
+
+
+@torch.inference_mode()
+def _passes(model: Model, groups: Sequence[Group]) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+    """(place of its prompt, token ids, logits (tokens, vocabulary)) of every response, in order.
+
+    Prompts are read once; their keys and values are then repeated for each response.
+    """
+    loaded = models.cached_model(*model)
+    longest = max(len(ids) for group in groups for ids in group.responses)
+    rows = max(len(group.responses) for group in groups)
+    size = max(1, LOGITS // (longest * rows * loaded.config.get_text_config().vocab_size))
+    for start, part in zip(range(0, len(groups), size), chunks(groups, size)):
+        for place, ids, logits in _pass(loaded, part):
+            yield start + place, ids, logits
+
+
+def _pass(
+    loaded: PreTrainedModel, groups: Sequence[Group]
+) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+    device, pad = loaded.device, loaded.config.get_text_config().pad_token_id or 0
+    prompts = [group.prompt for group in groups]
+    places = [place for place, group in enumerate(groups) for _ in group.responses]
+    responses = [ids for group in groups for ids in group.responses]
+    inputs, mask = _padded(prompts, pad, left=True, device=device)
+    cache = growing_cache(loaded.config)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    keywords = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+    first = loaded(input_ids=inputs, use_cache=True, logits_to_keep=1, **keywords).logits
+    # The last token of a response predicts nothing that is asked for.
+    following, own = _padded([ids[:-1] for ids in responses], pad, left=False, device=device)
+    repeated = torch.tensor(places, device=device)
+    logits = first[repeated]
+    if following.shape[1]:
+        cache.batch_select_indices(repeated)
+        mask = torch.cat([mask[repeated], own], dim=1)
+        positions = (mask.cumsum(1) - 1)[:, -following.shape[1] :].clamp(min=0)
+        keywords = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+        rest = loaded(input_ids=following, use_cache=True, **keywords).logits
+        logits = torch.cat([logits, rest], dim=1)
+    for row, (place, ids) in enumerate(zip(places, responses)):
+        yield place, ids, logits[row, : len(ids)]
+
+
+def _padded(
+    rows: Sequence[list[int]], pad: int, left: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (rows, longest) padded on one side, and the mask of what is no padding."""
+    longest = max(map(len, rows))
+    fill = [longest - len(row) for row in rows]
+    ids = [[pad] * n + row if left else row + [pad] * n for row, n in zip(rows, fill)]
+    mask = [[0] * n + [1] * len(r) if left else [1] * len(r) + [0] * n for r, n in zip(rows, fill)]
+    return torch.tensor(ids, device=device, dtype=torch.long), torch.tensor(mask, device=device)
+
+
+def _rendered(
+    model: Model, prompts: Sequence[list[Message]], responses: Sequence[Sequence[str]]
+) -> list[Group]:
+    """Prompts and responses as token ids: by the chat template, or plainly by a model without one."""
+    tokenizer = load_tokenizer(model.folder, chat=False)
+    groups = []
+    for prompt, own in zip(prompts, responses):
+        pairs = [_split(tokenizer, prompt, response) for response in own]
+        groups.append(Group(pairs[0][0], [ids for _, ids in pairs]))
+    return groups
+
+
+def _split(tokenizer, prompt: list[Message], response: str) -> tuple[list[int], list[int]]:
+    if not tokenizer.chat_template:  # a base model, as Gemma-2 2B in the paper
+        asked = "\n\n".join(message["content"] for message in prompt) + "\n\n"
+        start = tokenizer(asked)["input_ids"]
+        ending = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        return start, tokenizer(response, add_special_tokens=False)["input_ids"] + ending
+    turns = [*prompt, {"role": "assistant", "content": response}]
+    rendered = render_conversation(tokenizer, turns)
+    start = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
+    return rendered.input_ids[:start], rendered.input_ids[start:]
+
+
+# --- embeddings ----------------------------------------------------------------------------------
+
+_ENCODERS: dict[tuple[str, str], tuple] = {}
+
+
+@torch.inference_mode()
+def embeddings(model: Model, texts: Sequence[str], pooling: str) -> np.ndarray:
+    """Vectors (texts, dimensions) in fp32."""
+    encoder, tokenizer = _encoder(model)
+    if tokenizer is None:
+        return np.asarray(encoder.encode(list(texts), batch_size=len(texts)), dtype="<f4")
+    inputs = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
+    inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    states = encoder(**inputs).last_hidden_state.float()
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    pooled = states[:, 0] if pooling == "first" else (states * mask).sum(1) / mask.sum(1)
+    return pooled.cpu().numpy().astype("<f4")
+
+
+def _encoder(model: Model) -> tuple:
+    """(encoder, tokenizer), the tokenizer None for a sentence-transformers model, kept in memory."""
+    key = (model.folder, model.identity)
+    if key not in _ENCODERS:
+        try:
+            _ENCODERS[key] = _load_encoder(model)
+        except Exception as error:  # damaged or missing weights surface as many kinds of errors
+            message = f"encoder {model.folder} cannot be loaded: {one_line(error)}"
+            raise BackendError(message) from error
+    return _ENCODERS[key]
+
+
+def _load_encoder(model: Model) -> tuple:
+    if (Path(model.folder) / "modules.json").is_file():
+        from sentence_transformers import SentenceTransformer
+
+        safe = {"use_safetensors": True}
+        return SentenceTransformer(
+            model.folder, device=model.device, local_files_only=True, model_kwargs=safe
+        ), None
+    has_encoder = type(AutoConfig.from_pretrained(model.folder)) in MODEL_FOR_TEXT_ENCODING_MAPPING
+    kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
+    dtype = getattr(torch, model.dtype)
+    encoder, found = kind.from_pretrained(
+        model.folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    absent = [name for name in found["missing_keys"] if "pooler" not in name]  # which is not used
+    if absent:
+        raise BackendError(f"its weights lack {sorted(absent)[0]}.")
+    tokenizer = AutoTokenizer.from_pretrained(model.folder, padding_side="right")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return encoder.to(model.device).eval(), tokenizer

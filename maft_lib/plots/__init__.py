@@ -1,0 +1,36 @@
+"""How results are drawn. Functions take finished data frames, return axes and compute nothing.
+
+`ax=None` makes a new figure of print size: 3.3 inches wide (`SINGLE`, one column) or 6.9 (`DOUBLE`).
+A method has the same colour, marker and line in every figure, so that figures can be read in grey.
+"""
+
+from maft_lib.plots.accuracy import (
+    accuracy_against_tokens,
+    accuracy_bars,
+    by_iteration,
+    transfer_matrix,
+)
+from maft_lib.plots.diversity import accuracy_against_diversity, style_shares
+from maft_lib.plots.method import losses, overview
+from maft_lib.plots.specialization import dependence, measured_specialization, trajectories
+from maft_lib.plots.style import DOUBLE, LABELS, SINGLE, STYLE, panels, save_figure
+
+__all__ = [
+    "DOUBLE",
+    "LABELS",
+    "SINGLE",
+    "STYLE",
+    "accuracy_against_diversity",
+    "accuracy_against_tokens",
+    "accuracy_bars",
+    "by_iteration",
+    "dependence",
+    "losses",
+    "measured_specialization",
+    "overview",
+    "panels",
+    "save_figure",
+    "style_shares",
+    "trajectories",
+    "transfer_matrix",
+]

@@ -1,0 +1,69 @@
+"""Diversity drawn: against accuracy, and which styles of reasoning the agents keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from maft_lib.plots.style import STYLE, look, new_axes
+
+
+def accuracy_against_diversity(
+    frame: pd.DataFrame, ax: Axes | None = None, xlabel: str = "embedding dissimilarity"
+) -> Axes:
+    """Figure 4: accuracy against diversity, the iterations of a method joined and numbered.
+
+    `frame` has `method`, `iteration`, `diversity`, `diversity_error`, `accuracy` and `accuracy_error`
+    (percent). Error bars both ways; the number beside a point is its iteration.
+    """
+    with plt.style.context(STYLE):
+        ax = ax or new_axes(height=2.8)
+        for name, part in frame.groupby("method", sort=False):
+            x, y = part.diversity, part.accuracy
+            mine = look(name)
+            faint: dict[str, Any] = {
+                "ecolor": mine["color"],
+                "elinewidth": 0.5,
+                "alpha": 0.35,
+                "capsize": 0,
+            }
+            ax.errorbar(x, y, xerr=part.diversity_error, yerr=part.accuracy_error, fmt="none", **faint)
+            ax.plot(x, y, lw=0.9, **mine)
+            for number, place in zip(part.iteration, zip(x, y)):
+                beside: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points"}
+                ax.annotate(
+                    str(number), place, color=mine["color"], weight="bold", fontsize=7, **beside
+                )
+        ax.set(xlabel=xlabel, ylabel="accuracy of the debate (%)")
+        ax.legend()
+    return ax
+
+
+def style_shares(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How often each agent reasons in each style: a bar per agent, in pieces, one per style.
+
+    `frame` has a row per agent and a column per style with shares from 0 to 1.
+    """
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        left = pd.Series(0.0, index=frame.index)
+        greys = [f"{0.25 + 0.6 * n / max(frame.shape[1] - 1, 1):.2f}" for n in range(frame.shape[1])]
+        for grey, (style, share) in zip(greys, frame.items()):
+            bars = ax.barh(range(len(frame)), share, left=left, color=grey, label=style, height=0.7)
+            ax.bar_label(
+                bars,
+                [f"{100 * s:.0f}" if s > 0.08 else "" for s in share],
+                label_type="center",
+                fontsize=7,
+                color="white" if float(grey) < 0.5 else "black",
+            )
+            left = left + share
+        ax.set_yticks(range(len(frame)), frame.index)
+        ax.set(xlabel="share of responses", xlim=(0, 1))
+        ax.invert_yaxis()
+        ax.grid(visible=False)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(frame.shape[1], 4))
+    return ax

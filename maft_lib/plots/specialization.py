@@ -1,0 +1,101 @@
+"""Appendix G drawn: skills over iterations, what specialisation depends on, measured shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from maft_lib.plots.style import STYLE, new_axes
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "os^Dv*"
+LINES = ("-", "--", "-.", ":")
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour, marker and line of a topic or series by its number, as keywords of matplotlib."""
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+    }
+
+
+def _points(
+    ax: Axes,
+    x: pd.Series,
+    y: pd.Series,
+    error: pd.Series,
+    line: pd.Series | None,
+    name: str,
+    look: dict,
+) -> None:
+    """Points with error bars and, if there is one, a line of its own; one entry of the legend."""
+    points = {**look, "linestyle": "none" if line is not None else look["linestyle"]}
+    ax.errorbar(x, y, error, elinewidth=0.8, **points)
+    if line is not None:
+        ax.plot(x, line, lw=1, **{**look, "marker": "none"})
+    ax.plot([], [], label=name, **look)
+
+
+def trajectories(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The skills of one model over iterations, a line per topic.
+
+    `frame` has `iteration`, `topic` and `skill` (0 to 1).
+    """
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        for number, (name, part) in enumerate(frame.groupby("topic", sort=False)):
+            every = max(1, len(part) // 8)
+            ax.plot(part.iteration, part.skill, markevery=every, label=str(name), **_look(number))
+        ax.set(xlabel="iteration", ylabel="skill", ylim=(-0.03, 1.03))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.legend(title="topic")
+    return ax
+
+
+def dependence(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    xlabel: str = "number of models",
+    ylabel: str = "topics covered",
+    log: bool = False,
+) -> Axes:
+    """A simulated quantity against the number of models or questions, a colour per `series`.
+
+    `frame` has `series`, `number`, `mean` and `error`, drawn as points with bars either way, and may
+    have `expected`, what a closed form says, drawn as a line. `log` makes the numbers logarithmic.
+    """
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        for count, (name, part) in enumerate(frame.groupby("series", sort=False)):
+            expected = part.expected if "expected" in frame else None
+            _points(ax, part.number, part["mean"], part.error, expected, str(name), _look(count))
+        ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
+        if not log:
+            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.legend()
+    return ax
+
+
+def measured_specialization(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What one agent learned from: the measured share of each topic and what the model predicts.
+
+    `frame` has `topic`, `iteration`, `share` with its `error`, drawn as points with bars either way,
+    and `predicted`, drawn as a line. Topics are moved apart a little, so that bars do not hide each
+    other.
+    """
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        groups = list(frame.groupby("topic", sort=False))
+        for number, (name, part) in enumerate(groups):
+            x = part.iteration + 0.09 * (number - (len(groups) - 1) / 2)
+            _points(ax, x, part.share, part.error, part.predicted, str(name), _look(number))
+        ax.set(xlabel="iterations of finetuning", ylabel="share of agreeing responses", ylim=(0, 1))
+        ax.set_xticks(sorted(frame.iteration.unique()))
+        ax.legend(title="topic")
+    return ax

@@ -1,0 +1,110 @@
+"""What all figures share: names, colours and markers of methods, print sizes, how a file is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("maft.mplstyle")
+SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
+
+LABELS = {
+    "base": "Base",
+    "majority": "Majority",
+    "debate": "Debate",
+    "star": "STaR",
+    "majority_ft": "Majority FT",
+    "single_agent_ft": "Single-agent FT",
+    "single_agent_ft_wo_debate": "Single-agent FT w/o debate",
+    "single_agent_ft_hot": "Single-agent FT, temperature 2",
+    "multiagent_ft": "Multiagent FT (ours)",
+    "multiagent_ft_wo_summary": "Multiagent FT w/o summary",
+    "multiagent_ft_wo_critic": "Multiagent FT w/o critic",
+    "multiagent_ft_lora": "Multiagent FT, LoRA",
+    "multiagent_ft_dpo": "Multiagent FT, DPO critics",
+    "cooperative": "Cooperative (base)",
+    "cooperative_ft": "Cooperative (FT)",
+    "unique_id": "Unique ID",
+    "no_interaction": "No interaction",
+    "vote_equal_budget": "Vote at equal budget",
+    "distilled_society": "Distilled society",
+    "generation agents": "Multiagent FT: generation agents",
+    "critic agents": "Multiagent FT: critic agents",
+}
+
+
+class Look(NamedTuple):
+    """How a method is drawn, everywhere."""
+
+    color: str
+    marker: str
+    linestyle: str = "-"
+
+
+LOOKS = {
+    "base": Look("#8C8C8C", "D"),
+    "majority": Look("#56B4E9", "^"),
+    "debate": Look("#009E73", "v"),
+    "star": Look("#E69F00", "*", "-."),
+    "majority_ft": Look("#CC79A7", "P", "-."),
+    "single_agent_ft": Look("#D55E00", "s", "--"),
+    "single_agent_ft_wo_debate": Look("#D55E00", "X", ":"),
+    "single_agent_ft_hot": Look("#882255", "^", ":"),
+    "multiagent_ft": Look("#0072B2", "o"),
+    "multiagent_ft_wo_summary": Look("#0072B2", "<", "-."),
+    "multiagent_ft_wo_critic": Look("#0072B2", ">", "--"),
+    "multiagent_ft_lora": Look("#332288", "h"),
+    "multiagent_ft_dpo": Look("#332288", "p"),
+    "cooperative": Look("#44AA99", "d"),
+    "cooperative_ft": Look("#117733", "d"),
+    "unique_id": Look("#999933", "8"),
+    "no_interaction": Look("#AA4499", "H", "-."),
+    "vote_equal_budget": Look("#000000", "^"),
+    "distilled_society": Look("#661100", "X"),
+    "generation agents": Look("#0072B2", "o"),
+    "critic agents": Look("#56B4E9", "D", "-."),
+}
+NAMELESS = Look("#000000", "o")
+
+
+def look(name: object) -> dict[str, Any]:
+    """Colour, marker, line and label of a method or series, as keywords of matplotlib."""
+    return {**LOOKS.get(str(name), NAMELESS)._asdict(), "label": LABELS.get(str(name), str(name))}
+
+
+def panels(rows: int = 1, columns: int = 2, height: float = 2.6, **keywords: Any) -> tuple[Figure, Any]:
+    """A new figure of both columns' width with several axes, `plt.subplots` in the style of all."""
+    with plt.style.context(STYLE):
+        return plt.subplots(rows, columns, figsize=(DOUBLE, height), **keywords)
+
+
+def new_axes(width: float = SINGLE, height: float = 2.5) -> Axes:
+    """The axes of a new figure of print size."""
+    return plt.subplots(figsize=(width, height))[1]
+
+
+def letter(axes: Any) -> None:
+    """(a), (b), ... above the axes of a figure, as captions name them."""
+    for name, ax in zip("abcdefgh", np.ravel(axes)):
+        ax.set_title(f"({name})", loc="left", fontsize=8)
+
+
+def save_figure(figure: Figure | Axes, path: Path, caption: str = "") -> list[Path]:
+    """Writes `path`.pdf and `path`.png, the same bytes for the same figure; prints the caption.
+
+    The caption is kept in both files, where the contact sheet finds it.
+    """
+    drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
+    paths = [path.with_suffix(".pdf"), path.with_suffix(".png")]
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    with plt.style.context(STYLE):
+        drawn.savefig(paths[0], metadata={**undated, "Subject": caption})
+        drawn.savefig(paths[1], metadata={"Software": None, "Description": caption})
+    if caption:
+        print(caption)
+    return paths

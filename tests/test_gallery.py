@@ -1,0 +1,250 @@
+"""The contact sheet: each figure and table once, with the run that made it, and nothing that runs."""
+
+import os
+import shutil
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from matplotlib.figure import Figure
+
+from maft_lib import gallery, notebooks
+from maft_lib.config import load_config
+from maft_lib.plots import save_figure
+
+TABLE = "| method | accuracy |\n|:--|--:|\n| Base | **{cell}** |\n\n† may be luck.\n"
+FAILING = """
+from pathlib import Path
+Path("../figures/own/table02.md").write_text({table!r})
+raise RuntimeError("no memory left")
+"""
+
+
+def draw(config, stem, caption=""):
+    save_figure(Figure(figsize=(1, 1)), config.figures / stem, caption)
+
+
+def tabulate(config, stem, cell="50.0"):
+    (config.figures / f"{stem}.md").write_text(TABLE.format(cell=cell))
+
+
+def executed(config, name, *stems, start="2025-03-01T12:34:56+00:00", seeds=(0,), failed=None):
+    """An executed copy that claims the files of these stems as they are now."""
+    paths = [path for stem in stems for path in config.figures.glob(f"{stem}.*")]
+    notebook = nbformat.v4.new_notebook(metadata={
+        "papermill": {"start_time": start, "duration": 88.6, "exception": failed},
+        "maft": {
+            "profile": config.profile,
+            "seeds": list(seeds),
+            "artefacts": {path.name: gallery.digest(path) for path in paths},
+        },
+    })  # fmt: skip
+    folder = config.path(config.runs_dir) / config.profile / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def articles(config):
+    """The entries of a new sheet by title, in their order."""
+    page = BeautifulSoup(gallery.write_gallery(config).read_text(), "html.parser")
+    entries = page.find_all("article")
+    found = {entry.h3.text: entry for entry in entries}
+    assert len(found) == len(entries)  # each once
+    targets = {article["id"] for article in entries}
+    assert {link["href"][1:] for link in page.nav.find_all("a")} <= targets
+    return found
+
+
+def told(entry):
+    return " ".join(entry.find(class_="made").text.split())
+
+
+def test_each_stands_once_with_number_profile_seed_and_time(config):
+    draw(config, "fig05", "Accuracy over iterations.")
+    (config.figures / "fig05.csv").write_text("a\n1\n")
+    tabulate(config, "table03")
+    executed(config, "04_3_zero_shot", "fig05", start="2025-03-01T23:34:56-02:00", seeds=[0, 7])
+    executed(config, "D_cooperative", "table03")
+    figure, table = (found := articles(config)).values()
+    assert list(found) == ["Figure 5", "Table 3"]
+    when = "2025-03-02 01:34 UTC"
+    assert told(figure) == (
+        f"profile smoke · seeds 0, 7 · {when} · 04_3_zero_shot took 89 s · CSV · PDF · PNG"
+    )
+    assert "seed 0 · 2025-03-01 12:34 UTC · D_cooperative took 89 s" in told(table)
+    assert [image["src"] for image in figure.find_all("img")] == ["fig05.png"]
+    assert figure.img["alt"] == figure.figcaption.text == "Accuracy over iterations."
+    assert [cell.text for cell in table.find_all("td")] == ["Base", "50.0"] and table.strong
+    assert "† may be luck." in table.text
+    for link in figure.find_all("a"):
+        assert (config.figures / link["href"]).is_file()
+
+
+def test_order_and_names(config):
+    stems = [
+        "table10",
+        "table_cost",
+        "table02_published",
+        "table02",
+        "dataset_sizes",
+        "table02_by_level",
+    ]
+    for stem in stems:
+        tabulate(config, stem)
+    draw(config, "fig11")
+    draw(config, "fig9")
+    (config.figures / "table10_differences.csv").write_text(
+        "a\n1\n"
+    )  # no other format, and still there
+    (config.figures / "notes.txt").write_text("no figure")
+    assert list(articles(config)) == [
+        *("Figure 9", "Figure 11", "Table 2", "Table 2: by level", "Table 2: published"),
+        *("Table 10", "Table 10: differences", "dataset_sizes", "table_cost"),
+    ]
+    page = BeautifulSoup((config.figures / gallery.SHEET).read_text(), "html.parser")
+    contents = [link.text for link in page.nav.find_all("a")]
+    assert contents == ["Figure 9", "Figure 11", "Table 2", "Table 10", "dataset_sizes", "table_cost"]
+
+
+def test_nothing_from_files_becomes_html(config):
+    hostile = '"><script>alert(1)</script><img src=x onerror="alert(1)">'
+    draw(config, "fig01", hostile)
+    tabulate(config, "table01", hostile + " ![p](http://a.b/x.png) <http://a.b> [l](javascript:f)")
+    tabulate(config, "a<b>&\"' 100% #1")
+    executed(config, "<i>name", "fig01")
+    found = articles(config)
+    page = BeautifulSoup((config.figures / gallery.SHEET).read_text(), "html.parser")
+    assert not page.find_all(["script", "i", "b"]) and len(page.find_all("img")) == 1
+    assert "<i>name took" in told(found["Figure 1"])
+    assert found["Figure 1"].img["alt"] == found["Figure 1"].figcaption.text == hostile
+    assert hostile in found["Table 1"].text and "![p](http://a.b/x.png)" in found["Table 1"].text
+    assert all(":" not in link["href"] for link in page.find_all("a"))
+    assert "a<b>&\"' 100% #1" in found
+    assert 'href="a%3Cb%3E%26%22%27%20100%25%20%231.md"' in str(page)
+
+
+def test_what_no_run_claims_is_shown(config):
+    draw(config, "fig01", "Old.")
+    (config.figures / "fig02.png").write_bytes(b"cut short")
+    tabulate(config, "table01")
+    executed(config, "03_3_quantitative_results", "table01")
+    tabulate(config, "table01", "51.0")  # since then, by other means and from who knows which seed
+    copies = config.path(config.runs_dir) / "smoke" / "notebooks"
+    (copies / "04_1_ablations.ipynb").write_text('{"metadata": {"papermill": {}')
+    (copies / "D_cooperative.ipynb").write_text('{"metadata": {"papermill": {}}}')
+    found = articles(config)
+    assert list(found) == ["Figure 1", "Figure 2", "Table 1"]
+    assert all(told(e).startswith("profile smoke · made earlier") for e in found.values())
+    assert found["Figure 2"].img["alt"] == "Figure 2"
+    assert [cell.text for cell in found["Table 1"].find_all("td")] == ["Base", "51.0"]
+
+
+def test_the_last_of_two_runs_that_wrote_the_same_counts(config):
+    tabulate(config, "table01")
+    executed(config, "B", "table01", start="2025-03-01T12:00:00+00:00")
+    executed(config, "A", "table01", start="2025-03-01T12:00:01+00:00", failed=True)
+    assert "A failed after 89 s" in told(articles(config)["Table 1"])
+
+
+def test_written_twice_it_has_the_same_bytes_and_needs_no_other_file(config):
+    draw(config, "fig01", "Zürich ± 1")
+    executed(config, "03_4_multiple_iterations", "fig01")
+    first = gallery.write_gallery(config).read_bytes()
+    assert gallery.write_gallery(config).read_bytes() == first
+    page = BeautifulSoup(first.decode(), "html.parser")
+    assert not page.find_all(["script", "link", "iframe"]) and "Zürich ± 1" in page.text
+    assert "prefers-color-scheme: dark" in page.style.text and "url(" not in page.style.text
+
+
+def test_an_empty_folder_has_a_sheet(config):
+    assert not articles(config)
+    assert "Nothing has been made yet" in (config.figures / gallery.SHEET).read_text()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with a profile of its own and no notebooks yet; returns the profile's config."""
+    monkeypatch.delenv("MAFT_RUNS_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "params").mkdir()
+    own = {"seeds": [3, 4], "notebooks": {"D_cooperative": {"seed": 5}}}
+    (tmp_path / "params" / "own.yml").write_text(yaml.safe_dump(own))
+    for name, code in {"03_3_quantitative_results": "config.seeds", "D_cooperative": "config"}.items():
+        put(tmp_path, name, code)
+    return load_config("own")
+
+
+def put(root, name, code):
+    cells = [nbformat.v4.new_code_cell(code)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
+    nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+
+
+def stand_in(monkeypatch, config, cell, start):
+    """Notebooks that write a table without a kernel: `make figures` around them is the real one."""
+
+    def execute_notebook(source, copy, **_):
+        shutil.copy(source, copy)
+        stem = {"03_3_quantitative_results": "table01", "D_cooperative": "table03"}[source.stem]
+        tabulate(config, stem, cell)
+        os.utime(config.figures / f"{stem}.md", ns=(0, int(cell)))  # a clock that is far behind
+        notebook = nbformat.read(copy, as_version=4)
+        notebook.metadata["papermill"] = {"start_time": start, "duration": 1.0, "exception": None}
+        nbformat.write(notebook, copy)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+
+
+def test_one_notebook_run_again_leaves_the_others_in_the_sheet(project, monkeypatch, capsys):
+    names = ["03_3_quantitative_results", "D_cooperative"]
+    stand_in(monkeypatch, project, "1", "2025-01-01T00:00:00+00:00")
+    notebooks.run_notebooks("own", names)
+    stand_in(monkeypatch, project, "2", "2025-02-02T00:00:00+00:00")
+    assert notebooks.main(["own", "D_cooperative"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "[1/1] D_cooperative ... 0 s" and lines[-1].endswith(" figures/own/index.html")
+    page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
+    first, second = map(told, page.find_all("article"))
+    assert "seeds 3, 4 · 2025-01-01 00:00 UTC · 03_3_quantitative_results" in first
+    assert "seed 5 · 2025-02-02 00:00 UTC · D_cooperative" in second  # it never asks for `seeds`
+
+
+def test_a_notebook_claims_only_what_it_wrote(project, monkeypatch):
+    tabulate(project, "table07")
+    stand_in(monkeypatch, project, "1", "2025-01-01T00:00:00+00:00")
+    notebooks.run_notebooks("own", ["D_cooperative"])
+    page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
+    assert ["made earlier" in told(entry) for entry in page.find_all("article")] == [False, True]
+
+
+def test_a_notebook_that_never_began_leaves_what_its_last_run_told(project, monkeypatch):
+    stand_in(monkeypatch, project, "1", "2025-01-01T00:00:00+00:00")
+    notebooks.run_notebooks("own", ["D_cooperative"])
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        notebooks.run_notebooks("own", ["D_cooperative"])
+    assert "seed 5 · 2025-01-01 00:00 UTC · D_cooperative took" in told(articles(project)["Table 3"])
+
+
+def test_a_failing_notebook_leaves_a_sheet_with_what_it_wrote(project, tmp_path, capfd):
+    tabulate(project, "table01")
+    put(tmp_path, "04_1_ablations", FAILING.format(table=TABLE.format(cell="1")))
+    assert notebooks.main(["own", "04_1_ablations", "D_cooperative"]) == 1
+    assert "RuntimeError: no memory left" in capfd.readouterr().err
+    page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
+    first, second = map(told, page.find_all("article"))
+    assert "made earlier" in first and "seed 3" not in first
+    assert "04_1_ablations failed after" in second and "seed 0" in second
+
+
+def test_the_command_line(project, capsys):
+    tabulate(project, "table01")
+    assert gallery.main(["own"]) == 0
+    assert capsys.readouterr().out.strip().endswith("figures/own/index.html")
+    assert "Table 1" in (project.figures / gallery.SHEET).read_text()
+    assert gallery.main(["owm"]) == 2
+    error = capsys.readouterr().err
+    assert "unknown profile 'owm': did you mean 'own'?" in error and error.count("\n") == 1

