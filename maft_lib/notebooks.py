@@ -2,9 +2,11 @@
 
     python -m maft_lib.notebooks laptop
 
-Executed copies go to runs/<profile>/notebooks/, figures and tables to figures/<profile>/, where
-index.html shows them all. A notebook that fails stops the run with a non-zero exit code; what is
-finished is kept, and running the command again goes on from the store.
+On a CPU two run at a time: while one imports, draws or grades, the other keeps the cores busy. Those
+that share runs wait for each other, so nothing is computed twice. Executed copies go to
+runs/<profile>/notebooks/, figures and tables to figures/<profile>/, where index.html shows them all. A
+notebook that fails stops the run with a non-zero exit code; what is finished is kept, and running the
+command again goes on from the store.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
@@ -25,30 +32,100 @@ from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
 from maft_lib.config import NOTEBOOKS, Config, ConfigError, load_config, project_root
+from maft_lib.workers import default_num_workers, may_have_gpu
+
+# Whose runs a notebook takes from the store: it begins when those are finished.
+AFTER = {
+    "03_3_quantitative_results": ("02_3_multiagent_finetuning",),
+    "03_4_multiple_iterations": ("03_3_quantitative_results",),
+    "04_1_ablations": ("03_3_quantitative_results",),
+    "04_2_diversity": ("03_4_multiple_iterations",),
+    "04_3_zero_shot": ("03_3_quantitative_results",),
+    "C_diversity_metrics": ("04_2_diversity",),
+    "D_cooperative": ("03_3_quantitative_results",),
+    "E_additional_comparisons": ("03_4_multiple_iterations",),
+    "G_specialization_model": ("03_4_multiple_iterations",),
+    "H_additional_evaluations": ("03_3_quantitative_results",),
+    "R_reviewers_questions": ("04_1_ablations",),
+    "S_cost_and_speed": ("03_3_quantitative_results",),
+}
 
 
-def run_notebooks(profile: str, names: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
+class NotebookError(RuntimeError):
+    """A notebook that ran in a process of its own failed; it has said why."""
+
+
+def run_notebooks(
+    profile: str, names: Sequence[str] = NOTEBOOKS, num_jobs: int = 1
+) -> dict[str, float]:
     """Executes notebooks with a profile (a name or a path); returns the seconds that each took.
 
-    Prints a line per notebook. The contact sheet is written at the end, of what there is if one fails.
-    Raises `ConfigError` for an unknown profile or notebook, papermill's `PapermillExecutionError` at
-    the first that fails, nbclient's `DeadKernelError` if it is killed, and `OSError`.
+    Up to `num_jobs` run at a time, each in a process of its own if more than one. Prints a line per
+    notebook. The contact sheet is written at the end, of what there is if one fails. Raises
+    `ConfigError` for an unknown profile or notebook, papermill's `PapermillExecutionError` at the first
+    that fails (`NotebookError` if it ran in a process of its own), nbclient's `DeadKernelError` if it
+    is killed, and `OSError`.
     """
     config = load_config(profile)
-    seeds = {name: _seeds(name, profile) for name in names}  # errors are said now, not hours later
-    executed = config.path(config.runs_dir) / config.profile / "notebooks"
-    executed.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        _seeds(name, profile)  # errors are said now, not hours later
     seconds: dict[str, float] = {}
+    run = _side_by_side(profile, names, num_jobs) if num_jobs > 1 else _in_turn(profile, names)
     try:
-        for number, name in enumerate(names, start=1):
-            print(f"[{number}/{len(names)}] {name} ...", end=" ", flush=True)
-            start = time.perf_counter()
-            _execute(profile, executed / f"{name}.ipynb", config, seeds[name])
-            seconds[name] = time.perf_counter() - start
-            print(f"{seconds[name]:.0f} s", flush=True)
+        for name, taken in run:
+            seconds[name] = taken
+            print(f"[{len(seconds)}/{len(names)}] {name} {taken:.0f} s", flush=True)
     finally:
         gallery.write_gallery(config)
     return seconds
+
+
+def _in_turn(profile: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for name in names:
+        start = time.perf_counter()
+        run_notebook(profile, name)
+        yield name, time.perf_counter() - start
+
+
+def _side_by_side(profile: str, names: Sequence[str], num_jobs: int) -> Iterator[tuple[str, float]]:
+    """Yields (name, seconds) as notebooks finish; the first in the list that is ready begins next."""
+    waiting = list(names)
+    running: dict[Future[float], str] = {}
+    processes: dict[str, Any] = {}
+
+    def execute(name: str) -> float:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "maft_lib.notebooks", profile, name, "--alone"]
+        # In a session of its own an interrupt does not reach it; that its input ends does.
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        processes[name] = process
+        if process.wait():
+            raise NotebookError(f"{name} failed.")
+        return time.perf_counter() - start
+
+    with ThreadPoolExecutor(num_jobs) as pool:
+        try:
+            while waiting or running:
+                unfinished = {*waiting, *running.values()}
+                ready = [name for name in waiting if unfinished.isdisjoint(AFTER.get(name, ()))]
+                for name in ready[: num_jobs - len(running)]:
+                    waiting.remove(name)
+                    running[pool.submit(execute, name)] = name
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BaseException as error:
+            if not isinstance(error, NotebookError):  # else what runs beside it may finish
+                for process in processes.values():
+                    process.stdin.close()
+            raise
+
+
+def run_notebook(profile: str, name: str) -> None:
+    """Executes one notebook in this process; its copy keeps what it wrote and with which seeds."""
+    config = load_config(profile)
+    executed = config.path(config.runs_dir) / config.profile / "notebooks"
+    executed.mkdir(parents=True, exist_ok=True)
+    _execute(profile, executed / f"{name}.ipynb", config, _seeds(name, profile))
 
 
 def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> None:
@@ -69,7 +146,9 @@ def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> 
         with suppress(OSError, ValueError):  # a copy cut short; the error is what ended the notebook
             notebook = nbformat.read(executed, as_version=4)
             if gallery.KEY not in notebook.metadata:  # else an earlier run's: this one never began
-                artefacts = _written_since(before, config.figures)
+                own = "".join(cell.source for cell in notebook.cells)  # beside it others write, too
+                written = _written_since(before, config.figures).items()
+                artefacts = {name: digest for name, digest in written if Path(name).stem in own}
                 kept = {"profile": config.profile, "seeds": seeds, "artefacts": artefacts}
                 notebook.metadata[gallery.KEY] = kept
                 nbformat.write(notebook, executed)
@@ -100,26 +179,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Regenerate every figure and table.")
     parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
     parser.add_argument("names", nargs="*", help="only these notebooks, by name")
+    parser.add_argument(
+        "--jobs", type=int, help="notebooks at a time (default: 2 on a CPU, 1 on a GPU)"
+    )
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one of several
     given = parser.parse_args(arguments)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    start = time.perf_counter()
     try:
-        seconds = run_notebooks(given.profile, given.names or NOTEBOOKS)
+        if given.alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+            threading.Thread(target=_follow_parent, daemon=True).start()
+            run_notebook(given.profile, *given.names)
+            return 0
+        names = given.names or NOTEBOOKS
+        run_notebooks(given.profile, names, given.jobs or _num_jobs(load_config(given.profile), names))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
         print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
         return 1
+    except NotebookError:
+        return 1
+    except KeyboardInterrupt:
+        if not given.alone:
+            print("interrupted: run again, what is finished is kept.", file=sys.stderr)
+        return 130
     except (OSError, DeadKernelError) as error:
         print(f"failed\n{error} Mend that and run again: what is finished is kept.", file=sys.stderr)
         return 1
     folder = load_config(given.profile).figures
     made = ", ".join(sorted(path.name for path in folder.iterdir() if path.name != gallery.SHEET))
-    where, total = os.path.relpath(folder), sum(seconds.values())
+    where, total = os.path.relpath(folder), time.perf_counter() - start
     sheet = os.path.join(where, gallery.SHEET)
-    print(f"{len(seconds)} notebooks in {total:.0f} s. {where}: {made}. On one page: {sheet}")
+    print(f"{len(names)} notebooks in {total:.0f} s. {where}: {made}. On one page: {sheet}")
     return 0
+
+
+def _follow_parent() -> None:
+    """Interrupts this process when the one that runs several ends, however that ended."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _num_jobs(config: Config, names: Sequence[str]) -> int:
+    """Two at a time on a CPU of several cores; a GPU holds one model at a time."""
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
+    return min(2, len(names), default_num_workers()) if on_cpu else 1
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import logging
 import math
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.store import explained
+from maft_lib.workers import busy_seconds
 
 _OWN = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta")  # settings that are not Hugging Face's
 
@@ -41,7 +41,7 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     if device != "cpu":  # on a CPU they are bounded, and needed again right after
         models.release_models()
     _forget_peak_memory(device)
-    began = time.perf_counter()
+    began = busy_seconds(device)
     tokenizer = load_tokenizer(start)
     own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
     settings = {name: value for name, value in settings.items() if name not in _OWN}
@@ -60,7 +60,7 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     log = {"settings": settings, **own, "num_examples": len(rows)}
     num_tokens = sum(len(row.input_ids) for row in [*rows, *rejected])
     log["num_tokens"] = settings["num_train_epochs"] * num_tokens
-    log["seconds"] = time.perf_counter() - began
+    log["seconds"] = busy_seconds(device) - began
     log["peak_memory"] = _peak_memory(device)
     log["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     with explained(folder):

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -99,6 +100,12 @@ def stop_workers() -> None:
     for pool in pools:
         for process in list((pool._processes or {}).values()):
             process.kill()
+
+
+def busy_seconds(device: str) -> float:
+    """A clock for what work costs: a CPU worker's own time, whatever else the machine does meanwhile;
+    on a GPU, which works for one, the wall's."""
+    return time.process_time() if device == "cpu" else time.perf_counter()
 
 
 def may_have_gpu() -> bool:

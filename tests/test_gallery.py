@@ -172,7 +172,10 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
     own = {"seeds": [3, 4], "notebooks": {"D_cooperative": {"seed": 5}}}
     (tmp_path / "params" / "own.yml").write_text(yaml.safe_dump(own))
-    for name, code in {"03_3_quantitative_results": "config.seeds", "D_cooperative": "config"}.items():
+    for name, code in {
+        "03_3_quantitative_results": "config.seeds, 'table01'",
+        "D_cooperative": "config, 'table03'",
+    }.items():
         put(tmp_path, name, code)
     return load_config("own")
 
@@ -205,7 +208,7 @@ def test_one_notebook_run_again_leaves_the_others_in_the_sheet(project, monkeypa
     stand_in(monkeypatch, project, "2", "2025-02-02T00:00:00+00:00")
     assert notebooks.main(["own", "D_cooperative"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "[1/1] D_cooperative ... 0 s" and lines[-1].endswith(" figures/own/index.html")
+    assert lines[-2] == "[1/1] D_cooperative 0 s" and lines[-1].endswith(" figures/own/index.html")
     page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
     first, second = map(told, page.find_all("article"))
     assert "seeds 3, 4 · 2025-01-01 00:00 UTC · 03_3_quantitative_results" in first
@@ -238,6 +241,52 @@ def test_a_failing_notebook_leaves_a_sheet_with_what_it_wrote(project, tmp_path,
     first, second = map(told, page.find_all("article"))
     assert "made earlier" in first and "seed 3" not in first
     assert "04_1_ablations failed after" in second and "seed 0" in second
+
+
+WAITING = """
+import time
+from pathlib import Path
+Path("../{own}").touch()
+give_up = time.monotonic() + 60
+while not Path("../{other}").exists() and time.monotonic() < give_up:
+    time.sleep(0.05)
+assert Path("../{other}").exists()
+Path("../figures/own/{stem}.md").write_text({table!r})
+"""
+
+
+@pytest.mark.notebooks
+def test_two_notebooks_run_side_by_side_and_claim_their_own(project, tmp_path, capfd):
+    table = TABLE.format(cell="1")
+    names = ["Z_miniature_model", "00_quickstart"]
+    for own, other, stem in zip(names, reversed(names), ("table01", "table02")):
+        put(tmp_path, own, WAITING.format(own=own, other=other, stem=stem, table=table))
+    assert notebooks.main(["own", *names, "--jobs", "2"]) == 0, capfd.readouterr().err
+    assert "[2/2]" in capfd.readouterr().out
+    sheet = articles(project)
+    assert "Z_miniature_model took" in told(sheet["Table 1"])
+    assert "00_quickstart took" in told(sheet["Table 2"])
+
+
+@pytest.mark.notebooks
+def test_a_notebook_waits_for_those_whose_runs_it_shares(project, tmp_path, capfd):
+    record = "with open('../order', 'a') as file: file.write('{name} ')"
+    names = ["02_3_multiagent_finetuning", "03_3_quantitative_results", "03_4_multiple_iterations"]
+    for name in names:
+        put(tmp_path, name, record.format(name=name))
+    assert notebooks.main(["own", *names, "--jobs", "3"]) == 0, capfd.readouterr().err
+    assert (tmp_path / "order").read_text().split() == names
+
+
+@pytest.mark.notebooks
+def test_side_by_side_a_failure_stops_the_run_and_says_why(project, tmp_path, capfd):
+    put(tmp_path, "Z_miniature_model", "raise RuntimeError('no memory left')")
+    put(tmp_path, "02_1_multiagent_debate", "open('../begun', 'w')")
+    names = ["Z_miniature_model", "03_3_quantitative_results", "02_1_multiagent_debate"]
+    put(tmp_path, names[1], "import time; time.sleep(2); open('../finished', 'w')")
+    assert notebooks.main(["own", *names, "--jobs", "2"]) == 1
+    assert "RuntimeError: no memory left" in capfd.readouterr().err
+    assert not (tmp_path / "begun").exists() and (project.figures / gallery.SHEET).is_file()
 
 
 def test_the_command_line(project, capsys):

@@ -6,7 +6,6 @@ batch when it is finished, and because in fp32 its text must not depend on the r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from maft_lib.backends import BackendError, Completion, Sampling, chunks, models
 from maft_lib.backends.cache import growing_cache
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.rendering import stop_ids, tokenize
+from maft_lib.workers import busy_seconds
 
 
 class Row(NamedTuple):
@@ -33,11 +33,11 @@ def generate_texts(
     model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]
 ) -> list[Completion]:
     """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
-    start = time.perf_counter()
+    start = busy_seconds(model.device)
     tokenizer = load_tokenizer(model.folder)
     rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
     completions = generate_rows(model, rows)
-    share = (time.perf_counter() - start) / len(rows)
+    share = (busy_seconds(model.device) - start) / len(rows)
     return [replace(completion, seconds=share) for completion in completions]
 
 

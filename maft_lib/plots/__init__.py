@@ -13,18 +13,29 @@ from maft_lib.plots.accuracy import (
 from maft_lib.plots.diversity import accuracy_against_diversity, style_shares
 from maft_lib.plots.method import losses, overview
 from maft_lib.plots.specialization import dependence, measured_specialization, trajectories
-from maft_lib.plots.style import DOUBLE, LABELS, SINGLE, STYLE, panels, save_figure
+from maft_lib.plots.style import (
+    DOUBLE,
+    LABELS,
+    SINGLE,
+    STYLE,
+    about,
+    letter,
+    panels,
+    save_figure,
+)
 
 __all__ = [
     "DOUBLE",
     "LABELS",
     "SINGLE",
     "STYLE",
+    "about",
     "accuracy_against_diversity",
     "accuracy_against_tokens",
     "accuracy_bars",
     "by_iteration",
     "dependence",
+    "letter",
     "losses",
     "measured_specialization",
     "overview",

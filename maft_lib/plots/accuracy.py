@@ -60,10 +60,10 @@ def accuracy_bars(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def transfer_matrix(matrix: pd.DataFrame, ax: Axes | None = None, label: str = "accuracy (%)") -> Axes:
-    """A square per pair of tasks: trained on (rows), tested on (columns), dark is high.
+def transfer_matrix(matrix: pd.DataFrame, errors: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A square per pair of tasks: trained on (rows), tested on (columns), dark is a high accuracy.
 
-    `matrix` holds numbers in percent or points; nan is left empty.
+    `matrix` has accuracies and `errors` their standard errors, in percent, with the same labels.
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=2.7)
@@ -72,10 +72,11 @@ def transfer_matrix(matrix: pd.DataFrame, ax: Axes | None = None, label: str = "
         for y, (_, row) in enumerate(matrix.iterrows()):
             for x, value in enumerate(row):
                 colour = "white" if value > middle else "black"
-                ax.text(x, y, f"{value:.0f}", ha="center", va="center", color=colour)
+                text = f"{value:.0f} ± {errors.iloc[y, x]:.0f}"
+                ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
         ax.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=20, ha="right")
         ax.set_yticks(range(matrix.shape[0]), matrix.index)
-        ax.set(xlabel="tested on", ylabel="trained on", title=label)
+        ax.set(xlabel="tested on", ylabel="trained on", title="accuracy (%)")
         ax.grid(visible=False)
     return ax
 

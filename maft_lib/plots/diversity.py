@@ -21,7 +21,8 @@ def accuracy_against_diversity(
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=2.8)
-        for name, part in frame.groupby("method", sort=False):
+        for order, (name, part) in enumerate(frame.groupby("method", sort=False)):
+            side = (1, -1)[order % 2]  # numbers of two methods on two sides
             x, y = part.diversity, part.accuracy
             mine = look(name)
             faint: dict[str, Any] = {
@@ -33,12 +34,17 @@ def accuracy_against_diversity(
             ax.errorbar(x, y, xerr=part.diversity_error, yerr=part.accuracy_error, fmt="none", **faint)
             ax.plot(x, y, lw=0.9, **mine)
             for number, place in zip(part.iteration, zip(x, y)):
-                beside: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points"}
+                height = 4 if number % 2 == 0 else -9  # neighbours are often close
+                beside: dict[str, Any] = {
+                    "xytext": (4 * side, height),
+                    "textcoords": "offset points",
+                    "ha": "left" if side > 0 else "right",
+                }
                 ax.annotate(
                     str(number), place, color=mine["color"], weight="bold", fontsize=7, **beside
                 )
         ax.set(xlabel=xlabel, ylabel="accuracy of the debate (%)")
-        ax.legend()
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
 
 

@@ -108,3 +108,12 @@ def save_figure(figure: Figure | Axes, path: Path, caption: str = "") -> list[Pa
     if caption:
         print(caption)
     return paths
+
+
+def about(config: Any, task: str | None = None) -> str:
+    """The end of a caption: what its error bars are, and the run that it shows."""
+    seeds = config.seeds or [config.seed]
+    over = f"the mean over {len(seeds)} seeds" if len(seeds) > 1 else "the mean over problems"
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    where = f"{task or config.task}, {config.num_train} train and {config.num_eval} eval problems"
+    return f"Error bars: one standard error of {over}. Profile {config.profile}, {where}, {named}."
