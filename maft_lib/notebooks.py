@@ -2,8 +2,8 @@
 
     python -m maft_lib.notebooks laptop
 
-On a CPU two run at a time: while one imports, draws or grades, the other keeps the cores busy. Those
-that share runs wait for each other, so nothing is computed twice. Executed copies go to
+On a CPU two run at a time, each on a half of the cores: while one imports, draws or grades, the other
+computes. Those that share runs wait for each other, so nothing is computed twice. Executed copies go to
 runs/<profile>/notebooks/, figures and tables to figures/<profile>/, where index.html shows them all. A
 notebook that fails stops the run with a non-zero exit code; what is finished is kept, and running the
 command again goes on from the store.
@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import nbformat
@@ -92,14 +93,22 @@ def _side_by_side(profile: str, names: Sequence[str], num_jobs: int) -> Iterator
     waiting = list(names)
     running: dict[Future[float], str] = {}
     processes: dict[str, Any] = {}
+    halves: SimpleQueue[list[int]] = SimpleQueue()
+    for number in range(num_jobs):
+        halves.put(_cores()[number::num_jobs])
 
     def execute(name: str) -> float:
         start = time.perf_counter()
         command = [sys.executable, "-m", "maft_lib.notebooks", profile, name, "--alone"]
+        cores = halves.get()
         # In a session of its own an interrupt does not reach it; that its input ends does.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         processes[name] = process
-        if process.wait():
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        failed = process.wait()
+        halves.put(cores)
+        if failed:
             raise NotebookError(f"{name} failed.")
         return time.perf_counter() - start
 
@@ -118,6 +127,11 @@ def _side_by_side(profile: str, names: Sequence[str], num_jobs: int) -> Iterator
                 for process in processes.values():
                     process.stdin.close()
             raise
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use, or none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def run_notebook(profile: str, name: str) -> None:

@@ -207,6 +207,21 @@ def shared_runs(tmp_path_factory):
 
 
 @pytest.mark.pipeline
+def test_what_is_learned_on_one_task_is_tested_on_another(config, shared_runs):
+    config = config.replace(runs_dir=shared_runs, num_train=12, num_eval=6, num_iterations=1)
+    at_home = run_study("multiagent_ft", "arithmetic", config, report=str)
+    away = run_study("multiagent_ft", "arithmetic", config.replace(eval_task="mini_gsm"), report=str)
+    assert away.societies == at_home.societies and away.train_ids == at_home.train_ids
+    assert set(away.frame.task) == {"mini_gsm"} and set(away.frame.trained_on) == {"arithmetic"}
+    gsm = [p.id for p in problems("mini_gsm", "eval", config)]
+    assert list(away.frame[away.frame.iteration == 1].problem) == gsm == list(away.eval_ids)
+    both = pd.concat([away.frame, run_study("debate", "mini_gsm", config, report=str).frame])
+    accuracies = metrics.accuracy(metrics.last_iteration(both)).set_index("method")
+    assert accuracies.problems.to_dict() == {"multiagent_ft": 6, "debate": 6}
+    assert accuracies.trained_on["multiagent_ft"] == "arithmetic"
+
+
+@pytest.mark.pipeline
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_on_the_miniature_model(method, config, shared_runs):
     config = config.replace(runs_dir=shared_runs, num_train=12, num_eval=6, num_iterations=1)

@@ -10,8 +10,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from maft_lib import plots, reported, statistics, tables
+from maft_lib.config import METHODS, load_config
+from maft_lib.plots import style
 
 matplotlib.use("Agg")
 
@@ -262,3 +265,69 @@ def test_the_overview_names_the_sizes_of_the_run():
     ax = plots.overview(counts, "20 debates")
     texts = " ".join(text.get_text() for text in ax.texts)
     assert "20 debates" in texts and "11" in texts and "8 from 4 corrected, 9 kept" in texts
+
+
+LINES = pd.DataFrame(
+    {
+        "method": ["multiagent_ft"] * 3 + ["single_agent_ft"] * 3,
+        "iteration": [0, 1, 2] * 2,
+        "mean": [0.2, 0.3, 0.4, 0.2, 0.1, 0.1],
+        "error": [0.01] * 6,
+    }
+)
+
+
+def test_a_method_looks_the_same_in_every_figure():
+    """Colour and marker by name, not by the order in which methods come; no two alike."""
+    reverse = LINES.iloc[::-1]
+    for frame in (LINES, reverse):
+        handles, labels = plots.by_iteration(frame).get_legend_handles_labels()
+        looks = {
+            label: (h.lines[0].get_color(), h.lines[0].get_marker())
+            for h, label in zip(handles, labels)
+        }
+        assert looks["Multiagent FT (ours)"] == ("#0072B2", "o")
+        assert looks["Single-agent FT"] == ("#D55E00", "s")
+    known = [style.LOOKS[method][:2] for method in METHODS]
+    assert len(set(known)) == len(METHODS)
+
+
+def test_figure_4_joins_and_numbers_the_iterations():
+    frame = LINES.rename(columns={"mean": "diversity", "error": "diversity_error"})
+    ax = plots.accuracy_against_diversity(frame.assign(accuracy=50.0, accuracy_error=2.0))
+    assert [text.get_text() for text in ax.texts] == ["0", "1", "2"] * 2
+    joined = [list(line.get_xdata()) for line in ax.get_lines() if len(line.get_xdata()) == 3]
+    assert joined == [[0.2, 0.3, 0.4], [0.2, 0.1, 0.1]]
+
+
+def test_bars_have_their_errors_and_numbers():
+    frame = pd.DataFrame(
+        {"method": ["base", "multiagent_ft"], "accuracy": [50, 61.5], "standard_error": [5, 4]}
+    )
+    ax = plots.accuracy_bars(frame.assign(label=["Base", "Ours, trained on math"]))
+    assert [bar.get_width() for bar in ax.patches] == [50, 61.5]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Base", "Ours, trained on math"]
+    assert "61.5" in [text.get_text() for text in ax.texts]
+    segments = ax.containers[-1].errorbar.lines[2][0].get_segments()
+    assert segments[0][:, 0].tolist() == [57.5, 65.5]
+
+
+def test_the_transfer_matrix_names_both_tasks():
+    matrix = pd.DataFrame([[50.0, 60.0], [70.0, 80.0]], index=["gsm", "math"], columns=["gsm", "math"])
+    ax = plots.transfer_matrix(matrix, matrix / 10)
+    assert [text.get_text() for text in ax.texts] == ["50 ± 5", "60 ± 6", "70 ± 7", "80 ± 8"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("tested on", "trained on")
+
+
+def test_captions_are_kept_and_say_what_the_error_bars_are(tmp_path, capsys):
+    config = load_config("smoke", seeds=[3, 4])
+    caption = f"Figure 1: a line. {plots.about(config)}"
+    _, png = plots.save_figure(plots.by_iteration(LINES), tmp_path / "fig01", caption)
+    assert "one standard error of the mean over 2 seeds" in caption and "seeds 3, 4" in caption
+    assert caption in capsys.readouterr().out and Image.open(png).text["Description"] == caption
+    assert "over problems" in plots.about(load_config("smoke"))
+
+
+def test_figures_have_the_widths_of_print():
+    assert plots.by_iteration(LINES).figure.get_figwidth() == plots.SINGLE == 3.3
+    assert plots.panels()[0].get_figwidth() == plots.DOUBLE == 6.9

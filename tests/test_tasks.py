@@ -11,10 +11,10 @@ import pytest
 
 from maft_lib.grading import extract_answer, is_equivalent
 from maft_lib.studies import check_disjoint
-from maft_lib.tasks import GENERATED, answer_type, canonical, draw, load_problems
+from maft_lib.tasks import GENERATED, answer_type, canonical, draw, draw_split, load_problems
 from maft_lib.tasks.boxes import last_box
 from maft_lib.tasks.problem import Problem, normalised
-from maft_lib.tasks.worked import solve
+from maft_lib.tasks.worked import solve, style_of
 
 
 @pytest.mark.parametrize("task", GENERATED)
@@ -41,6 +41,18 @@ def test_written_steps_are_true_unless_they_slip(task):
                 "%": int(a) % (int(b) or 1),
             }
             assert int(c) == (Fraction(int(a), int(b)) if op == "/" else true[op])
+
+
+@pytest.mark.parametrize("task", GENERATED)
+def test_the_style_of_a_solution_is_recognised_slips_included(task):
+    rng = random.Random(5)
+    for _ in range(60):
+        problem, worked = draw_split(task, "train", rng)
+        for style in range(len(worked.styles)):
+            slipped = solve(worked, style, accuracy=0.4, rng=rng)
+            assert style_of(slipped.text, problem.styles) == style
+    assert style_of("I do not know.", problem.styles) is None
+    assert load_problems(task, "eval", 1)[0].styles
 
 
 def test_arithmetic_has_the_papers_form_and_value():

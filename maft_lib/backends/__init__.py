@@ -74,6 +74,12 @@ def generate(backend: Backend, requests: Iterable[Request]) -> list[Completion]:
     return [completions[i] for i in range(len(requests))]
 
 
+def batch_size(num_items: int, num_workers: int, largest: int) -> int:
+    """Items a batch so that all workers get as many batches, none larger than `largest`."""
+    share = -(-num_items // max(num_workers, 1))
+    return max(1, -(-share // -(-share // largest))) if share else 1
+
+
 def chunks(items: Sequence, size: int) -> list:
     """Consecutive pieces of at most `size` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from maft_lib.backends import chunks, hub
+from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.config import Config
 from maft_lib.prompts import Message
@@ -145,8 +145,7 @@ class Scorer:
         return Model(str(hub.model_folder(name)), hub.identity(name), self.dtype, self.device)
 
     def _share(self, num: int, largest: int) -> int:
-        """Enough batches for every worker, none larger than allowed."""
-        return max(1, min(-(-num // max(self.num_workers, 1)), largest))
+        return batch_size(num, self.num_workers, largest)
 
 
 def open_scorer(config: Config) -> Scorer:

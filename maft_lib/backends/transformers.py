@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from maft_lib.backends import Completion, Request, chunks, hub
+from maft_lib.backends import Completion, Request, batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.rendering import prompt_text
 from maft_lib.workers import default_num_workers, run_parallel
@@ -95,10 +95,8 @@ class TransformersBackend:
         return batches
 
     def _rows_per_batch(self, num_rows: int) -> int:
-        """Enough batches for every worker, none larger than allowed."""
-        share = -(-num_rows // max(self.num_workers, 1))
         largest = CPU_BATCH if self.device == "cpu" else 4096
-        return max(1, min(share, self.max_batch_size or largest))
+        return batch_size(num_rows, self.num_workers, self.max_batch_size or largest)
 
 
 # In the worker PyTorch is imported, with all that belongs to it; its parent does not wait for that.
