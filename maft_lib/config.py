@@ -211,8 +211,21 @@ class Config(BaseModel):
     @property
     def base_model(self) -> str:
         """`model_name_or_path` as a folder where there is one, else as a name on the hub."""
-        folder = self.path(self.model_name_or_path)
-        return str(folder) if folder.exists() else self.model_name_or_path
+        return self._model(self.model_name_or_path)
+
+    @property
+    def scoring_model(self) -> str:
+        """The model whose likelihoods estimate the KL of Appendix C: `scorer`, else the base model."""
+        return self._model(self.scorer) if self.scorer else self.base_model
+
+    @property
+    def encoding_model(self) -> str:
+        """The model that embeds responses (Appendix C.4): `encoder`, else the base model."""
+        return self._model(self.encoder) if self.encoder else self.base_model
+
+    def _model(self, name: str) -> str:
+        folder = self.path(name)
+        return str(folder) if folder.exists() else name
 
     @property
     def figures(self) -> Path:

@@ -39,35 +39,42 @@ def by_iteration(results: Sequence[Result], measure: Measure, column: str = "val
     """Mean and standard error of a measure after each iteration of each study.
 
     `measure` takes the debates on the eval problems and the society that held them. The rows have
-    `method`, `task`, `iteration`, and what `mean_over_problems` adds.
+    `method`, `task` (that is tested), `iteration`, `trained_on` where some were trained on another
+    task, and what `mean_over_problems` adds.
     """
     frames = [
-        measure(debates, society).assign(
-            method=result.method, task=result.task, seed=result.frame.seed.iloc[0], iteration=number
-        )
+        measure(debates, society).assign(**_run(result), iteration=number)
         for result in results
         for number, (society, debates) in enumerate(zip(result.societies, result.evaluations))
     ]
-    keys = ["method", "task", "iteration"]
-    return mean_over_problems(pd.concat(frames, ignore_index=True), keys, column)
+    frame = pd.concat(frames, ignore_index=True)
+    keys = [key for key in ("method", "task", "trained_on", "iteration") if frame[key].notna().any()]
+    return mean_over_problems(frame, keys, column)
+
+
+def _run(result: Result) -> dict:
+    """What tells a study from others; `trained_on` only where that is another task than is tested."""
+    first = result.frame.iloc[0]
+    return {**first[["method", "task", "seed"]], "trained_on": first.get("trained_on")}
 
 
 def mean_over_problems(frame: pd.DataFrame, keys: Sequence[str], column: str = "value") -> pd.DataFrame:
     """`mean`, `error` and `problems` of a column for each value of `keys`, in the column's unit.
 
     Rows of one problem are averaged first, since they are not independent. The error is the standard
-    error over problems; with several seeds it is that of the mean over seeds. `problems` counts those
-    that have a value.
+    error over problems (nan for a single one); with several seeds it is that of the mean over seeds.
+    `problems` counts those that have a value.
     """
     rows = []
-    for names, part in frame.groupby(list(keys), sort=False):
+    for names, part in frame.groupby(list(keys), sort=False, dropna=False):
         seeds = part.seed if "seed" in part else pd.Series(0, index=part.index)
         single = part.groupby([seeds, "problem"])[column].mean().dropna()
         means = single.groupby(level=0).mean()
-        error = standard_error_of_mean(means) if len(means) > 1 else np.nan
-        if len(means) == 1:
+        error = standard_error_of_mean(means)
+        if len(means) == 1 < len(single):
             error = standard_error(single)
-        row = {"mean": means.mean(), "error": error, "problems": len(single)}
+        problems = single.index.get_level_values("problem").nunique()
+        row = {"mean": means.mean(), "error": error, "problems": problems}
         rows.append({**dict(zip(keys, names)), **row})
     return pd.DataFrame(rows, columns=[*keys, "mean", "error", "problems"])
 
@@ -152,21 +159,31 @@ def _majority_of_others(debate: Debate, agent: int, number: int) -> str | None:
     return others[largest[0]] if 2 * len(largest) > len(others) else None
 
 
+def knows_styles(debates: Sequence[Debate]) -> bool:
+    """Whether any first response reasons in a style that is known of its problem."""
+    firsts = (
+        (turns[0].response, debate.problem.styles) for debate in debates for turns in debate.turns
+    )
+    return any(style_of(*first) is not None for first in firsts)
+
+
 def distinct_styles(debates: Sequence[Debate], number: int = -1) -> pd.DataFrame:
     """Different styles of reasoning among the agents' responses of a round, over the number of agents.
 
     From 1 / N, all alike, to 1; for problems whose styles are known, as the miniature tasks' are. A
-    response in no known style counts for none. Raises `ValueError` where no problem's styles are known.
+    response in no known style counts for none; where none has one the value is nan. Raises `ValueError`
+    if no response at all has (see `knows_styles`).
     """
-    if not any(debate.problem.styles for debate in debates):
+    if not knows_styles(debates):
         raise ValueError(
-            "distinct_styles: no styles of reasoning are known for these problems; they are for the "
+            "distinct_styles: no response reasons in a known style; the miniature model's do, on the "
             "generated tasks arithmetic, mini_gsm, mini_math and mini_mmlu."
         )
     rows = []
     for debate in debates:
         found = {style_of(turns[number].response, debate.problem.styles) for turns in debate.turns}
-        rows.append((debate.problem.id, len(found - {None}) / len(debate.turns)))
+        value = len(found - {None}) / len(debate.turns) if found != {None} else np.nan
+        rows.append((debate.problem.id, value))
     return pd.DataFrame(rows, columns=["problem", "value"])
 
 
@@ -188,10 +205,17 @@ def negative_log_likelihood(
     ones.
 
     The paper does not say what the held-out agent reads before the response. `speaker`: what the
-    speaker had read, so that a difference comes from the models alone and not from their conversations;
-    `listener`: the held-out agent's own conversation, as if it were about to speak itself.
+    speaker had read, so that a difference comes from the models alone and not from their
+    conversations; `listener`: the held-out agent's own conversation, as if it were about to speak
+    itself. For the single agent the paper says "M = 1", which is `role="generator"`. Raises
+    `ValueError` for an unknown role or context, and for critics where there was no second round.
     """
-    agents, places = _agents(society, role), list(permutations(range(len(debates[0].turns)), 2))
+    if context not in ("speaker", "listener"):
+        raise ValueError(f"context is speaker or listener, but it is {context!r}.")
+    agents, places = (
+        _agents(debates, society, role),
+        list(permutations(range(len(debates[0].turns)), 2)),
+    )
     asked = [(d, k, n) for d in debates for k, n in places]
     conversations = [_conversation(d, k if context == "listener" else n, n, role) for d, k, n in asked]
     scores = scorer.log_likelihoods([agents[k].model for _, k, _ in asked], conversations)
@@ -210,13 +234,15 @@ def kl_by_own_likelihoods(
 ) -> pd.DataFrame:
     """KL divergence between agents by their *own* likelihoods, in nats per response.
 
-    KL(p_n || p_k) is the mean of log p_n(y) - log p_k(y) over responses y of agent n; one response a
-    problem makes an unbiased estimate of it, whose single values may be negative. It needs the agents'
-    weights, and responses drawn at temperature 1 and top_p 1. A row per problem, `listener` k and
-    `speaker` n. The paper's own measure (C.2) asks a third model instead: `kl_divergence`.
+    KL(p_n || p_k), both after what the speaker n had read, is the mean of log p_n(y) - log p_k(y)
+    over responses y of agent n. One response a problem makes an unbiased estimate, whose single
+    values may be negative, if responses were drawn at temperature 1 and top_p 1, none was cut off at
+    `max_tokens` and their text is tokenized as it was drawn. It needs the agents' weights. A row per
+    problem, `listener` k and `speaker` n. The paper's own measure (C.2) asks a third model instead:
+    `kl_divergence`.
     """
     others = negative_log_likelihood(debates, society, scorer, role)
-    agents, numbers = _agents(society, role), range(len(debates[0].turns))
+    agents, numbers = _agents(debates, society, role), range(len(debates[0].turns))
     asked = [(d, n) for d in debates for n in numbers]
     conversations = [_conversation(d, n, n, role) for d, n in asked]
     scores = scorer.log_likelihoods([agents[n].model for _, n in asked], conversations)
@@ -225,9 +251,11 @@ def kl_by_own_likelihoods(
     return others[["problem", "listener", "speaker"]].assign(value=others.per_response - spoken)
 
 
-def _agents(society: Society, role: Role) -> tuple[Agent, ...]:
+def _agents(debates: Sequence[Debate], society: Society, role: Role) -> tuple[Agent, ...]:
     if role not in ("generator", "critic"):
         raise ValueError(f"role is generator or critic, but it is {role!r}.")
+    if role == "critic" and len(debates[0].turns[0]) < 2:
+        raise ValueError("critics speak from the second round on: with num_rounds 1 ask generators.")
     return society.generators if role == "generator" else society.critics
 
 
@@ -248,7 +276,7 @@ def kl_divergence(
     ordered pairs of the responses of a round. In expectation it is at least the divergence of the
     agents' mean token distributions, because KL is convex, and that one is at most the divergence of
     their response distributions, because a token is drawn from a response. So two draws of *one* agent
-    give more than 0: compare with iteration 0, where all agents are one model.
+    give more than 0; how much depends on how much its own responses vary.
     """
     spoken = [[turns[number].response for turns in debate.turns] for debate in debates]
     matrices = scorer.divergences(model, [_question(d) for d in debates], spoken)
@@ -261,10 +289,11 @@ def kl_from_base(
 ) -> pd.DataFrame:
     """KL divergence of agents' responses from those of base agents, in nats, with one scorer (C.3).
 
-    The estimator of `kl_divergence`, KL(P_agent || P_base), averaged over pairs of an agent and a base
-    agent of *another* number: so base agents against themselves are two draws of one model, not the
-    same text. `base` are the debates of the base society on the same problems, in any order. Round 0 is
-    that of the generation agents, the last that of the critics.
+    The estimator of `kl_divergence`, KL(P_agent || P_base), averaged over all pairs of an agent and a
+    base agent. `base` are debates of the base society on the same problems, in any order; drawn from
+    seeds of their own, they show at iteration 0 what two independent draws of one model give. Round 0
+    is that of the generation agents, the last that of the critics. Raises `ValueError` if `base`
+    lacks a problem.
     """
     of_problem = {debate.problem.id: debate for debate in base}
     missing = [d.problem.id for d in debates if d.problem.id not in of_problem]
@@ -276,7 +305,7 @@ def kl_from_base(
     ]
     matrices = scorer.divergences(model, [_question(d) for d in debates], spoken)
     rows = [
-        (d.problem.id, _off_diagonal_mean(matrix[: len(d.turns), len(d.turns) :]))
+        (d.problem.id, float(matrix[: len(d.turns), len(d.turns) :].mean()))
         for d, matrix in zip(debates, matrices)
     ]
     return pd.DataFrame(rows, columns=["problem", "value"])
@@ -310,6 +339,8 @@ def embedding_dissimilarity(
     """
     spoken = [list(_responses(debate, agreeing, number)) for debate in debates]
     vectors = scorer.embeddings(encoder, [text for texts in spoken for text in texts], pooling)
+    if not len(vectors):
+        return pd.DataFrame({"problem": [d.problem.id for d in debates], "value": np.nan})
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     ends = np.cumsum([len(texts) for texts in spoken])[:-1]
     own = np.split(vectors, ends)
@@ -328,8 +359,9 @@ def style_separation(
 ) -> float:
     """How well an encoder tells styles of reasoning apart: 0.5 is chance, 1 is perfect.
 
-    The probability that two first responses to one problem are further apart if their styles differ
-    than if they are the same (the area under the ROC curve); equal texts are left out.
+    The probability that of two pairs of first responses, each to one problem, the one in different
+    styles is further apart than the one in the same (the area under the ROC curve); equal texts are
+    left out. nan where there are not pairs of both kinds.
     """
     known = [(d, [style_of(t[0].response, d.problem.styles) for t in d.turns]) for d in debates]
     texts = [turns[0].response for d, _ in known for turns in d.turns]
@@ -340,6 +372,8 @@ def style_separation(
     for i, j in _pairs_of_one_problem(owners):
         if texts[i] != texts[j]:
             apart[owners[i][1] == owners[j][1]].append(float(1 - vectors[i] @ vectors[j]))
+    if not all(apart.values()):
+        return float("nan")
     u = stats.mannwhitneyu(apart[False], apart[True]).statistic
     return float(u / (len(apart[False]) * len(apart[True])))
 

@@ -1,6 +1,7 @@
 """Measures of finished debates, as tidy data frames. Knows no models.
 
-A frame of scores has one row per (method, task, model, seed, iteration, problem), with the final
+A frame of scores has one row per (method, task, model, seed, iteration, problem), `trained_on` beside
+them where that is another task than `task`, which is tested, with the final
 answer, whether it could be read and whether it is right. An answer that cannot be read is wrong and
 stays in the denominator.
 """

@@ -2,11 +2,11 @@
 
     python -m maft_lib.notebooks laptop
 
-On a CPU two run at a time, each on a half of the cores: while one imports, draws or grades, the other
-computes. Those that share runs wait for each other, so nothing is computed twice. Executed copies go to
-runs/<profile>/notebooks/, figures and tables to figures/<profile>/, where index.html shows them all. A
-notebook that fails stops the run with a non-zero exit code; what is finished is kept, and running the
-command again goes on from the store.
+On a CPU two run at a time, on Linux each on a half of the cores: while one imports, draws or grades,
+the other computes. Those that share runs wait for each other, so nothing is computed twice. Executed
+copies go to runs/<profile>/notebooks/, figures and tables to figures/<profile>/, where index.html
+shows them all. A notebook that fails stops the run with a non-zero exit code; what is finished is
+kept, and running the command again goes on from the store.
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -52,67 +49,49 @@ AFTER = {
 }
 
 
-class NotebookError(RuntimeError):
-    """A notebook that ran in a process of its own failed; it has said why."""
-
-
 def run_notebooks(
     profile: str, names: Sequence[str] = NOTEBOOKS, num_jobs: int = 1
 ) -> dict[str, float]:
     """Executes notebooks with a profile (a name or a path); returns the seconds that each took.
 
-    Up to `num_jobs` run at a time, each in a process of its own if more than one. Prints a line per
-    notebook. The contact sheet is written at the end, of what there is if one fails. Raises
-    `ConfigError` for an unknown profile or notebook, papermill's `PapermillExecutionError` at the first
-    that fails (`NotebookError` if it ran in a process of its own), nbclient's `DeadKernelError` if it
-    is killed, and `OSError`.
+    Up to `num_jobs` run at a time. Prints a line per notebook. The contact sheet is written at the end,
+    of what there is if one fails. Raises `ConfigError` for an unknown profile or notebook, papermill's
+    `PapermillExecutionError` at the first that fails (what runs beside it is finished), nbclient's
+    `DeadKernelError` if it is killed, and `OSError`.
     """
+    if Path(profile).is_file():
+        profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
-    for name in names:
-        _seeds(name, profile)  # errors are said now, not hours later
+    seeds = {name: _seeds(name, profile) for name in names}  # errors are said now, not hours later
+    executed = config.path(config.runs_dir) / config.profile / "notebooks"
+    executed.mkdir(parents=True, exist_ok=True)
+
+    def execute(name: str) -> float:
+        start = time.perf_counter()
+        _execute(profile, executed / f"{name}.ipynb", config, seeds[name])
+        return time.perf_counter() - start
+
     seconds: dict[str, float] = {}
-    run = _side_by_side(profile, names, num_jobs) if num_jobs > 1 else _in_turn(profile, names)
     try:
-        for name, taken in run:
-            seconds[name] = taken
-            print(f"[{len(seconds)}/{len(names)}] {name} {taken:.0f} s", flush=True)
+        with chdir(project_root() / "notebooks"):
+            for name, taken in _side_by_side(execute, names, min(num_jobs, len(names))):
+                seconds[name] = taken
+                print(f"[{len(seconds)}/{len(names)}] {name} {taken:.0f} s", flush=True)
     finally:
         gallery.write_gallery(config)
     return seconds
 
 
-def _in_turn(profile: str, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-    for name in names:
-        start = time.perf_counter()
-        run_notebook(profile, name)
-        yield name, time.perf_counter() - start
-
-
-def _side_by_side(profile: str, names: Sequence[str], num_jobs: int) -> Iterator[tuple[str, float]]:
+def _side_by_side(
+    execute: Callable[[str], float], names: Sequence[str], num_jobs: int
+) -> Iterator[tuple[str, float]]:
     """Yields (name, seconds) as notebooks finish; the first in the list that is ready begins next."""
     waiting = list(names)
     running: dict[Future[float], str] = {}
-    processes: dict[str, Any] = {}
-    halves: SimpleQueue[list[int]] = SimpleQueue()
+    shares = SimpleQueue[list[int]]()
     for number in range(num_jobs):
-        halves.put(_cores()[number::num_jobs])
-
-    def execute(name: str) -> float:
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "maft_lib.notebooks", profile, name, "--alone"]
-        cores = halves.get()
-        # In a session of its own an interrupt does not reach it; that its input ends does.
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        processes[name] = process
-        if cores:
-            os.sched_setaffinity(process.pid, cores)
-        failed = process.wait()
-        halves.put(cores)
-        if failed:
-            raise NotebookError(f"{name} failed.")
-        return time.perf_counter() - start
-
-    with ThreadPoolExecutor(num_jobs) as pool:
+        shares.put(_cores()[number::num_jobs])
+    with ThreadPoolExecutor(num_jobs, initializer=lambda: _keep_to(shares.get())) as pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
@@ -122,24 +101,21 @@ def _side_by_side(profile: str, names: Sequence[str], num_jobs: int) -> Iterator
                     running[pool.submit(execute, name)] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), future.result()
-        except BaseException as error:
-            if not isinstance(error, NotebookError):  # else what runs beside it may finish
-                for process in processes.values():
-                    process.stdin.close()
+        except KeyboardInterrupt:
+            for process in psutil.Process().children(recursive=True):  # kernels, so that threads end
+                process.kill()
             raise
+
+
+def _keep_to(cores: list[int]) -> None:
+    """Keeps this thread, and so the kernels that it starts, to some cores."""
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 def _cores() -> list[int]:
     """The cores that this process may use, or none where the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
-def run_notebook(profile: str, name: str) -> None:
-    """Executes one notebook in this process; its copy keeps what it wrote and with which seeds."""
-    config = load_config(profile)
-    executed = config.path(config.runs_dir) / config.profile / "notebooks"
-    executed.mkdir(parents=True, exist_ok=True)
-    _execute(profile, executed / f"{name}.ipynb", config, _seeds(name, profile))
 
 
 def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> None:
@@ -152,7 +128,6 @@ def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> 
             executed,
             parameters={"profile": profile},
             kernel_name="python3",
-            cwd=source,
             progress_bar=False,
             extra_arguments=["--IPKernelApp.log_level=50"],  # not the interrupt that ends it either
         )
@@ -196,17 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, help="notebooks at a time (default: 2 on a CPU, 1 on a GPU)"
     )
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one of several
     given = parser.parse_args(arguments)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     start = time.perf_counter()
     try:
-        if given.alone:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
-            threading.Thread(target=_follow_parent, daemon=True).start()
-            run_notebook(given.profile, *given.names)
-            return 0
         names = given.names or NOTEBOOKS
         run_notebooks(given.profile, names, given.jobs or _num_jobs(load_config(given.profile), names))
     except ConfigError as error:
@@ -215,11 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PapermillExecutionError as error:
         print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
         return 1
-    except NotebookError:
-        return 1
     except KeyboardInterrupt:
-        if not given.alone:
-            print("interrupted: run again, what is finished is kept.", file=sys.stderr)
+        print("interrupted: run again, what is finished is kept.", file=sys.stderr)
         return 130
     except (OSError, DeadKernelError) as error:
         print(f"failed\n{error} Mend that and run again: what is finished is kept.", file=sys.stderr)
@@ -230,12 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sheet = os.path.join(where, gallery.SHEET)
     print(f"{len(names)} notebooks in {total:.0f} s. {where}: {made}. On one page: {sheet}")
     return 0
-
-
-def _follow_parent() -> None:
-    """Interrupts this process when the one that runs several ends, however that ended."""
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _num_jobs(config: Config, names: Sequence[str]) -> int:

@@ -137,10 +137,13 @@ def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
 # The same of a real society
 
 
-def known_topics(problems: Sequence[Problem]) -> list[Topic]:
-    """Which of style, subject and level tell these problems, or their responses, apart."""
-    subjects, levels = ({getattr(p, name) for p in problems} - {None} for name in TOPICS[1:])
-    found = (any(len(p.styles) > 1 for p in problems), len(subjects) > 1, len(levels) > 1)
+def known_topics(debates: Sequence[Debate]) -> list[Topic]:
+    """Which of style, subject and level tell these problems, or their first responses, apart."""
+    styles, subjects, levels = (
+        {_topic_of(turns[0], debate.problem, topic) for debate in debates for turns in debate.turns}
+        for topic in TOPICS
+    )
+    found = [len(names - {None}) > 1 for names in (styles, subjects, levels)]
     return [topic for topic, is_known in zip(TOPICS, found) if is_known]
 
 

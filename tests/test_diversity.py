@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from maft_lib import diversity
+from maft_lib.backends.scorer import Scorer
 from maft_lib.debate import Agent, Society
 from tests.conftest import debate
 
@@ -90,8 +91,15 @@ def test_distinct_styles():
     own = replace(own, problem=replace(own.problem, styles=(r"plus", r"minus")))
     assert diversity.distinct_styles([spoken(own, "plus", "minus", "plus")]).value[0] == 2 / 3
     assert diversity.distinct_styles([spoken(own, "plus", "what", "no")]).value[0] == 1 / 3
-    with pytest.raises(ValueError, match="no styles of reasoning are known"):
+    either = [spoken(own, "plus", "minus", "plus"), spoken(own, "so", "what", "no")]
+    assert np.isnan(diversity.distinct_styles(either).value[1])
+    with pytest.raises(ValueError, match="no response reasons in a known style"):
         diversity.distinct_styles([debate([["2"]], vote="2")])
+    unknown = replace(own, turns=debate([["2"], ["2"], ["2"]], vote="2").turns)  # as real models write
+    assert diversity.knows_styles(either[:1]) and not diversity.knows_styles([unknown])
+    assert np.isnan(
+        diversity.style_separation([unknown], Table(vectors={"I say \\boxed{2}.": [1]}), "any")
+    )
 
 
 # Likelihoods
@@ -126,8 +134,20 @@ def test_generation_agents_are_scored_on_first_responses():
     diversity.negative_log_likelihood([words], SOCIETY, scorer, role="generator")
     assert {m for m, _ in scorer.asked} == {f"{m} generation" for m in MODELS}
     assert all(len(c) == 2 for _, c in scorer.asked)
-    with pytest.raises(ValueError, match="role is generator or critic"):
-        diversity.negative_log_likelihood([words], SOCIETY, scorer, role="judge")
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"role": "judge"}, "role is generator or critic"),
+        ({"context": "listner"}, "context is speaker or listener"),
+        ({"role": "critic"}, "critics speak from the second round on"),
+    ],
+)
+def test_wrong_requests_are_refused(wrong, words):
+    once = debate([["1"], ["2"], ["3"]], vote="1")
+    with pytest.raises(ValueError, match=words):
+        diversity.negative_log_likelihood([once], SOCIETY, Table(), **wrong)
 
 
 def test_kl_by_own_likelihoods_finds_the_closed_form():
@@ -188,11 +208,12 @@ def test_kl_with_one_scorer_overshoots_less_the_longer_responses_are():
     assert short > longer > closed * 0.98 and long == pytest.approx(closed, rel=0.02)
 
 
-def test_kl_from_the_base_agents_leaves_out_equal_numbers():
-    scorer = Table(divergence=lambda a, b: {("x", "v"): 1.0, ("y", "u"): 3.0}.get((a, b), 100.0))
+def test_kl_from_the_base_agents_is_over_all_pairs_with_one_of_them():
+    known = {("x", "u"): 1.0, ("x", "v"): 2.0, ("y", "u"): 3.0, ("y", "v"): 6.0}
+    scorer = Table(divergence=lambda a, b: known.get((a, b), 100.0))
     pair = debate([["1", "1"], ["1", "1"]], vote="1")
     ours, base = spoken(pair, "x", "y"), spoken(pair, "u", "v")
-    assert diversity.kl_from_base([ours], [base], scorer, "any").value[0] == 2.0
+    assert diversity.kl_from_base([ours], [base], scorer, "any").value[0] == 3.0
     with pytest.raises(ValueError, match="lacks the problem"):
         diversity.kl_from_base([ours], [], scorer, "any")
 
@@ -214,8 +235,11 @@ def test_a_problem_with_one_agreeing_response_says_nothing():
     both = spoken(debate([["1"], ["1"]], vote="1", question="Another?"), "east", "north")
     frame = diversity.embedding_dissimilarity([alone, both], scorer, "any")
     assert np.isnan(frame.value[0])
+    nobody = debate([["3"], ["7"]], vote="1")
+    assert diversity.embedding_dissimilarity([nobody], Scorer(None, "cpu"), "any").value.isna().all()
     summary = diversity.mean_over_problems(frame.assign(method="m"), ["method"])
     assert summary["mean"][0] == pytest.approx(1) and summary.problems[0] == 1
+    assert np.isnan(summary.error[0])
 
 
 def test_an_encoder_that_tells_styles_apart():
@@ -259,6 +283,7 @@ def test_every_measure_runs_over_a_real_study(config):
         "nll": lambda d, s: diversity.negative_log_likelihood(d, s, scorer),
         "own": lambda d, s: diversity.kl_by_own_likelihoods(d, s, scorer),
         "kl": lambda d, s: diversity.kl_divergence(d, scorer, base),
+        "kl from base": lambda d, s: diversity.kl_from_base(d, results[0].evaluations[0], scorer, base),
         "embeddings": lambda d, s: diversity.embedding_dissimilarity(d, scorer, base, agreeing=False),
         "disagreement": lambda d, s: diversity.disagreement(d),
         "styles": lambda d, s: diversity.distinct_styles(d),
@@ -269,3 +294,18 @@ def test_every_measure_runs_over_a_real_study(config):
     own = found["own"].set_index(["method", "iteration"])["mean"]
     assert own["single_agent_ft"].eq(0).all() and own["multiagent_ft", 0] == 0
     assert own["multiagent_ft", 2] != 0
+
+
+@pytest.mark.pipeline
+def test_studies_that_were_trained_on_different_tasks_stay_apart(config):
+    import maft_lib as maft
+
+    config = config.replace(num_train=12, num_eval=6, num_iterations=1, eval_task="mini_gsm")
+    studies = [("multiagent_ft", task, config) for task in ("arithmetic", "mini_math")]
+    results = maft.run_studies(studies, report=lambda _: None)
+    frame = diversity.by_iteration(results, lambda d, s: diversity.disagreement(d))
+    assert set(frame.task) == {"mini_gsm"} and len(frame) == 4
+    assert frame.groupby("trained_on").iteration.apply(list).to_dict() == {
+        "arithmetic": [0, 1],
+        "mini_math": [0, 1],
+    }

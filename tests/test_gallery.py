@@ -235,7 +235,7 @@ def test_a_notebook_that_never_began_leaves_what_its_last_run_told(project, monk
 def test_a_failing_notebook_leaves_a_sheet_with_what_it_wrote(project, tmp_path, capfd):
     tabulate(project, "table01")
     put(tmp_path, "04_1_ablations", FAILING.format(table=TABLE.format(cell="1")))
-    assert notebooks.main(["own", "04_1_ablations", "D_cooperative"]) == 1
+    assert notebooks.main(["own", "04_1_ablations", "D_cooperative", "--jobs", "1"]) == 1
     assert "RuntimeError: no memory left" in capfd.readouterr().err
     page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
     first, second = map(told, page.find_all("article"))

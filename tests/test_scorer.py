@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, T5Config, T5EncoderModel
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+)
 
 from maft_lib.backends import BackendError, hub, scoring
 from maft_lib.backends.scorer import Scorer
@@ -128,7 +134,80 @@ def test_a_scorer_without_a_chat_template_reads_plain_text(scorer, model, tmp_pa
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "base")
     (plain,) = scorer.log_likelihoods([str(tmp_path / "base")], CONVERSATIONS[:1])
-    assert len(plain) > 20 and plain != scorer.log_likelihoods([model], CONVERSATIONS[:1])[0]
+    asked, answer = (turn["content"] for turn in CONVERSATIONS[0])
+    start, said = (tokenizer(text)["input_ids"] for text in (asked + "\n\n", answer))
+    ids = torch.tensor([[*start, *said, tokenizer.eos_token_id]])
+    with torch.no_grad():
+        logs = AutoModelForCausalLM.from_pretrained(model)(ids).logits[0, :-1].log_softmax(-1)
+    wanted = logs.gather(1, ids[0, 1:, None])[len(start) - 1 :, 0]
+    assert plain == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+def test_a_model_with_capped_attention_and_a_sliding_window(scorer, model, tmp_path):
+    """Gemma-2, the paper's scorer: its capped logits and its window count, in a batch as alone."""
+    torch.manual_seed(0)
+    tokenizer = hub.load_tokenizer(model)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=8,
+        attn_logit_softcapping=0.5,
+        final_logit_softcapping=30.0,
+        query_pre_attn_scalar=16,
+        initializer_range=0.6,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    reference = Gemma2ForCausalLM._from_config(config, attn_implementation="eager").eval()
+    reference.save_pretrained(tmp_path / "gemma")
+    tokenizer.save_pretrained(tmp_path / "gemma")
+    scored = scorer.log_likelihoods([str(tmp_path / "gemma")] * 4, CONVERSATIONS)
+    for tokens, conversation in zip(scored, CONVERSATIONS):
+        rendered = render_conversation(tokenizer, conversation)
+        ids = torch.tensor([rendered.input_ids])
+        with torch.no_grad():
+            logs = reference(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        wanted = [x for x, label in zip(logs.tolist(), rendered.labels[1:]) if label != -100]
+        assert tokens == pytest.approx(wanted, abs=2e-3)
+
+
+def test_what_does_not_fit_is_refused(scorer, model):
+    endless = [QUESTION, said("1+1=2, " * 2000)]
+    with pytest.raises(BackendError, match="does not fit the 1024"):
+        scorer.log_likelihoods([model], [endless])
+    with pytest.raises(BackendError, match="does not fit the 1024"):
+        scorer.embeddings(model, [endless[1]["content"]])
+
+
+def test_long_responses_are_averaged_in_slices(monkeypatch):
+    logits = torch.randn(700, 11)
+    whole = logits.double().softmax(-1).mean(0).log()
+    torch.testing.assert_close(scoring.mean_distribution(logits), whole)
+
+
+def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, monkeypatch):
+    monkeypatch.setattr(type(scorer), "_share", lambda self, num, largest: 1)
+    likelihoods, done = scoring.likelihoods, []
+
+    def dies(*task):
+        if done:
+            raise KeyboardInterrupt
+        done.append(task)
+        return likelihoods(*task)
+
+    monkeypatch.setattr(scoring, "likelihoods", dies)
+    with pytest.raises(KeyboardInterrupt):
+        scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+    monkeypatch.setattr(scoring, "likelihoods", likelihoods)
+    again = Scorer(scorer.store, "cpu")
+    again.num_workers = 0
+    again.log_likelihoods([model] * 4, CONVERSATIONS)
+    assert 0 < again.num_calls < 4
 
 
 def test_embeddings_of_hidden_states(scorer, model):
@@ -142,6 +221,10 @@ def test_embeddings_of_hidden_states(scorer, model):
     assert vectors[0] == pytest.approx(states.mean(0).numpy(), abs=1e-4)
     first = scorer.embeddings(model, texts, "first")
     assert first[0] == pytest.approx(states[0].numpy(), abs=1e-4)
+    silent = scorer.embeddings(model, ["", "1+1=2."])
+    assert np.isfinite(silent).all() and scorer.embeddings(model, []).size == 0
+    with pytest.raises(BackendError, match="use pooling: mean"):
+        scorer.embeddings(model, ["1+5=6.", "1+2=3."], "first")
 
 
 def test_embeddings_of_a_sentence_encoder_that_a_package_carries(scorer):
@@ -159,7 +242,10 @@ def test_embeddings_of_the_encoder_of_t5(scorer, model, tmp_path):
     T5EncoderModel(config).save_pretrained(tmp_path / "t5")
     hub.load_tokenizer(model).save_pretrained(tmp_path / "t5")
     vectors = scorer.embeddings(str(tmp_path / "t5"), ["1+1=2.", "2+2=4."])
-    assert vectors.shape == (2, 16) and not np.allclose(vectors[0], vectors[1])
+    ids = hub.load_tokenizer(model)("2+2=4.", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        states = T5EncoderModel.from_pretrained(tmp_path / "t5").eval()(ids).last_hidden_state[0]
+    assert vectors.shape == (2, 16) and vectors[1] == pytest.approx(states.mean(0).numpy(), abs=1e-5)
 
 
 def test_wrong_encoders_are_named(scorer, tmp_path, monkeypatch):

@@ -258,9 +258,9 @@ def test_rounds_that_there_are_not(number):
 
 def test_topics_that_are_not_known():
     plain = Debate(Problem("a", "arithmetic", "a", "2"), BASE[0].turns, "2")
-    assert g.known_topics([d.problem for d in BASE]) == ["style", "subject", "level"]
-    assert g.known_topics([d.problem for d in BASE[:2]]) == ["style"]
-    assert g.known_topics([plain.problem]) == []
+    assert g.known_topics(BASE) == ["style", "subject", "level"]
+    assert g.known_topics(BASE[:2]) == ["style"]
+    assert g.known_topics([plain]) == []
     with pytest.raises(ValueError, match="no response of these debates has a level"):
         g.topic_shares([[plain]], "level")
     with pytest.raises(ValueError, match="topic is one of style, subject, level"):

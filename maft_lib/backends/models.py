@@ -6,9 +6,10 @@ Whatever is wrong is said in one sentence as a `BackendError`.
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters
@@ -28,12 +29,21 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
             model = adapters.load_merged(folder, getattr(torch, dtype))
         else:
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                attn_implementation=_attention(folder),
             )
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded: {one_line(error)}") from error
     model.to(device)
     return model.eval()
+
+
+def _attention(folder: Path) -> str | None:
+    """Plain attention for models that cap its logits (Gemma-2): the faster one leaves that out."""
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    return "eager" if getattr(config, "attn_logit_softcapping", None) else None
 
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small

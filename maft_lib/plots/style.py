@@ -33,6 +33,7 @@ LABELS = {
     "no_interaction": "No interaction",
     "vote_equal_budget": "Vote at equal budget",
     "distilled_society": "Distilled society",
+    "single_agent_ft at once": "Single-agent FT, no debate (M = 1)",
     "generation agents": "Multiagent FT: generation agents",
     "critic agents": "Multiagent FT: critic agents",
 }
@@ -66,6 +67,7 @@ LOOKS = {
     "no_interaction": Look("#AA4499", "H", "-."),
     "vote_equal_budget": Look("#000000", "^"),
     "distilled_society": Look("#661100", "X"),
+    "single_agent_ft at once": Look("#E69F00", "X", ":"),
     "generation agents": Look("#0072B2", "o"),
     "critic agents": Look("#56B4E9", "D", "-."),
 }
