@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from maft_lib.plots.style import STYLE, look, new_axes
-
-# Behind a number, so that no line runs through it.
-PAPER: dict[str, Any] = {
-    "bbox": {"boxstyle": "round,pad=0.08", "fc": "white", "ec": "none", "alpha": 0.75}
-}
 
 
 def accuracy_against_diversity(
@@ -26,8 +22,8 @@ def accuracy_against_diversity(
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=2.8)
-        for order, (name, part) in enumerate(frame.groupby("method", sort=False)):
-            side = (1, -1)[order % 2]  # numbers of two methods on two sides
+        extent = np.array([np.ptp(frame.diversity), np.ptp(frame.accuracy)]) + 1e-9
+        for name, part in frame.groupby("method", sort=False):
             x, y = part.diversity, part.accuracy
             mine = look(name)
             faint: dict[str, Any] = {
@@ -38,22 +34,28 @@ def accuracy_against_diversity(
             }
             ax.errorbar(x, y, xerr=part.diversity_error, yerr=part.accuracy_error, fmt="none", **faint)
             ax.plot(x, y, lw=0.9, **mine)
-            for number, place in zip(part.iteration, zip(x, y)):
-                height = 4 if number % 2 == 0 else -9  # neighbours are often close
-                beside: dict[str, Any] = {
-                    "xytext": (4 * side, height),
-                    "textcoords": "offset points",
-                    "ha": "left" if side > 0 else "right",
-                }
+            points = np.column_stack([x, y]) / extent
+            for place, number in enumerate(part.iteration):
+                centred: dict[str, Any] = {"ha": "center", "va": "center", "color": mine["color"]}
                 ax.annotate(
                     str(number),
-                    place,
-                    color=mine["color"],
+                    (x.iloc[place], y.iloc[place]),
+                    _away_from_the_line(points, place),
+                    textcoords="offset points",
                     weight="bold",
                     fontsize=7,
-                    **beside,
-                    **PAPER,
+                    **centred,
                 )
         ax.set(xlabel=xlabel, ylabel="accuracy of the debate (%)")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
+
+
+def _away_from_the_line(points: np.ndarray, place: int) -> tuple[float, float]:
+    """Where the number of a point goes, in typographic points: opposite to its neighbours."""
+    steps = [points[k] - points[place] for k in (place - 1, place + 1) if 0 <= k < len(points)]
+    away = -sum((step / (np.linalg.norm(step) or 1) for step in steps), np.zeros(2))
+    if np.linalg.norm(away) < 0.1:  # on a straight line, or alone: above it
+        away = np.array([0.0, 1.0])
+    x, y = 8 * away / np.linalg.norm(away)
+    return float(x), float(y)
