@@ -1,4 +1,4 @@
-"""Diversity by likelihoods: of the others' words, and KL divergences. Asks a scorer, knows no engine."""
+"""Diversity by likelihoods: the others' words, KL divergences. Asks a scorer, knows no engine."""
 
 from __future__ import annotations
 
