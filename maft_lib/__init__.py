@@ -24,11 +24,14 @@ _PUBLIC = {
     "build_finetuning_data": "finetune_data",
     "finetune": "finetuning",
     "Result": "studies",
-    "open_backend": "studies",
+    "open_backend": "backends.opening",
     "open_scorer": "backends.scorer",
     "run_studies": "studies",
     "run_study": "studies",
     "describe_environment": "environment",
+    "ExportError": "exports",
+    "export": "exports",
+    "load_export": "exports",
 }
 _MODULES = {
     "diversity",
@@ -38,6 +41,7 @@ _MODULES = {
     "prompts",
     "reported",
     "specialization",
+    "speed",
     "statistics",
     "store",
     "studies",

@@ -92,7 +92,7 @@ class Config(BaseModel):
 
     # The base model and what runs it
     model_name_or_path: str = Field("maft_lib/miniature/model", min_length=1)
-    backend: Literal["transformers"] = "transformers"
+    backend: Literal["transformers", "vllm", "openai"] = "transformers"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     num_workers: int | None = Field(
@@ -100,6 +100,27 @@ class Config(BaseModel):
     )
     max_batch_size: int | None = Field(
         None, ge=1, description="rows generated together at most; None: as many as fit"
+    )
+
+    # Where work runs: here, or as tasks and actors of a Ray cluster that shares `runs_dir`
+    executor: Literal["local", "ray"] = "local"
+    ray_address: str | None = Field(
+        None, min_length=1, description="`auto` or host:port; None: a cluster of this machine alone"
+    )
+
+    # vLLM, in its words
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share one engine")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    max_model_len: int | None = Field(
+        None, ge=16, description="tokens of prompt and response; None: the model's window"
+    )
+
+    # A server that speaks OpenAI's protocol; its key and base_url come from the environment alone
+    max_concurrency: int = Field(16, ge=1, le=4096, description="requests in flight at a time")
+    max_retries: int = Field(6, ge=0, le=100, description="of one request, with growing pauses")
+    request_timeout: float = Field(120.0, gt=0, le=86400, description="seconds")
+    learning_rate_multiplier: float = Field(
+        1.0, gt=0, le=1000, description="of finetuning jobs, instead of a learning rate"
     )
 
     # The problems (Section 3.1)
@@ -159,6 +180,15 @@ class Config(BaseModel):
     dpo_beta: float = Field(0.1, gt=0, le=10, description="strength of critics' preferences")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
+    # What large models need, in Hugging Face's and torchrun's words
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
+    optim: Literal["adamw_torch", "adamw_torch_8bit", "paged_adamw_8bit"] = "adamw_torch"
+    load_in_4bit: bool = Field(False, description="QLoRA: the frozen base in 4 bits; with lora_rank")
+    nproc_per_node: int = Field(
+        1, ge=1, le=64, description="processes, and GPUs, that train one agent together by FSDP2"
+    )
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
 
     # Diversity (Section 4.2, Appendix C)
     scorer: str | None = Field(
@@ -193,6 +223,8 @@ class Config(BaseModel):
             check_name("notebook", notebook, NOTEBOOKS)
             for key in own:
                 check_name(f"parameter of {notebook}", key, _CHANGEABLE)
+        if self.load_in_4bit and self.lora_rank is None:
+            raise ConfigError("load_in_4bit: a base in 4 bits is frozen, so give a lora_rank, too.")
         for name in ("tasks", "methods", "seeds", "levels"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):

@@ -6,11 +6,14 @@ The training itself is in `training`, which the workers import. Knows no debates
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+from maft_lib import launching
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.debate import Agent
@@ -38,9 +41,15 @@ def finetune(agent: Agent, examples: Sequence[Example], config: Config) -> Path:
 
 
 def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config) -> list[Path]:
-    """`finetune` for several agents, which train side by side on a CPU."""
-    runs, device = str(config.path(config.runs_dir)), hub.resolve_device(config.device)
-    num_workers = (config.num_workers or default_num_workers()) if device == "cpu" else 0
+    """`finetune` for several agents, which train side by side where there is room.
+
+    With `backend: openai` the server trains them, as fine-tuning jobs.
+    """
+    if config.backend == "openai":
+        from maft_lib.backends.openai_jobs import finetune_hosted
+
+        return finetune_hosted(jobs, config)
+    runs, device = str(config.path(config.runs_dir)), _device(config)
     folders = {place: hub.model_folder(agent.model) for place, (agent, _) in enumerate(jobs)}
     tasks: dict[int, tuple] = {}
     for place, (agent, examples) in enumerate(jobs):
@@ -52,13 +61,14 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
             )
     keys = {place: checkpoint_key(*task[1:]) for place, task in tasks.items()}
     longest_first = sorted(tasks, key=lambda place: -sum(map(_length, tasks[place][2])))
+    run = _executor(config, device)
 
     def make(places: list[int]) -> None:
         found = {place: store.checkpoint(keys[place]) for place in places}
         left = [place for place in places if found[place] is None]
-        part = [(*tasks[place], keys[place]) for place in left]
+        part = [(*tasks[place], keys[place], _report(jobs[place][0], config)) for place in left]
         folders.update({place: folder for place, folder in found.items() if folder is not None})
-        for done, folder in run_parallel(make_checkpoint, part, num_workers):
+        for done, folder in run(make_checkpoint, part) if part else ():
             folders[left[done]] = folder
 
     with closing(Store(runs)) as store:
@@ -66,7 +76,47 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now
         make([place for place in longest_first if keys[place] not in mine])
+    for place in tasks:
+        _warn_of_divergence(jobs[place][0], folders[place])
     return [folders[place] for place in range(len(jobs))]
+
+
+def _device(config: Config) -> str:
+    if config.executor == "ray":
+        from maft_lib import cluster
+
+        return cluster.open_cluster(config).device
+    return hub.resolve_device(config.device)
+
+
+def _executor(config: Config, device: str) -> Callable[..., Iterator[tuple[int, Path]]]:
+    """Where agents are trained: in workers of a CPU, in processes of their own, or on a cluster."""
+    if config.executor == "ray":
+        from maft_lib import cluster
+
+        num_gpus = config.nproc_per_node if device != "cpu" else 0
+        return partial(cluster.open_cluster(config).train, num_gpus=num_gpus)
+    if device == "cpu" and config.nproc_per_node == 1:  # a worker is a process already
+        return partial(run_parallel, num_workers=config.num_workers or default_num_workers())
+    _free_gpu()
+    return partial(launching.run_on_gpus, nproc_per_node=config.nproc_per_node, device=device)
+
+
+def _free_gpu() -> None:
+    """What this process keeps on the GPU makes room for the training."""
+    if "maft_lib.backends.engine" in sys.modules:
+        sys.modules["maft_lib.backends.engine"].sleep_engines()
+    if "maft_lib.backends.models" in sys.modules:
+        sys.modules["maft_lib.backends.models"].release_models()
+
+
+def _warn_of_divergence(agent: Agent, folder: Path) -> None:
+    if stopped := training_log(folder).get("stopped"):
+        warnings.warn(
+            f"{agent.name} diverged at step {stopped['step']} of {stopped['num_steps']} and keeps the "
+            f"weights of step {stopped['kept_step']}: lower its learning rate.",
+            stacklevel=4,
+        )
 
 
 def _task(agent: Agent, examples: list[Example], config: Config) -> tuple[str, list[Example], dict]:
@@ -101,6 +151,7 @@ def hyper_parameters(agent: Agent, config: Config) -> dict:
         "seed": derive_seed(config.seed, agent.name, "finetune") % 2**31,
         "loss_on": config.critic_loss_on if critic else "final_turn",
         **_lora(config),
+        **_at_scale(config),
     }
 
 
@@ -115,6 +166,27 @@ def _lora(config: Config) -> dict:
     }
 
 
+def _at_scale(config: Config) -> dict:
+    """Settings of large models where they are not the default, so that other keys stay the same."""
+    names = [
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "optim",
+        "load_in_4bit",
+        "nproc_per_node",
+    ]
+    default = {name: Config.model_fields[name].default for name in names}
+    return {name: getattr(config, name) for name in names if getattr(config, name) != default[name]}
+
+
+def _report(agent: Agent, config: Config) -> dict:
+    """Where the training is watched; nothing that its weights depend on."""
+    if config.report_to == "none":
+        return {}
+    folder = config.path(config.runs_dir) / config.report_to
+    return {"report_to": config.report_to, "run_name": agent.name, "folder": str(folder)}
+
+
 def checkpoint_key(start: str, examples: Sequence[Example], settings: dict, device: str) -> str:
     """The store's key of a checkpoint: everything that its weights depend on."""
     messages: list[list] = [list(example.messages) for example in examples]
@@ -124,16 +196,31 @@ def checkpoint_key(start: str, examples: Sequence[Example], settings: dict, devi
 
 
 def make_checkpoint(
-    runs_dir: str, start: str, examples: Sequence[Example], settings: dict, device: str, key: str
+    runs_dir: str,
+    start: str,
+    examples: Sequence[Example],
+    settings: dict,
+    device: str,
+    key: str,
+    report: dict | None = None,
+    gpus: str | None = None,
 ) -> Path:
-    """Trains `start` into the store and returns the checkpoint's folder. Runs in a worker."""
-    from maft_lib.training import train  # imports PyTorch, which the parent need not wait for
+    """Trains `start` into the store and returns the checkpoint's folder. Runs in a worker.
 
-    store = Store(runs_dir)
-    try:
-        return store.make_checkpoint(key, lambda new: train(start, examples, settings, device, new))
-    finally:
-        store.close()
+    On a GPU, or with several processes an agent, it only watches over processes that train.
+    """
+    told = {**settings, "report": report} if report else settings
+
+    def write(new: Path) -> None:
+        if device == "cpu" and settings.get("nproc_per_node", 1) == 1:
+            from maft_lib.training import train  # imports PyTorch, which the parent need not wait for
+
+            train(start, examples, told, device, new)
+        else:
+            launching.launch(start, examples, told, device, new, gpus)
+
+    with closing(Store(runs_dir)) as store:
+        return store.make_checkpoint(key, write)
 
 
 def training_log(checkpoint: str | Path) -> dict:

@@ -72,8 +72,17 @@ def _model_names(folder: str, changed: int) -> list[str]:
 def _hash_files(stamp: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for name, _, _ in stamp:
-        digest.update(f"{Path(name).name}\x00{file_hash(Path(name))}\x00".encode())
+        digest.update(f"{Path(name).name}\x00{_content_hash(Path(name))}\x00".encode())
     return digest.hexdigest()
+
+
+def _content_hash(path: Path) -> str:
+    """A file's hash; of what an adapter says of its base only which it is, not where."""
+    if path.name == BASE:
+        return content_key(json.loads(path.read_text())["identity"])
+    if path.name == ADAPTER:
+        return content_key({**json.loads(path.read_text()), "base_model_name_or_path": None})
+    return file_hash(path)
 
 
 def file_hash(path: Path) -> str:

@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from maft_lib import methods, metrics
 from maft_lib.backends import Backend, Request, Sampling, generate
-from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.hub import resolve_device
+from maft_lib.backends.opening import open_backend
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
 from maft_lib.finetune_data import (
@@ -32,7 +31,6 @@ from maft_lib.finetuning import finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
-from maft_lib.store import Store
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
@@ -46,9 +44,9 @@ class Result:
     `societies[l]` are the agents after l iterations of finetuning, `evaluations[l]` their debates on
     the eval problems, `training[l]` the debates that made the data of iteration l + 1, and `data[l]`
     that data. `costs` has a row per iteration and phase (`data`, `answers`, and `training` with a row
-    per agent), see `metrics.cost_frame`. `train_ids` and `eval_ids` are the problems in their order;
-    `note` says where train problems come from if that is a test split, as the frame's column
-    `train_source` always does.
+    per agent), see `metrics.cost_frame`. `config` is what it ran with, the method's own changes
+    included. `train_ids` and `eval_ids` are the problems in their order; `note` says where train
+    problems come from if that is a test split, as the frame's column `train_source` always does.
     """
 
     method: str
@@ -62,6 +60,7 @@ class Result:
     eval_ids: tuple[str, ...] = ()
     note: str | None = None
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    config: Config | None = None
 
     def __repr__(self) -> str:
         accuracies = metrics.accuracy(self.frame).round(1).to_string(index=False)
@@ -294,6 +293,7 @@ class Study:
             self._result,
             frame=pd.concat(self._frames, ignore_index=True),
             costs=metrics.cost_frame(self._costs).assign(**run),
+            config=self.config,
         )
 
 
@@ -328,24 +328,3 @@ def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> N
             f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: "
             f"{shared[0].question[:60]!r}."
         )
-
-
-def open_backend(config: Config) -> CachedBackend:
-    """The config's backend with its store in front; the same one for the same settings."""
-    return _open(
-        str(config.path(config.runs_dir)),
-        config.device,
-        config.dtype,
-        config.num_workers,
-        config.max_batch_size,
-    )
-
-
-@cache
-def _open(
-    runs_dir: str, device: str, dtype: str, num_workers: int | None, max_batch_size: int | None
-) -> CachedBackend:
-    from maft_lib.backends.transformers import TransformersBackend
-
-    inner = TransformersBackend(device, dtype, num_workers, max_batch_size)
-    return CachedBackend(inner, Store(runs_dir))

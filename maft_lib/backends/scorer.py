@@ -13,6 +13,7 @@ import numpy as np
 
 from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
+from maft_lib.cluster import open_cluster
 from maft_lib.config import Config
 from maft_lib.prompts import Message
 from maft_lib.store import Store, content_key
@@ -26,8 +27,8 @@ EMBEDDED_TOGETHER = 128  # texts
 class Scorer:
     """Scores text with causal language models and encoders; `store` keeps what was scored.
 
-    `device`, `dtype`, `num_workers` and `max_batch_size` as for the transformers backend. `num_calls`
-    counts the texts that a model read: zero when a notebook is run again.
+    `device`, `dtype`, `num_workers`, `max_batch_size` and `run` as for the transformers backend.
+    `num_calls` counts the texts that a model read: zero when a notebook is run again.
     """
 
     def __init__(
@@ -37,10 +38,13 @@ class Scorer:
         dtype: str = "float32",
         num_workers: int | None = None,
         max_batch_size: int | None = None,
+        run: Callable[..., Iterator] | None = None,
     ):
         self.store, self.dtype, self.max_batch_size = store, dtype, max_batch_size
-        self.device = hub.resolve_device(device)
-        self.num_workers = (num_workers or default_num_workers()) if self.device == "cpu" else 0
+        self.device = device if run else hub.resolve_device(device)
+        side_by_side = self.device == "cpu" or run
+        self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
+        self.run = run
         self.num_calls = 0
 
     def log_likelihoods(
@@ -68,7 +72,7 @@ class Scorer:
                 places.append([index for prompt in batch for index in prompts[model, prompt]])
                 responses = [[texts[i][1][-1][1] for i in prompts[model, prompt]] for prompt in batch]
                 tasks.append((self._model(model), [_messages(prompt) for prompt in batch], responses))
-        for position, scores in run_parallel(_likelihoods, tasks, self.num_workers):
+        for position, scores in self._run(_likelihoods, tasks):
             yield from zip(places[position], scores)
 
     def divergences(
@@ -97,7 +101,7 @@ class Scorer:
             )
             for batch in batches
         ]
-        for position, matrices in run_parallel(_divergences, tasks, self.num_workers):
+        for position, matrices in self._run(_divergences, tasks):
             yield from zip(batches[position], matrices)
 
     def embeddings(self, encoder: str, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
@@ -117,7 +121,7 @@ class Scorer:
             (self._model(texts[batch[0]][0]), [texts[i][1] for i in batch], texts[batch[0]][2])
             for batch in batches
         ]
-        for position, vectors in run_parallel(_embeddings, tasks, self.num_workers):
+        for position, vectors in self._run(_embeddings, tasks):
             yield from zip(batches[position], vectors)
 
     def _scored(
@@ -149,6 +153,11 @@ class Scorer:
             self.store.put(unwritten.items())
         return [_unpacked(found[key]) for key in keys]
 
+    def _run(self, function: Callable, tasks: Sequence[tuple]) -> Iterator[tuple[int, Sequence]]:
+        if self.run:
+            return self.run(function, tasks)
+        return run_parallel(function, tasks, self.num_workers)
+
     def _model(self, name: str) -> Model:
         return Model(str(hub.model_folder(name)), hub.identity(name), self.dtype, self.device)
 
@@ -163,6 +172,10 @@ def open_scorer(config: Config) -> Scorer:
     large as what a finetuned agent differs by.
     """
     store = Store(config.path(config.runs_dir))
+    if config.executor == "ray":
+        there = open_cluster(config)
+        workers, rows = there.num_workers, config.max_batch_size
+        return Scorer(store, there.device, "float32", workers, rows, there.generate)
     return Scorer(store, config.device, "float32", config.num_workers, config.max_batch_size)
 
 

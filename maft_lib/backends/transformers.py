@@ -7,7 +7,7 @@ its own request alone, not on what it is batched with (see `sampling`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -17,6 +17,7 @@ from maft_lib.rendering import prompt_text
 from maft_lib.workers import default_num_workers, run_parallel
 
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
+CLUSTER_BATCH = 256  # rows that are lost at most with a node and its GPU
 
 
 class TransformersBackend:
@@ -24,6 +25,7 @@ class TransformersBackend:
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
+    `run` has batches generated elsewhere (see `cluster`), `num_workers` side by side, on its `device`.
     """
 
     name = "transformers"
@@ -35,10 +37,13 @@ class TransformersBackend:
         num_workers: int | None = None,
         max_batch_size: int | None = None,
         progress: bool = True,
+        run: Callable[..., Iterator[tuple[int, list[Completion]]]] | None = None,
     ):
-        self.device = hub.resolve_device(device)
+        self.device = device if run else hub.resolve_device(device)
         self.dtype = dtype
-        self.num_workers = (num_workers or default_num_workers()) if self.device == "cpu" else 0
+        side_by_side = self.device == "cpu" or run
+        self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
+        self.run = run
         self.max_batch_size = max_batch_size
         self.progress = progress
 
@@ -65,9 +70,14 @@ class TransformersBackend:
             self._task([requests[i] for i in batch], [prompts[i] for i in batch]) for batch in batches
         ]
         with tqdm(total=len(requests), desc="responses", leave=False, disable=not self.progress) as bar:
-            for position, completions in run_parallel(_generate_texts, tasks, self.num_workers):
+            for position, completions in self._run(tasks):
                 bar.update(len(completions))
                 yield from zip(batches[position], completions)
+
+    def _run(self, tasks: Sequence[tuple]) -> Iterator[tuple[int, list[Completion]]]:
+        if self.run:
+            return self.run(_generate_texts, tasks)
+        return run_parallel(_generate_texts, tasks, self.num_workers)
 
     def _render(self, request: Request) -> str:
         return prompt_text(hub.load_tokenizer(request.model), request.messages)
@@ -90,12 +100,12 @@ class TransformersBackend:
         for indices in groups.values():
             indices.sort(key=lambda i: (-len(prompts[i]), i))
             batches += chunks(indices, self._rows_per_batch(len(indices)))
-        if self.num_workers:  # side by side, the longest first; a GPU keeps to one model at a time
+        if self.device == "cpu":  # side by side, the longest first; a GPU keeps to one model at a time
             batches.sort(key=lambda batch: -len(prompts[batch[0]]) * len(batch))
         return batches
 
     def _rows_per_batch(self, num_rows: int) -> int:
-        largest = CPU_BATCH if self.device == "cpu" else 4096
+        largest = CPU_BATCH if self.device == "cpu" else CLUSTER_BATCH if self.run else 4096
         return batch_size(num_rows, self.num_workers, self.max_batch_size or largest)
 
 

@@ -1,0 +1,303 @@
+"""One vLLM engine for all agents of a base model: swaps weights, keeps adapters side by side, sleeps.
+
+A finetuned agent's weights are read into the engine that runs already, so it starts once for a whole
+study; agents that are LoRA adapters are answered in one batch. Knows no requests and no debates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maft_lib.backends import BackendError, Completion, Sampling, adapters, canary
+from maft_lib.backends.hub import Model, identity, load_tokenizer, one_line
+from maft_lib.rendering import stop_ids, tokenize
+from maft_lib.workers import busy_seconds
+
+MAX_LORAS = 8  # adapters in one batch; more wait for a slot
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM can reserve
+# Of the free memory, for keys and values on a CPU; the rest is for the weights and other processes.
+CPU_CACHE_SHARE = 0.2
+
+
+class Settings(NamedTuple):
+    """How an engine is started; `base` is the folder of its first weights."""
+
+    base: str
+    dtype: str
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+
+
+class Row(NamedTuple):
+    """A request as the engine sees it: rendered prompt, seed, and the folder of an adapter."""
+
+    prompt: str
+    seed: int
+    adapter: str | None = None
+
+
+class Engine:
+    """A running vLLM engine. `num_starts` and `num_swaps` count what it cost.
+
+    Raises `BackendError` if vLLM is missing, cannot start, or holds other weights than it was given.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.lora_rank = 0  # of the largest adapter that there is room for
+        self.num_starts = self.num_swaps = 0
+        self.holds = ""  # identity of the weights in memory
+        self._llm: Any = None
+        self._asleep = False
+        self._adapters: dict[str, int] = {}
+        self._canaries: dict[str, float] = {}
+        self._ids = count()
+
+    def generate(
+        self, weights: Model, rows: Sequence[Row], drawn: Sampling
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yields (index of the row, completion) as they finish; all rows of one model's weights.
+
+        Rows with and without an adapter are not mixed: vLLM 0.32 on a CPU applies a batch's only
+        adapter to its other rows, too.
+        """
+        self._hold(weights, [row.adapter for row in rows if row.adapter])
+        for part in (True, False):
+            places = [i for i, row in enumerate(rows) if bool(row.adapter) is part]
+            for place, completion in self._run([rows[i] for i in places], drawn):
+                yield places[place], completion
+
+    def sleep(self) -> None:
+        """Frees the GPU for training or scoring; on a CPU there is memory for both."""
+        if self._llm is not None and not self._asleep and not self._on_cpu():
+            self._llm.sleep(level=1)  # weights go to the CPU's memory, the cache is dropped
+            self._asleep = True
+
+    def stop(self) -> None:
+        """Ends the engine's processes; the next request starts it again."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm, self.holds, self._asleep = None, "", False
+        self._adapters.clear()
+
+    def _hold(self, weights: Model, adapter_folders: Sequence[str]) -> None:
+        """Starts the engine if need be, and sees that it holds `weights`."""
+        rank = max((adapters.rank(folder) for folder in adapter_folders), default=0)
+        if rank > self.lora_rank:
+            self.stop()  # it was started without room for such adapters
+            self.lora_rank = rank
+        if self._llm is None:
+            self._start()
+        elif self._asleep:
+            _release_transformers()
+            self._llm.wake_up()
+            self._asleep = False
+        if self.holds != weights.identity:
+            self._swap(weights)
+
+    def _start(self) -> None:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise BackendError(
+                f"backend is vllm, but vLLM cannot be imported here ({one_line(error)}): it needs an "
+                'environment of its own, pip install -e ".[vllm]".'
+            ) from error
+        _release_transformers()
+        if self._on_cpu():
+            _check_heads(self.settings.base)
+        try:
+            self._llm = LLM(self.settings.base, **self._arguments())
+        except (RuntimeError, ValueError, OSError, AssertionError, NotImplementedError) as error:
+            raise BackendError(
+                f"vLLM cannot start with {self.settings.base}: {one_line(error)} Try another "
+                "gpu_memory_utilization, max_model_len or tensor_parallel_size."
+            ) from error
+        self.num_starts += 1
+        self.holds = identity(self.settings.base)
+        self._check(self.settings.base, self.holds)
+
+    def _arguments(self) -> dict[str, Any]:
+        given = self.settings
+        arguments: dict[str, Any] = {
+            "dtype": given.dtype,
+            "tensor_parallel_size": given.tensor_parallel_size,
+            "gpu_memory_utilization": given.gpu_memory_utilization,
+            "max_model_len": given.max_model_len,
+            "worker_extension_cls": "maft_lib.backends.vllm_worker.WeightSwap",
+            "disable_log_stats": True,
+            "seed": 0,
+        }
+        if given.max_num_seqs:
+            arguments["max_num_seqs"] = given.max_num_seqs
+        if self.lora_rank:
+            fitting = next((rank for rank in LORA_RANKS if rank >= self.lora_rank), self.lora_rank)
+            arguments |= {"enable_lora": True, "max_loras": MAX_LORAS, "max_lora_rank": fitting}
+        if self._on_cpu():
+            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache_bytes()}
+        else:
+            arguments["enable_sleep_mode"] = True
+        return arguments
+
+    def _swap(self, weights: Model) -> None:
+        self._llm.collective_rpc("swap_weights", args=(weights.folder,))
+        self._llm.reset_prefix_cache()
+        self.num_swaps += 1
+        self.holds = weights.identity
+        self._check(weights.folder, weights.identity)
+
+    def _check(self, folder: str, identity: str) -> None:
+        """The canary: the likelihood of a fixed text must be that of the weights just given.
+
+        With room for adapters vLLM on a CPU dies of such a question, so there it is not asked.
+        """
+        if self.lora_rank and self._on_cpu():
+            return
+        found = self.canary(folder)
+        wanted = canary.expected_nll(folder)
+        wanted = self._canaries.setdefault(identity, found) if wanted is None else wanted
+        if not abs(found - wanted) <= canary.TOLERANCE[self.settings.dtype]:
+            self.stop()
+            raise BackendError(
+                f"vLLM does not hold the weights of {folder}: a fixed text has {found:.4f} nats a "
+                f"token there instead of {wanted:.4f}; use backend: transformers."
+            )
+
+    def canary(self, folder: str) -> float:
+        """Mean negative log-likelihood of the fixed text in nats a token, as the engine sees it."""
+        from vllm import SamplingParams, TokensPrompt
+
+        ids = canary.canary_ids(load_tokenizer(folder))
+        asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
+        (output,) = self._llm.generate([TokensPrompt(prompt_token_ids=ids)], asked, use_tqdm=False)
+        scores = [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], ids[1:])]
+        return -sum(scores) / len(scores)
+
+    def _run(self, rows: Sequence[Row], drawn: Sampling) -> Iterator[tuple[int, Completion]]:
+        """Lets the engine answer all rows at once; it batches them itself, continuously."""
+        engine = self._llm.llm_engine
+        places = {str(next(self._ids)): place for place in range(len(rows))}
+        last = busy_seconds("cuda")
+        try:
+            for name, place in places.items():
+                self._add(name, rows[place], drawn)
+            while engine.has_unfinished_requests():
+                done = [output for output in engine.step() if output.finished]
+                now = busy_seconds("cuda")
+                for output in done:
+                    place = places.pop(output.request_id)
+                    yield place, self._completion(output, (now - last) / len(done))
+                last = now if done else last
+        except _dead_engine() as error:
+            self.stop()
+            raise BackendError(
+                f"vLLM's engine died ({one_line(error)}): run again, what is finished is kept; if it "
+                "happens again, lower gpu_memory_utilization or max_batch_size."
+            ) from error
+        finally:
+            if places and self._llm is not None:  # interrupted: nothing goes on without a reader
+                engine.abort_request(list(places))
+
+    def _add(self, name: str, row: Row, drawn: Sampling) -> None:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        tokenizer = load_tokenizer(self.settings.base)
+        ids = tokenize(tokenizer, row.prompt)
+        parameters = SamplingParams(
+            temperature=drawn.temperature,
+            top_p=drawn.top_p,
+            max_tokens=min(drawn.max_tokens, self._room(len(ids))),
+            seed=row.seed,
+            stop_token_ids=sorted(stop_ids(tokenizer)),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=ids)
+        self._llm.llm_engine.add_request(name, prompt, parameters, lora_request=self._lora(row.adapter))
+
+    def _room(self, num_tokens: int) -> int:
+        window = self._llm.llm_engine.model_config.max_model_len
+        if num_tokens >= window:
+            raise BackendError(
+                f"a prompt of {num_tokens} tokens does not fit max_model_len {window}: raise it, lower "
+                "num_agents or num_rounds, or keep summarize on."
+            )
+        return window - num_tokens
+
+    def _lora(self, folder: str | None) -> Any:
+        if folder is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        number = self._adapters.setdefault(folder, len(self._adapters) + 1)
+        return LoRARequest(f"adapter-{number}", number, folder)
+
+    def _completion(self, output: Any, seconds: float) -> Completion:
+        (answer,) = output.outputs
+        tokenizer = load_tokenizer(self.settings.base)
+        text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
+        read, written = len(output.prompt_token_ids), len(answer.token_ids)
+        return Completion(text, read, written, str(answer.finish_reason), seconds)
+
+    def _on_cpu(self) -> bool:
+        from vllm.platforms import current_platform
+
+        return bool(current_platform.is_cpu())
+
+
+_ENGINES: dict[tuple, Engine] = {}
+
+
+def open_engine(settings: Settings, lora_rank: int | None = None) -> Engine:
+    """The engine for these settings; the same one in the same process. It starts when it is asked.
+
+    With `lora_rank` it starts with room for adapters, else again when the first of them comes.
+    """
+    engine = _ENGINES.setdefault(settings, Engine(settings))
+    if not engine.num_starts:
+        engine.lora_rank = max(engine.lora_rank, lora_rank or 0)
+    return engine
+
+
+def sleep_engines() -> None:
+    """Frees the GPU of all engines of this process, before something else needs it."""
+    for engine in _ENGINES.values():
+        engine.sleep()
+
+
+def _check_heads(folder: str) -> None:
+    """On a CPU vLLM's attention knows heads of 32 dimensions and more, and dies of others later."""
+    width = json.loads((Path(folder) / "config.json").read_text()).get("head_dim") or 64
+    if width < 32:
+        raise BackendError(
+            f"vLLM on a CPU knows no attention heads of {width} dimensions: for the miniature model "
+            "run `python -m maft_lib.miniature.wide_heads FOLDER` and name that folder."
+        )
+
+
+def _release_transformers() -> None:
+    """Models that scored text in this process leave the GPU to the engine."""
+    if "maft_lib.backends.models" in sys.modules:
+        sys.modules["maft_lib.backends.models"].release_models()
+
+
+def _cpu_cache_bytes() -> int:
+    import psutil
+
+    return int(CPU_CACHE_SHARE * psutil.virtual_memory().available)
+
+
+def _dead_engine() -> type[Exception]:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    return EngineDeadError

@@ -1,0 +1,73 @@
+"""Opens the backend that a config names, with the store in front. Knows no debates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from maft_lib.backends import Backend
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.config import Config
+from maft_lib.store import Store
+
+# What a backend is opened with: configs that differ in nothing else share one.
+_SETTINGS = (
+    "backend",
+    "base_model",
+    "runs_dir",
+    "device",
+    "dtype",
+    "num_workers",
+    "max_batch_size",
+    "executor",
+    "ray_address",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "max_concurrency",
+    "max_retries",
+    "request_timeout",
+)
+_opened: dict[tuple, CachedBackend] = {}
+
+
+def open_backend(config: Config) -> CachedBackend:
+    """The config's backend with its store in front; the same one for the same settings."""
+    key = tuple(getattr(config, name) for name in _SETTINGS)
+    if key not in _opened:
+        _opened[key] = CachedBackend(_backend(config), Store(config.path(config.runs_dir)))
+    return _opened[key]
+
+
+def _backend(config: Config) -> Backend:
+    """The engine itself; each imports its libraries when it is opened."""
+    if config.backend == "openai":
+        from maft_lib.backends.openai import OpenAIBackend
+
+        return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
+    if config.backend == "vllm":
+        from maft_lib.backends.vllm import VLLMBackend
+
+        return VLLMBackend(
+            config.base_model,
+            config.dtype,
+            config.tensor_parallel_size,
+            config.gpu_memory_utilization,
+            config.max_model_len,
+            config.max_batch_size,
+            config.lora_rank,
+            _run(config),
+        )
+    from maft_lib.backends.transformers import TransformersBackend
+
+    return TransformersBackend(
+        config.device, config.dtype, config.num_workers, config.max_batch_size, run=_run(config)
+    )
+
+
+def _run(config: Config) -> Callable | None:
+    """What spreads batches over a cluster; None where they run on this machine."""
+    if config.executor == "local":
+        return None
+    from maft_lib import cluster
+
+    return cluster.open_cluster(config).generate

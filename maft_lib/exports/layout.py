@@ -1,0 +1,56 @@
+"""Where the parts of an exported study lie, and whether all are there. Knows not what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maft_lib.store import file_hash
+
+CARD, RESULT, SUMS = "README.md", "result.json", "SHA256SUMS"
+CONFIG, PROMPTS, SCORES, COSTS = "config.yml", "prompts.yml", "scores.csv", "costs.csv"
+DATASETS, BASE_MODEL = "datasets", "agents/base"
+
+
+class ExportError(ValueError):
+    """A study cannot be exported or loaded back; the message says why and what to do."""
+
+
+def agent_folder(iteration: int, agent: str) -> str:
+    """The checkpoint of an agent after `iteration`, relative to the export."""
+    return f"agents/iteration-{iteration}/{agent}"
+
+
+def dataset_folder(iteration: int, agent: str) -> str:
+    """What an agent learned from in `iteration`, relative to `DATASETS`."""
+    return f"iteration-{iteration}/{agent}"
+
+
+def debates_file(iteration: int, split: str) -> str:
+    """The debates on the `eval` or `train` problems, relative to the export."""
+    return f"debates/iteration-{iteration}/{split}.jsonl"
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the hash of every file, as `sha256sum -c SHA256SUMS` reads them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check(folder: Path) -> None:
+    """Raises `ExportError` if `folder` is no whole export.
+
+    Weights are looked for but not read: `sha256sum` does that, and safetensors notices a short file.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise ExportError(
+            f"{folder} is no finished export, it has no {SUMS}: give a folder that maft.export wrote."
+        ) from None
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name, digest in ({RESULT: ""} | sums).items():  # sums that were cut short name no result
+        path = folder / name
+        if not path.is_file() or (path.suffix != ".safetensors" and file_hash(path) != digest):
+            state = "altered" if path.is_file() else "missing"
+            raise ExportError(f"{folder} is damaged, {name} is {state}: copy or export it again.")

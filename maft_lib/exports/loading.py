@@ -1,0 +1,85 @@
+"""Reads what `export` wrote back into a `Result`. Knows no cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from maft_lib.config import Config, load_config
+from maft_lib.debate import Agent, Debate, Society, load_debates
+from maft_lib.exports import layout
+from maft_lib.exports.lessons import read_data
+from maft_lib.studies import Result
+
+
+def load_export(folder: str | Path) -> Result:
+    """The result that was exported into `folder`, with the same scores, debates, data and costs.
+
+    Its agents' models are the folders of the export. Where the base model is not among them, it is
+    the config's: a name on the hub, or a folder that must then be here. Raises `ExportError` if the
+    folder is no export or is damaged.
+    """
+    place = Path(folder).expanduser().resolve()
+    layout.check(place)
+    about = json.loads((place / layout.RESULT).read_text(encoding="utf-8"))
+    config = _config(place, about["profile"])
+    numbers = range(1, about["num_training"] + 1)
+    data = [read_data(place / layout.DATASETS, n, num) for n, num in enumerate(about["data"], start=1)]
+    return Result(
+        method=about["method"],
+        task=about["task"],
+        frame=_frame(place / layout.SCORES, about),
+        societies=[_society(society, place, config) for society in about["societies"]],
+        evaluations=[_debates(place, number, "eval") for number in about["iterations"]],
+        training=[_debates(place, number, "train") for number in numbers],
+        data=data,
+        train_ids=tuple(about["train_ids"]),
+        eval_ids=tuple(about["eval_ids"]),
+        note=about["note"],
+        costs=_frame(place / layout.COSTS, about),
+        config=config,
+    )
+
+
+def _config(folder: Path, profile: str) -> Config:
+    """The parameters, with the export's own prompts and, if there is one, its own base model."""
+    config = load_config(folder / layout.CONFIG).replace(profile=profile)
+    if config.prompts:
+        config = config.replace(prompts=str(folder / layout.PROMPTS))
+    exported = folder / layout.BASE_MODEL
+    if exported.is_dir() and not Path(config.base_model).is_dir():
+        config = config.replace(model_name_or_path=str(exported))
+    return config
+
+
+def _frame(path: Path, about: dict[str, Any]) -> pd.DataFrame:
+    """A frame with the types that it had; no answer is an empty one, so empty cells are missing."""
+    types = about["dtypes"][path.name]
+    frame = pd.read_csv(
+        path, dtype=types, keep_default_na=False, na_values=[""], float_precision="round_trip"
+    )
+    for name in (name for name, dtype in types.items() if dtype == "object"):
+        frame[name] = frame[name].where(frame[name].notna(), None)
+    return frame
+
+
+def _debates(folder: Path, iteration: int, split: str) -> list[Debate]:
+    return load_debates(folder / layout.debates_file(iteration, split))
+
+
+def _society(values: dict[str, Any], folder: Path, config: Config) -> Society:
+    generators, critics = (
+        tuple(_agent(agent, folder, config) for agent in values[role])
+        for role in ("generators", "critics")
+    )
+    return Society(generators, critics, _agent(values["summarizer"], folder, config))
+
+
+def _agent(values: dict[str, str], folder: Path, config: Config) -> Agent:
+    exported = folder / layout.BASE_MODEL
+    base = str(exported) if exported.is_dir() else config.base_model
+    model = str(folder / values["folder"]) if "folder" in values else values.get("model", base)
+    return Agent(values["name"], values["role"], model)

@@ -1,0 +1,127 @@
+"""How fast a debate is: in lock-step batches, and one response at a time (the Limitations section).
+
+Nothing here goes through the store, since what is remembered has no speed. Knows no finetuning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from maft_lib.backends import Backend, Completion, Request
+from maft_lib.backends.adapters import is_adapter
+from maft_lib.config import Config
+from maft_lib.debate import Society, base_society, run_debates
+from maft_lib.tasks.problem import Problem
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Timed:
+    """A backend whose `seconds` are those that its engine took; with `one_at_a_time` for each alone."""
+
+    def __init__(self, inner: Backend, one_at_a_time: bool = False):
+        self.name, self.inner, self.one_at_a_time = inner.name, inner, one_at_a_time
+        self.seconds = 0.0
+
+    def describe(self, request: Request) -> list:
+        """As the inner backend."""
+        return self.inner.describe(request)
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """As the inner backend, request by request if one is asked at a time."""
+        parts = [[i] for i in range(len(requests))] if self.one_at_a_time else [range(len(requests))]
+        for part in parts:
+            start = time.perf_counter()
+            answers = list(self.inner.stream([requests[i] for i in part]))
+            self.seconds += time.perf_counter() - start
+            yield from ((part[position], completion) for position, completion in answers)
+
+
+def measure(
+    backend: Backend, problems: Sequence[Problem], config: Config, one_at_a_time: bool = False
+) -> dict:
+    """Debates problems among base agents, all in lock-step or response by response; what it took.
+
+    One at a time is the authors' order of work: problem after problem, agent after agent. Model,
+    prompts, sampling and seeds are the same in both orders. `overhead` is the share of the time that
+    was not spent waiting for the backend.
+    """
+    society = base_society(config.base_model, config.num_agents)
+    timed = Timed(backend, one_at_a_time)
+    start = time.perf_counter()
+    groups = [[problem] for problem in problems] if one_at_a_time else [list(problems)]
+    debates = [debate for group in groups for debate in run_debates(society, group, config, timed)]
+    seconds = time.perf_counter() - start
+    tokens = sum(debate.num_completion_tokens for debate in debates)
+    return {
+        "backend": backend.name,
+        "order": "one at a time" if one_at_a_time else "lock-step batches",
+        "problems": len(problems),
+        "responses": sum(debate.num_calls for debate in debates),
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens/s": tokens / seconds,
+        "overhead": 1 - timed.seconds / seconds,
+    }
+
+
+def compare_orders(
+    backends: Iterable[tuple[Backend, Backend]],
+    problems: Sequence[Problem],
+    config: Config,
+    num_alone: int,
+) -> pd.DataFrame:
+    """`measure` of both orders, a row each; `speed-up` is the ratio of their tokens a second.
+
+    `backends` are pairs: what answers batches, and what answers one request at a time, which may use
+    the machine otherwise. Only the first `num_alone` problems are debated one at a time, which takes
+    long. Each backend answers once before, so that models are loaded.
+    """
+    rows = []
+    for together, alone in backends:
+        for backend in (together, alone):
+            measure(backend, problems[:2], config)
+        slow = measure(alone, problems[:num_alone], config, one_at_a_time=True)
+        fast = measure(together, problems, config)
+        rows += [slow | {"speed-up": 1.0}, fast | {"speed-up": fast["tokens/s"] / slow["tokens/s"]}]
+    return pd.DataFrame(rows)
+
+
+def memory_of_agents(full: Society, adapters: Society, dtype: str) -> pd.DataFrame:
+    """Bytes of weights in memory to answer as a finetuned society, in three ways, by their files.
+
+    All agents' models at once, as the authors have them; one at a time, swapped; one base with all
+    adapters. `full` and `adapters` are finetuned societies, the summarizer is the base model.
+    """
+    base = weights_in(full.summarizer.model, dtype)
+    models = [weights_in(name, dtype) for name in sorted(_models(full))]
+    small = [weights_in(name, dtype) for name in sorted(_models(adapters)) if is_adapter(name)]
+    ways = {
+        f"{len(models)} full models": sum(models),
+        "one model, swapped": max(models),
+        f"one model, {len(small)} LoRA adapters": base + sum(small),
+    }
+    frame = pd.DataFrame({"bytes": pd.Series(ways)})
+    return frame.assign(share=frame.bytes / base)
+
+
+def _models(society: Society) -> set[str]:
+    agents = [*society.generators, *society.critics, society.summarizer]
+    return {agent.model for agent in agents}
+
+
+def weights_in(folder: str | Path, dtype: str) -> int:
+    """Bytes that a model's safetensors take in memory in `dtype`, from the files' headers."""
+    total = 0
+    for path in Path(folder).glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header.pop("__metadata__", None)
+        total += sum(math.prod(tensor["shape"]) for tensor in header.values()) * BYTES[dtype]
+    return total

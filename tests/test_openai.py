@@ -1,0 +1,531 @@
+"""The OpenAI-protocol backend and fine-tuning jobs, against a real server on this machine."""
+
+import asyncio
+import json
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maft_lib.backends import BackendError, Request, Sampling, generate
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.hub import identity
+from maft_lib.backends.openai import OpenAIBackend, read_completion
+from maft_lib.backends.openai_client import scrub, served_name
+from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import load_config
+from maft_lib.debate import Agent, base_society, run_debates
+from maft_lib.finetune_data import Example, build_finetuning_data
+from maft_lib.finetuning import finetune, training_log
+from maft_lib.prompts import load_prompts
+from maft_lib.store import Store, content_key
+from maft_lib.studies import run_study
+from maft_lib.tasks import answer_type, load_problems
+from tests.openai_server import BASE, HANG, NUM_WORKERS, Server
+
+pytest.importorskip("openai")
+
+KEY = "sk-planted-9f8e7d6c5b4a"
+CHAT, JOBS = "/chat/completions", "/fine_tuning/jobs"
+PROBLEMS = load_problems("arithmetic", "eval", 8, max_operand=9)
+TURNS = (
+    {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
+    {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
+)
+CRITIC_TURNS = (
+    TURNS[0],
+    {"role": "assistant", "content": "2*3=5. The answer is \\boxed{5}."},
+    {"role": "user", "content": "Others say 6. What is the result of 1+2*3+4-5*1?"},
+    TURNS[1],
+)
+
+
+@pytest.fixture
+def server(model, tmp_path, monkeypatch):
+    """A server of the shipped model; the environment names it."""
+    with Server(model, tmp_path / "server", KEY) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield server
+
+
+@pytest.fixture
+def hosted(config):
+    """A config whose models are the server's."""
+    return config.replace(
+        backend="openai", model_name_or_path=BASE, max_retries=3, request_timeout=20.0
+    )
+
+
+def patient(max_retries=3, request_timeout=20.0, max_concurrency=16):
+    return OpenAIBackend(max_concurrency, max_retries, request_timeout, progress=False)
+
+
+def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
+    """Requests for the answers to arithmetic problems."""
+    drawn, prompts = Sampling(temperature, 1.0, max_tokens), load_prompts()
+    return [
+        Request(model, tuple(prompts.generation(p, answer_type(p.task))), drawn, 2**40 + i)
+        for i, p in enumerate(PROBLEMS[:num])
+    ]
+
+
+def directly(asked, folder):
+    """What the transformers backend says to requests, with the seeds that are sent."""
+    engine = TransformersBackend("cpu", num_workers=NUM_WORKERS, progress=False)
+    return generate(engine, [replace(r, model=folder, seed=r.seed % 2**31) for r in asked])
+
+
+def check_chat_server(base_url, folder, served=None, key="none"):
+    """A chat server of the model in `folder`, which it calls `served`, answers as transformers do.
+
+    Greedy text, finish reasons and usage of eight concurrent requests.
+    """
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_BASE_URL", base_url)
+        environment.setenv("OPENAI_API_KEY", key)
+        asked = requests(served or str(folder), 8, temperature=0.0)
+        answers = generate(OpenAIBackend(max_concurrency=8, progress=False), asked)
+    assert answers == directly(asked, str(folder))
+    assert all(a.num_prompt_tokens > 0 and a.num_completion_tokens > 0 for a in answers)
+
+
+def check_secrets(server, *texts):
+    """Neither the key nor the address is in any of `texts`."""
+    address = server.url.removeprefix("http://").removesuffix("/v1")
+    for text in texts:
+        assert KEY not in text and address not in text
+
+
+def failure(backend, asked, match):
+    """The whole traceback of a request that fails, with every exception in its chain."""
+    with pytest.raises(BackendError, match=match) as caught:
+        generate(backend, asked)
+    assert caught.value.__context__ is None and caught.value.__cause__ is None
+    assert "\n" not in str(caught.value)
+    return "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+
+
+# Chat
+
+
+def test_a_server_answers_as_the_engine_behind_it(server, model):
+    check_chat_server(server.url, model, BASE, KEY)
+    asked = requests()
+    answers = generate(patient(), asked)
+    assert answers == directly(asked, model)
+    assert len({a.text for a in answers}) > 1
+    assert {chat["seed"] for chat in server.chats if chat["temperature"]} == set(range(8))
+    assert all("seed" not in chat for chat in server.chats if not chat["temperature"])
+
+
+def test_no_more_requests_are_in_flight_than_allowed(server):
+    """Whatever the number of threads that ask: studies run side by side."""
+    backend = patient(max_concurrency=3)
+    asked = [requests(), requests(num=4), requests(temperature=0.0)]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda batch: generate(backend, batch), asked))
+    assert 1 < server.most_in_flight <= 3
+    assert answers[0][:4] == answers[1] and list(map(len, answers)) == [8, 4, 8]
+    generate(backend, asked[0])  # its event loop had ended meanwhile
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "503", "drop", "no_json", "no_choices", "no_content"])
+def test_a_passing_fault_is_retried(server, model, fault):
+    asked = requests(num=1)
+    server.faults[CHAT] = [fault]
+    began = time.monotonic()
+    assert generate(patient(), asked) == directly(asked, model)
+    assert server.count("POST", CHAT) == 2
+    assert time.monotonic() - began > (1.0 if fault == "429" else 0.3)  # Retry-After, or the pause
+
+
+def test_a_server_that_hangs_is_asked_again(server, model):
+    asked = requests(num=1)
+    generate(patient(), asked)  # its workers have started
+    server.faults[CHAT] = ["hang"]
+    began = time.monotonic()
+    assert generate(patient(request_timeout=4), asked) == directly(asked, model)
+    assert 4 <= time.monotonic() - began < HANG
+
+
+def test_retries_are_counted_together(server):
+    """The SDK's and ours: max_retries bounds their sum."""
+    server.faults[CHAT] = ["500", "no_json", "no_choices", "500", "500"]
+    text = failure(patient(max_retries=3), requests(num=1), "no answer after all retries")
+    assert server.count("POST", CHAT) == 4
+    check_secrets(server, text)  # the server's message quotes the key
+    server.faults[CHAT] = ["no_json"] * 9
+    failure(patient(max_retries=1), requests(num=1), "no chat completion .<html>gateway</html>")
+    assert server.count("POST", CHAT) == 6
+
+
+def test_an_emptied_answer_is_an_answer(server):
+    server.faults[CHAT] = ["filtered"]
+    with pytest.warns(UserWarning, match="1 responses came without `usage`"):
+        (answer,) = generate(patient(), requests(num=1))
+    assert (answer.text, answer.finish_reason) == ("", "content_filter")
+    assert server.count("POST", CHAT) == 1
+    server.faults[CHAT] = ["no_content"] * 2
+    with pytest.warns(UserWarning, match="usage"):
+        (answer,) = generate(patient(max_retries=1), requests(num=1))
+    assert (answer.text, answer.finish_reason, answer.num_completion_tokens) == ("", "stop", 0)
+
+
+@pytest.mark.parametrize(
+    "choice, text",
+    [
+        ({"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}, "No."),
+        ({"message": {"content": "half \ud83d"}, "finish_reason": "stop"}, "half ?"),
+        ({"message": {"content": None}, "finish_reason": "length"}, ""),
+        ({"message": {"content": ""}}, ""),
+    ],
+)
+def test_unusual_answers_are_read(choice, text):
+    completion, whole = read_completion(json.dumps({"choices": [choice]}))
+    assert whole and completion.text == text
+
+
+@pytest.mark.parametrize(
+    "body", ["[]", "{}", "null", '{"choices": [{}]}', '{"choices": [{"message": 1}]}']
+)
+def test_bodies_that_hold_no_completion(body):
+    assert read_completion(body) == (None, False)
+
+
+def test_what_came_before_an_error_is_kept_and_nothing_new_is_asked(server, tmp_path):
+    store, asked = Store(tmp_path / "store"), requests()
+    server.faults[CHAT] = ["", "", "400"]
+    cached = CachedBackend(patient(max_concurrency=1), store)
+    with pytest.raises(BackendError, match="the server refuses this .the server is 400 for [*]+."):
+        generate(cached, asked)
+    assert len(store) == 2 and server.count("POST", CHAT) == 3
+    assert len(generate(cached, asked)) == 8 and server.count("POST", CHAT) == 3 + 6
+
+
+def test_errors_that_do_not_pass_are_one_sentence(server, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    text = failure(patient(), requests("gpt-9"), "model gpt-9: not found on the server")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "-wrong")
+    text += failure(patient(), requests(num=1), "does not accept OPENAI_API_KEY")
+    assert server.seen.count(("POST", CHAT)) <= 8 + 1  # no retries
+    monkeypatch.setenv("OPENAI_API_KEY", "not a key")
+    failure(patient(), requests(num=1), "spaces or letters that no key has")
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    failure(patient(), requests(num=1), "OPENAI_API_KEY is not set")
+    check_secrets(server, text, caplog.text, *map(repr, caplog.records))
+
+
+@pytest.mark.parametrize("address", ["localhost:1/v1", "http://[::1", "http://127.0.0.1:1/v1"])
+def test_an_address_that_leads_nowhere(server, monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    text = failure(
+        patient(max_retries=1), requests(num=1), "OPENAI_BASE_URL|no answer after all retries"
+    )
+    assert address not in text
+
+
+def test_messages_are_scrubbed(server):
+    address = server.url.removeprefix("http://")
+    masked = "the key sk-pla***5b4a or sk-other-1.2 is wrong."
+    check_secrets(server, scrub(f"{KEY} at {server.url}/files, {address}"))
+    assert scrub(masked) == "the key *** or *** is wrong"
+
+
+def test_it_runs_where_an_event_loop_is_running(server, model):
+    async def cell():
+        return generate(patient(), asked)
+
+    asked = requests(num=2)
+    assert asyncio.run(cell()) == directly(asked, model)
+
+
+def test_a_description_tells_what_a_response_depends_on(server, monkeypatch):
+    backend, request = patient(), requests(num=1)[0]
+    greedy = replace(request, sampling=Sampling(0.0, 1.0, 64))
+    described = [
+        backend.describe(r)
+        for r in (
+            request,
+            replace(request, model="other"),
+            replace(request, messages=TURNS[:1]),
+            replace(request, sampling=Sampling(0.5, 1.0, 64)),
+            replace(request, sampling=Sampling(1.0, 1.0, 65)),
+            replace(request, seed=request.seed + 1),
+            greedy,
+        )
+    ]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere:8000/v1")
+    described.append(backend.describe(request))
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    described.append(backend.describe(request))
+    assert len({content_key(d) for d in described}) == len(described)
+    assert backend.describe(greedy) == backend.describe(replace(greedy, seed=1))
+    check_secrets(server, json.dumps(described), repr(backend))
+
+
+INTERRUPTED = """
+import sys
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.store import Store
+from tests.test_openai import patient, requests
+
+backend = CachedBackend(patient(request_timeout=60), Store(sys.argv[1]))
+try:
+    for _ in backend.stream(requests()):
+        print("one", flush=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def start(script, *arguments):
+    """A Python process of its own, in the folder of the project."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def test_an_interrupt_ends_it_at_once_and_keeps_what_came(server, tmp_path):
+    generate(patient(), requests())
+    server.faults[CHAT] = ["", "", "", *["hang"] * 5]
+    process = start(INTERRUPTED, tmp_path / "store")
+    assert [process.stdout.readline() for _ in range(3)] == ["one\n"] * 3
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=HANG)
+    assert time.monotonic() - began < 10 and output == "interrupted\n", errors
+    assert len(Store(tmp_path / "store")) == 3
+
+
+# Fine-tuning jobs
+
+
+def lessons(num=12):
+    """A generation agent and a critic with something to learn."""
+    return [
+        (Agent("generation-1", "generator", BASE), [Example(f"{i}", TURNS) for i in range(num)]),
+        (Agent("critic-1", "critic", BASE), [Example(f"{i}", CRITIC_TURNS) for i in range(num)]),
+    ]
+
+
+@pytest.mark.parametrize("critic_loss_on", ["final_turn", "all_turns"])
+def test_a_job_trains_what_training_here_does(server, hosted, config, model, tmp_path, critic_loss_on):
+    """To the last byte: the same data, settings, seed and turns with a loss."""
+    hosted = hosted.replace(critic_loss_on=critic_loss_on, num_train_epochs=2)
+    folders = finetune_hosted(lessons(), hosted)
+    for (agent, examples), folder in zip(lessons(), folders):
+        here = config.replace(
+            critic_loss_on=critic_loss_on, num_train_epochs=2, runs_dir=str(tmp_path / "here")
+        )
+        same = finetune(replace(agent, model=model), examples, here)
+        assert identity(server.models[served_name(str(folder))]) == identity(str(same))
+        log, local = training_log(folder), training_log(same)
+        assert log.keys() <= local.keys() and log["peak_memory"] is None
+        for name in ("num_examples", "num_tokens", "losses", "loss_on"):
+            assert log[name] == local[name]
+        assert log["settings"]["num_train_epochs"] == local["settings"]["num_train_epochs"]
+    assert len(log["losses"]) > 1  # events come in pages
+
+
+def test_only_the_trained_turns_have_weight(server, hosted):
+    finetune_hosted(lessons(), hosted)
+    rows = [json.loads(content.splitlines()[0])["messages"] for content in server.files.values()]
+    assert [[m.get("weight") for m in row] for row in rows] == [[None, None], [None, 0, None, None]]
+
+
+def test_a_finished_agent_costs_no_call_and_needs_no_key(server, hosted, monkeypatch, capsys):
+    first = finetune_hosted(lessons(), hosted)
+    assert re.search(r"critic-1: ftjob-\d made ft:miniature:\S+ in \d+ s\.", capsys.readouterr().out)
+    seen = len(server.seen)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert finetune_hosted(lessons(), hosted) == first
+    assert len(server.seen) == seen and len(server.jobs) == 2
+    with pytest.raises(BackendError, match="OPENAI_API_KEY is not set"):
+        finetune_hosted(lessons(), hosted.replace(seed=1))
+
+
+def test_agents_go_on_from_themselves_or_from_the_base(server, hosted):
+    agent, examples = lessons()[0]
+    (once,) = finetune_hosted([(agent, examples)], hosted)
+    again = replace(agent, model=str(once))
+    (twice,) = finetune_hosted([(again, examples)], hosted)
+    (from_base,) = finetune_hosted([(again, examples)], hosted.replace(train_from="base"))
+    assert from_base == once != twice
+    assert [job["model"] for job in server.jobs.values()] == [BASE, served_name(str(once))]
+
+
+def test_a_finetuned_agent_answers_by_its_checkpoint(server, hosted):
+    (folder,) = finetune_hosted(lessons()[:1], hosted.replace(learning_rate_multiplier=20.0))
+    asked = requests(str(folder))
+    answers = generate(patient(), asked)
+    assert answers == directly(asked, server.models[served_name(str(folder))])
+    assert answers != directly(asked, server.models[BASE])
+
+
+def test_a_job_whose_answer_was_lost_is_not_paid_twice(server, hosted):
+    server.faults[f"POST {JOBS}"] = ["after_drop"]
+    server.faults[f"GET {JOBS}"] = ["", "429"]  # when it is looked for
+    finetune_hosted(lessons()[:1], hosted)
+    assert len(server.jobs) == 1 and server.count("POST", JOBS) == 1
+
+
+def test_faults_while_polling_pass(server, hosted):
+    server.faults[JOBS + "/ftjob-1"] = ["500", "no_json", "drop", "no_choices"]
+    server.faults[JOBS + "/ftjob-1/events"] = ["no_json"]
+    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    assert training_log(folder)["losses"]
+
+
+def test_jobs_wait_for_their_turn(server, hosted):
+    server.max_active_jobs, server.job_seconds = 1, 2.0
+    folders = finetune_hosted(lessons(), hosted.replace(max_retries=0))
+    assert len(set(folders)) == len(server.jobs) == 2
+
+
+def test_a_failed_job_is_said_and_forgotten(server, hosted):
+    server.faults["job"] = ["job_failed"]
+    with pytest.raises(
+        BackendError, match="ftjob-1: failed .the server says: .* too few examples"
+    ) as e:
+        finetune_hosted(lessons()[:1], hosted)
+    check_secrets(server, "".join(traceback.format_exception(e.value)))
+    assert not list((hosted.path(hosted.runs_dir) / FOLDER).glob("*.json"))
+    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    assert training_log(folder)["num_examples"] == 12 and len(server.jobs) == 2
+
+
+def test_a_refused_job_is_one_sentence(server, hosted):
+    with pytest.raises(BackendError, match="fine-tuning gpt-9 for generation-1: not found") as caught:
+        finetune_hosted([(Agent("generation-1", "generator", "gpt-9"), lessons()[0][1])], hosted)
+    assert caught.value.__context__ is None and "\n" not in str(caught.value)
+
+
+def test_what_jobs_cannot_do_is_refused(server, hosted):
+    agent, examples = lessons()[0]
+    with pytest.raises(BackendError, match="not preferences"):
+        finetune_hosted([(agent, [replace(examples[0], rejected="5")])], hosted)
+    with pytest.raises(BackendError, match="lora_rank is not for fine-tuning jobs"):
+        finetune_hosted([(agent, examples)], hosted.replace(lora_rank=4))
+    with pytest.warns(UserWarning, match="generation-1 has no example"):
+        assert finetune_hosted([(agent, [])], hosted) == [Path(BASE)]
+    assert not server.seen
+
+
+KILLED = """
+import sys
+from maft_lib.backends.openai_jobs import finetune_hosted
+from maft_lib.config import load_config
+from tests.test_openai import BASE, lessons
+
+config = load_config("smoke", runs_dir=sys.argv[1], backend="openai", model_name_or_path=BASE)
+print(*finetune_hosted(lessons(), config), sep="\\n")
+"""
+
+
+def test_a_killed_run_goes_on_with_the_same_jobs(server, tmp_path):
+    server.job_seconds = 8.0
+    process = start(KILLED, tmp_path / "runs")
+    records = tmp_path / "runs" / FOLDER
+    while len(list(records.glob("*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert {job["status"] for job in server.jobs.values()} == {"running"}
+    shutil.copytree(records, tmp_path / "kept")
+    process = start(KILLED, tmp_path / "runs")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert len(server.jobs) == server.count("POST", JOBS) == 2
+    for file in (tmp_path / "kept").glob("*.json"):
+        assert (records / file.name).read_bytes() == file.read_bytes()
+    check_secrets(server, output, errors)
+
+
+# Whole studies
+
+
+class Direct:
+    """The transformers backend, given what a server would be."""
+
+    name = "direct"
+
+    def __init__(self, server):
+        self.server = server
+
+    def stream(self, asked):
+        folders = [self.server.models[served_name(r.model)] for r in asked]
+        sent = [replace(r, model=f, seed=r.seed % 2**31) for r, f in zip(asked, folders)]
+        yield from TransformersBackend("cpu", num_workers=NUM_WORKERS, progress=False).stream(sent)
+
+
+def small(hosted):
+    return hosted.replace(num_train=10, num_eval=6, num_agents=2, num_iterations=1, max_tokens=64)
+
+
+def test_debates_and_finetuning_over_the_protocol(server, hosted):
+    """One iteration of Algorithm 1: every debate is, to the byte, that of the engine behind."""
+    hosted, society = small(hosted), base_society(BASE, 2)
+    problems = load_problems("arithmetic", "train", 10, max_operand=9)
+    debates = run_debates(society, problems, hosted, patient())
+    assert debates == run_debates(society, problems, hosted, Direct(server))
+    data = build_finetuning_data(debates, hosted.w)
+    agents = [*society.generators, *society.critics]
+    jobs = [*zip(agents, [d.generation for d in data] + [d.critic for d in data])]
+    jobs = [(agent, examples) for agent, examples in jobs if examples]
+    assert len(jobs) > 1
+    models = dict(zip([agent for agent, _ in jobs], map(str, finetune_hosted(jobs, hosted))))
+    trained = [replace(a, model=models.get(a, a.model)) for a in agents]
+    society = replace(society, generators=tuple(trained[:2]), critics=tuple(trained[2:]))
+    after = run_debates(society, problems, hosted, patient(), 1)
+    assert after == run_debates(society, problems, hosted, Direct(server), 1)
+
+
+@pytest.mark.pipeline
+@pytest.mark.filterwarnings("ignore:.*has no example:UserWarning")
+def test_a_whole_study_leaves_no_secret(server, hosted, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    hosted = small(hosted)
+    server.faults[CHAT] = ["429", "500", "no_json", "", "drop", "no_choices"]
+    server.faults[f"POST {JOBS}"] = ["500"]
+    store = Store(hosted.path(hosted.runs_dir))
+    cached = CachedBackend(patient(), store)
+    result = run_study("multiagent_ft", "arithmetic", hosted, cached)
+    assert set(result.frame.iteration) == {0, 1} and len(server.jobs) > 1
+    calls, seen = cached.num_calls, len(server.seen)
+    again = run_study("multiagent_ft", "arithmetic", hosted, cached)
+    assert (cached.num_calls, len(server.seen)) == (calls, seen)
+    assert again.frame.equals(result.frame)
+    store.close()
+    files = [f for f in hosted.path(hosted.runs_dir).rglob("*") if f.is_file()]
+    assert any(FOLDER in f.parts for f in files) and any(f.name == "openai.json" for f in files)
+    written = capfd.readouterr()
+    check_secrets(
+        server, *(f.read_bytes().decode("latin-1") for f in files), repr(result), repr(cached)
+    )
+    check_secrets(server, caplog.text, written.out, written.err, repr(cached.inner))
+
+
+def test_the_profile_is_the_papers():
+    """Appendix B.3: two epochs, batches of one, a multiplier of one."""
+    config = load_config("gpt35")
+    assert (config.backend, config.num_train_epochs, config.critic_num_train_epochs) == ("openai", 2, 2)
+    assert (config.per_device_train_batch_size, config.learning_rate_multiplier) == (1, 1.0)
+    assert (config.num_agents, config.num_rounds, config.num_train, config.num_eval) == (3, 2, 500, 500)
+    assert (config.temperature, config.top_p, config.max_tokens) == (1.0, 0.9, 2048)
+    assert config.model_name_or_path == "gpt-3.5-turbo-0125"
