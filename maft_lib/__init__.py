@@ -30,6 +30,7 @@ _PUBLIC = {
     "run_study": "studies",
     "describe_environment": "environment",
     "ExportError": "exports",
+    "estimate": "estimation",
     "export": "exports",
     "load_export": "exports",
 }

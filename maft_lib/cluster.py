@@ -71,9 +71,10 @@ def close_clusters() -> None:
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor, and the first value of its last task: for generation the model that it has loaded."""
+    """An actor, whether it has begun to work, and the first value of its last task: its model."""
 
     actor: Any
+    begun: bool = False
     holds: tuple = ()
 
 
@@ -156,6 +157,7 @@ class Cluster:
                         queue.put_back(index, loss)
                         continue
                     del crew[done]
+                    worker.begun = True
                     self._go_on(worker, function, queue, crew)  # before the caller takes its time
                     if index is not None:
                         yield index, result
@@ -204,8 +206,6 @@ class Cluster:
         """Ends the actors that have no work, which gives back what they hold."""
         self._dismiss_idle(0)
 
-    # Room: what nodes have, what finetunes want, what actors may have
-
     def _places(self, num_gpus: int) -> int:
         if num_gpus:
             return nodes.places("GPU", num_gpus)
@@ -230,8 +230,6 @@ class Cluster:
             self._in_training += num_tasks
         self._dismiss_idle(self._allowed())
 
-    # Actors
-
     @cached_property
     def _actor(self) -> Any:
         # Ray is not to restart them: batches would wait with an actor for which there is no place
@@ -239,10 +237,12 @@ class Cluster:
 
     def _hire(self, queue: _Queue, crew: dict) -> None:
         """Gets workers for the waiting tasks: those without work, then new ones while there is room."""
+        self._drop_without_place(crew)
         wanted = len(queue.waiting) - sum(index is None for _, index in crew.values())
         if wanted <= 0:
             return
         with self._lock:
+            self._idle.sort(key=lambda worker: not worker.begun)
             hired, self._idle = self._idle[:wanted], self._idle[wanted:]
             room = min(wanted - len(hired), self._allowed() - len(self._workers))
             new = [_Worker(self._actor.remote()) for _ in range(room)]
@@ -253,6 +253,13 @@ class Cluster:
         for worker in hired + new:
             ready = worker.actor.begin.remote(nodes.package_versions(), self.device)
             crew[ready] = (worker, None)
+
+    def _drop_without_place(self, crew: dict) -> None:
+        """Gives up actors that still wait for a place when there are fewer places than actors."""
+        for ready, (worker, _) in list(crew.items()):
+            if not worker.begun and len(self._workers) > self._allowed():
+                del crew[ready]
+                self._dismiss(worker)
 
     def _go_on(self, worker: _Worker, function: Callable, queue: _Queue, crew: dict) -> None:
         """Gives a worker its next task, if there is one and the worker may stay."""
@@ -286,8 +293,6 @@ class Cluster:
         with self._lock:
             self._workers.discard(worker)
         ray.kill(worker.actor)  # it may only have seemed lost
-
-    # Tasks
 
     def _begin_tasks(self, function: Callable, queue: _Queue, running: dict, num_gpus: int) -> None:
         """Hands Ray as many tasks as there are places, so that the others can still be dropped."""

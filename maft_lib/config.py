@@ -327,7 +327,8 @@ def notebook_config(
     so this looks at all plain values that exist when the set-up cell first runs, and raises
     `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
     None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
-    profile's `notebooks`) are printed. On a CPU the workers' libraries begin to be imported here.
+    profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
+    this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
     """
     first_run = "_maft_configured" not in namespace
     given = {
@@ -345,7 +346,18 @@ def notebook_config(
         print(f"{notebook} has values of its own: {', '.join(kept)}.")
     if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
+    if first_run:
+        _say_what_it_costs(config)
     return config
+
+
+def _say_what_it_costs(config: Config) -> None:
+    """Prints the estimate of one study; refuses what this machine cannot hold."""
+    from maft_lib.estimation import estimate  # which knows this module
+
+    expected = estimate(config)
+    print(expected)
+    expected.check()
 
 
 def project_root() -> Path:

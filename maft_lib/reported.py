@@ -23,6 +23,7 @@ MODELS = {  # Appendix B.3
     "mistralai/Mistral-7B-Instruct-v0.2": "Mistral",
     "meta-llama/Meta-Llama-3-8B-Instruct": "LLaMA-3",
     "gpt-3.5-turbo-0613": "GPT-3.5",
+    "gpt-3.5-turbo-0125": "GPT-3.5",
 }
 TEXTS = ("figure_1_text", "cost_text", "openreview")
 

@@ -8,18 +8,48 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 from maft_lib.backends import Backend, Completion, Request
 from maft_lib.backends.adapters import is_adapter
+from maft_lib.backends.hub import resolve_device
+from maft_lib.backends.opening import bare_backend
 from maft_lib.config import Config
 from maft_lib.debate import Society, base_society, run_debates
 from maft_lib.tasks.problem import Problem
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def backends_here(
+    config: Config, report: Callable[[str], None] = print
+) -> list[tuple[Backend, Backend]]:
+    """The backends for local models that are installed: for batches, and for one request at a time.
+
+    On a CPU the transformers backend answers batches in workers of one thread each; a request alone is
+    answered in this process, by one thread or all, whichever is faster.
+    """
+    together = bare_backend(config.replace(backend="transformers"))
+    alone = copy(together)
+    alone.num_workers = 0  # type: ignore[attr-defined]
+    pairs = [(together, alone)]
+    if find_spec("vllm") is None:
+        report("vLLM is not installed here: not measured.")
+    else:
+        engine = bare_backend(config.replace(backend="vllm"))
+        pairs.append((engine, engine))
+    return pairs
+
+
+def has_gpu(config: Config) -> bool:
+    """Whether this machine computes on a GPU."""
+    return resolve_device(config.device) != "cpu"
 
 
 class Timed:
@@ -87,10 +117,25 @@ def compare_orders(
     for together, alone in backends:
         for backend in (together, alone):
             measure(backend, problems[:2], config)
-        slow = measure(alone, problems[:num_alone], config, one_at_a_time=True)
+        with _best_threads(alone, problems[:1], config):
+            slow = measure(alone, problems[:num_alone], config, one_at_a_time=True)
         fast = measure(together, problems, config)
         rows += [slow | {"speed-up": 1.0}, fast | {"speed-up": fast["tokens/s"] / slow["tokens/s"]}]
     return pd.DataFrame(rows)
+
+
+@contextmanager
+def _best_threads(alone: Backend, problems: Sequence[Problem], config: Config) -> Iterator[None]:
+    """Gives PyTorch in this process one thread, where that is faster than all of them."""
+    import torch
+
+    before = torch.get_num_threads()
+    many = measure(alone, problems, config, one_at_a_time=True)["seconds"]
+    torch.set_num_threads(1)
+    if measure(alone, problems, config, one_at_a_time=True)["seconds"] > many:
+        torch.set_num_threads(before)
+    yield
+    torch.set_num_threads(before)
 
 
 def memory_of_agents(full: Society, adapters: Society, dtype: str) -> pd.DataFrame:

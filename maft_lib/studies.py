@@ -27,7 +27,7 @@ from maft_lib.finetune_data import (
     preferences,
     right_responses,
 )
-from maft_lib.finetuning import finetune_all, training_log
+from maft_lib.finetuning import FinetuneError, finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
@@ -254,8 +254,16 @@ class Study:
         return [str(folder) for folder in folders]
 
     def final_loss(self, model: str) -> float:
-        """Mean training loss of the last epoch of a finetuned model, in nats per token."""
+        """Mean training loss of the last epoch of a finetuned model, in nats per token.
+
+        Raises `FinetuneError` for a model whose server reported no losses.
+        """
         log = training_log(model)
+        if not log["losses"]:
+            raise FinetuneError(
+                f"{self.method} goes by the training loss, but the server that trained {model} reported "
+                "none: leave this method out of `methods`."
+            )
         last = len(log["losses"]) // log["settings"]["num_train_epochs"]
         return sum(log["losses"][-last:]) / last
 

@@ -47,8 +47,8 @@ class Refused(Exception):
 class Server:
     """Serves the model of a folder, and what its jobs make of it into `runs_dir`.
 
-    `faults[path]`, or `faults["POST path"]`, lists what the next requests there meet, see `Handler.fault`;
-    one that begins with `after_` strikes when the work is done.
+    `faults[path]`, or `faults["POST path"]`, lists what the next requests there meet, see
+    `Handler.fault`; one that begins with `after_` strikes when the work is done.
     `seen` lists (method, path) of all requests, `jobs` all jobs by id.
     """
 

@@ -1,6 +1,7 @@
 """The Ray executor on a real cluster of several nodes on this machine, some of which are killed."""
 
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -17,12 +18,12 @@ from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError, checkpoint_key, hyper_parameters, make_checkpoint
 from maft_lib.store import Store
-from maft_lib.workers import WorkerError
+from maft_lib.workers import WorkerError, run_parallel
 
 pytestmark = pytest.mark.cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
-HEALTH = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def ray_cluster():
     """Two nodes of one CPU; the head, says Ray, has two GPUs as well."""
     from ray.cluster_utils import Cluster
 
-    head = {**NODE, "num_gpus": 2, "include_dashboard": False, "_system_config": HEALTH}
+    head = {**NODE, "num_gpus": 2, "_system_config": HEALTH}
+    head |= {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     nodes.add_node(**NODE)
     yield nodes
@@ -62,6 +64,18 @@ def answered(backend, asked):
     """What a backend answers, in order, less the seconds."""
     answers = {i: asdict(completion) for i, completion in backend.stream(asked)}
     return [{**answers[i], "seconds": 0} for i in range(len(asked))]
+
+
+QUESTION = {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"}
+
+
+def finetune(config, number, examples=None):
+    """Arguments of `make_checkpoint`, less the first: an agent of its own on its own examples."""
+    right = {"role": "assistant", "content": f"2*3=6. Agent {number} says \\boxed{{6}}."}
+    examples = examples or [Example(f"id {i}", (QUESTION, right)) for i in range(240)]
+    agent = Agent(f"generation-{number}", "generator", config.base_model)
+    task = (agent.model, examples, hyper_parameters(agent, config), "cpu")
+    return *task, checkpoint_key(*task)
 
 
 # Functions that the nodes import. Each writes what it does where the test can read it.
@@ -140,6 +154,12 @@ def test_an_address_without_a_cluster_is_one_sentence(config):
         cluster.open_cluster(config.replace(executor="ray", ray_address="nonsense"))
 
 
+def test_without_ray_one_sentence_says_what_to_install(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BackendError, match=r'pip install -e "\.\[ray\]"'):
+        cluster.open_cluster(config.replace(executor="ray"))
+
+
 def test_one_process_is_in_one_cluster(settings, opened):
     assert cluster.open_cluster(settings) is opened
     assert opened.num_workers == 2
@@ -198,20 +218,38 @@ def test_a_lost_node_loses_its_unfinished_batches(model, opened, ray_cluster, tm
     assert len({node for _, node in notes(log, "end")} - {victim}) == 2  # a new actor on the new node
 
 
+def test_errors_of_generation_arrive_as_themselves(opened, tmp_path):
+    absent = Model(str(tmp_path / "absent"), "", "float32", "cpu")
+    log = tmp_path / "log"
+    batch = (str(log), 1, "one", absent, ["text"], Sampling(), [0])
+    with pytest.raises(BackendError, match="absent") as error:
+        list(opened.generate(generate_noted, [batch]))
+    assert type(error.value) is BackendError and error.value.__cause__ is None
+    assert "\n" not in str(error.value)
+    assert len(notes(log, "begin")) == 1  # and are not tried again
+    with pytest.raises(TypeError) as error:  # a fault of the program shows where it is
+        list(opened.generate(note_and_sleep, [(log, "two", "long")]))
+    assert "in note_and_sleep" in str(error.value.__cause__)
+
+
+def test_who_stops_early_drops_batches_that_have_not_begun(opened, tmp_path):
+    log = tmp_path / "log"
+    results = opened.generate(note_and_sleep, [(log, i, 0.1) for i in range(50)])
+    next(results)
+    results.close()
+    stopped = opened.generate(note_and_sleep, [(log, 100 + i, 0.1) for i in range(50)])
+    next(stopped)
+    cluster.stop_clusters()  # as another study's failure does
+    with pytest.raises(WorkerError, match="run again"):
+        list(stopped)
+    assert dict(opened.generate(note_and_sleep, [(log, 200)]))  # the cluster is there for the next
+    begun = [int(name) for (name,) in notes(log, "begin")]
+    assert all(1 <= sum(n // 100 == call for n in begun) <= 4 for call in range(3)), begun
+
+
 def test_a_lost_node_loses_its_unfinished_finetune(settings, opened, ray_cluster, tmp_path):
-    turns = (
-        {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
-        {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
-    )
-    examples = [Example(f"id {i}", turns) for i in range(240)]
-    start, log = settings.base_model, tmp_path / "log"
-    config = settings.replace(per_device_train_batch_size=4)
-    agents = [Agent(f"generation-{i}", "generator", start) for i in (1, 2)]
-    tasks = []
-    for agent in agents:
-        rest = (start, examples, hyper_parameters(agent, config), "cpu")
-        tasks.append((*rest, checkpoint_key(*rest)))
-    runs = tmp_path / "runs"
+    log, runs = tmp_path / "log", tmp_path / "runs"
+    tasks = [finetune(settings.replace(per_device_train_batch_size=4), n) for n in (1, 2)]
     noted = [(str(log), i, str(runs), *task) for i, task in enumerate(tasks)]
     there, victim = kill_while(
         lambda: dict(opened.train(train_noted, noted)),
@@ -221,7 +259,8 @@ def test_a_lost_node_loses_its_unfinished_finetune(settings, opened, ray_cluster
     (lost,) = [name for name, node in notes(log, "begin") if node == victim]
     assert sorted(name for name, _ in notes(log, "begin")) == sorted(["0", "1", lost])
     assert sorted(name for name, _ in notes(log, "end")) == ["0", "1"]
-    here = [make_checkpoint(str(tmp_path / "here"), *task) for task in tasks]
+    local = [(str(tmp_path / "here"), *task) for task in tasks]
+    here = dict(run_parallel(make_checkpoint, local, 2))
     for i in range(2):
         assert there[i].parent == runs / "checkpoints"
         weights = [(folder / "model.safetensors").read_bytes() for folder in (there[i], here[i])]
@@ -233,60 +272,32 @@ def test_a_lost_node_loses_its_unfinished_finetune(settings, opened, ray_cluster
     assert (there[0] / "model.safetensors").stat().st_mtime_ns == made
 
 
-def test_errors_arrive_as_themselves_and_are_not_tried_again(opened, model, tmp_path):
-    absent = Model(str(tmp_path / "absent"), "", "float32", "cpu")
+def test_errors_of_finetuning_arrive_as_themselves(opened, settings, tmp_path):
+    long = Example("id", (QUESTION, {"role": "assistant", "content": "1+1=2, " * 400}))
     log = tmp_path / "log"
-    batch = (str(log), 1, "one", absent, ["text"], Sampling(), [0])
-    with pytest.raises(BackendError, match="absent") as error:
-        list(opened.generate(generate_noted, [batch]))
-    assert type(error.value) is BackendError and error.value.__cause__ is None
-    assert "\n" not in str(error.value)
-    assert len(notes(log, "begin")) == 1
-    long = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "1+1=2, " * 400})
-    settings = {"seed": 0, "num_train_epochs": 1, "loss_on": "final_turn"}
-    task = (
-        str(log),
-        "two",
-        str(tmp_path / "runs"),
-        model,
-        [Example("id", long)],
-        settings,
-        "cpu",
-        "key",
-    )
+    tasks = [(str(log), n, str(tmp_path / "runs"), *finetune(settings, n, [long])) for n in range(4)]
     with pytest.raises(FinetuneError, match="not truncated") as error:
-        list(opened.train(train_noted, [task]))
+        list(opened.train(train_noted, tasks))
     assert type(error.value) is FinetuneError and error.value.__cause__ is None
-    assert len(notes(log, "begin")) == 2
-    with pytest.raises(TypeError) as error:  # a fault of the program shows where it was
-        list(opened.generate(note_and_sleep, [()]))
-    assert "Traceback" in str(error.value.__cause__)
+    assert len(notes(log, "begin")) == 1  # there is one place: no other has begun
 
 
-def test_what_kills_its_worker_again_and_again_is_said(opened, tmp_path):
+def test_who_stops_early_cancels_finetunes(opened, tmp_path):
     log = tmp_path / "log"
-    with pytest.raises(WorkerError, match="lost 4 times.*Ray says") as error:
-        list(opened.train(die, [(log,)]))
-    assert "\n" not in str(error.value)
-    assert len(notes(log, "begin")) == 4
-
-
-def test_who_stops_early_drops_what_has_not_begun(opened, tmp_path):
-    log = tmp_path / "log"
-    results = opened.generate(note_and_sleep, [(log, i, 0.2) for i in range(50)])
-    next(results)
-    results.close()
-    finetunes = opened.train(note_and_sleep, [(log, 100 + i, 0.2) for i in range(50)])
+    finetunes = opened.train(note_and_sleep, [(log, i, 0.1) for i in range(50)])
     next(finetunes)
     finetunes.close()
-    waiting = opened.generate(note_and_sleep, [(log, 200 + i, 0.2) for i in range(50)])
-    next(waiting)
-    cluster.stop_clusters()  # as another study's failure does
-    with pytest.raises(WorkerError, match="run again"):
-        list(waiting)
-    assert dict(opened.generate(note_and_sleep, [(log, 300)]))  # and the cluster is there for the next
-    begun = [int(name) for (name,) in notes(log, "begin")]
-    assert all(1 <= sum(n // 100 == h for n in begun) <= 4 for h in range(4)), begun
+    assert dict(opened.train(note_and_sleep, [(log, 100)]))
+    assert 1 <= len([name for (name,) in notes(log, "begin") if int(name) < 100]) <= 2
+
+
+def test_what_kills_its_worker_again_and_again_is_said(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    log = tmp_path / "log"
+    with pytest.raises(WorkerError, match="lost 2 times.*Ray says") as error:
+        list(opened.train(die, [(log,)]))
+    assert "\n" not in str(error.value)
+    assert len(notes(log, "begin")) == 2
 
 
 def test_the_cluster_decides_what_auto_means(settings, opened):
@@ -297,3 +308,18 @@ def test_the_cluster_decides_what_auto_means(settings, opened):
     assert cluster.open_cluster(large).num_workers == 1
     with pytest.raises(BackendError, match="has 3 GPUs"):
         cluster.open_cluster(large.replace(tensor_parallel_size=3))
+
+
+def test_a_gpu_rather_answers_for_the_model_that_it_has_loaded():
+    queue = cluster._Queue([("a", 1), ("a", 2), ("b", 3), ("b", 4)])
+    assert queue.take((), [()]) == 0
+    assert queue.take((), [("a",)]) == 2  # a model that no other has
+    assert queue.take(("b",), [("a",)]) == 3
+    assert queue.take(("b",), [("a",)]) == 1  # but rather another's than none
+
+
+def test_without_an_address_this_machine_is_the_cluster(config, opened, tmp_path):
+    cluster.close_clusters()
+    alone = cluster.open_cluster(config.replace(executor="ray", device="cpu", num_workers=1))
+    assert alone is not opened and alone.num_workers == 1
+    assert len(dict(alone.generate(note_and_sleep, [(tmp_path / "log", i) for i in range(3)]))) == 3

@@ -19,6 +19,7 @@ SMOKE = yaml.safe_load((ROOT / "params" / "smoke.yml").read_text())
 
 
 MADE = {
+    "02_3_multiagent_finetuning": ["fig02.pdf", "fig_loss.pdf", "dataset_sizes.tex"],
     "03_3_quantitative_results": ["table01.tex", "table01_published.md", "table01_seeds.csv"],
     "03_4_multiple_iterations": ["fig01.pdf"],
     "04_1_ablations": ["table02.tex", "table02_published.md"],
@@ -35,7 +36,7 @@ MADE = {
         "table_r_training_tokens.tex",
         "table_r_diversity.tex",
     ],
-    "S_cost_and_speed": ["table_cost.tex", "fig_cost.pdf"],
+    "S_cost_and_speed": ["table_cost.tex", "table_speed.tex", "table_memory.tex", "fig_cost.pdf"],
 }
 
 

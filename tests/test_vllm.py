@@ -23,7 +23,8 @@ from maft_lib.config import load_config
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import finetune
-from maft_lib.miniature.wide_heads import MODEL, widen_heads
+from maft_lib.miniature import MODEL
+from maft_lib.miniature.wide_heads import widen_heads
 from maft_lib.studies import run_study
 
 pytestmark = [

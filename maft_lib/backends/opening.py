@@ -34,12 +34,12 @@ def open_backend(config: Config) -> CachedBackend:
     """The config's backend with its store in front; the same one for the same settings."""
     key = tuple(getattr(config, name) for name in _SETTINGS)
     if key not in _opened:
-        _opened[key] = CachedBackend(_backend(config), Store(config.path(config.runs_dir)))
+        _opened[key] = CachedBackend(bare_backend(config), Store(config.path(config.runs_dir)))
     return _opened[key]
 
 
-def _backend(config: Config) -> Backend:
-    """The engine itself; each imports its libraries when it is opened."""
+def bare_backend(config: Config) -> Backend:
+    """The backend without a store; each imports its libraries when it is opened."""
     if config.backend == "openai":
         from maft_lib.backends.openai import OpenAIBackend
 

@@ -3,3 +3,7 @@
 What it makes is an ordinary Hugging Face model directory, `model/`, which every other part of the
 project loads as it would load any model.
 """
+
+from pathlib import Path
+
+MODEL = Path("maft_lib") / "miniature" / "model"  # from the project's root

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maft_lib.config import project_root
+from maft_lib.miniature import MODEL
 
-MODEL = Path("maft_lib") / "miniature" / "model"
 UNCHANGED = ("generation_config.json", "tokenizer*", "special_tokens_map.json", "chat_template*")
 
 

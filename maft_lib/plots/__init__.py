@@ -11,7 +11,7 @@ from maft_lib.plots.accuracy import (
     transfer_matrix,
 )
 from maft_lib.plots.diversity import accuracy_against_diversity
-from maft_lib.plots.method import losses, overview
+from maft_lib.plots.method import losses, overview, training_losses
 from maft_lib.plots.specialization import dependence, measured_specialization, trajectories
 from maft_lib.plots.style import (
     DOUBLE,
@@ -41,6 +41,7 @@ __all__ = [
     "overview",
     "panels",
     "save_figure",
+    "training_losses",
     "trajectories",
     "transfer_matrix",
 ]

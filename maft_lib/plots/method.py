@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from maft_lib.plots.style import DOUBLE, STYLE, new_axes
+from maft_lib.plots.style import DOUBLE, STYLE, letter, new_axes, panels
 
 
 def overview(counts: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
@@ -60,3 +62,26 @@ def losses(values: Sequence[float], ax: Axes | None = None, window: int = 25) ->
         ax.plot(series.index + 1, series.rolling(window, min_periods=1).mean(), color="C0")
         ax.set(xlabel="step", ylabel="loss (nats per token)", yscale="log")
     return ax
+
+
+def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """A panel per role, a line per agent: training loss in nats per token against steps, smoothed.
+
+    `curves` are the losses of agents by name, such as `critic-1`. The mean runs over a tenth of the
+    steps, since single batches vary more than agents do.
+    """
+    roles: dict[str, list[str]] = {}
+    for name in curves:
+        roles.setdefault(name.rsplit("-", 1)[0], []).append(name)
+    figure, axes = panels(1, len(roles), 2.2, sharey=True, squeeze=False)
+    with plt.style.context(STYLE):
+        for ax, (role, names) in zip(axes[0], roles.items()):
+            for name, dashes in zip(names, cycle(("-", "--", ":", "-."))):
+                series = pd.Series(curves[name])
+                smooth = series.rolling(max(1, len(series) // 10), min_periods=1).mean()
+                ax.plot(series.index + 1, smooth, dashes, label=name)
+            ax.set(xlabel=f"step ({role} agents)")
+            ax.legend()
+        axes[0][0].set(ylabel="loss (nats per token)")
+        letter(axes[0])
+    return figure
