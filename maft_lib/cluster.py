@@ -282,10 +282,15 @@ class Cluster:
 
     def _dismiss_idle(self, allowed: int) -> None:
         with self._lock:
-            while self._idle and len(self._workers) > allowed:
-                worker = self._idle.pop()
-                self._workers.discard(worker)
+            surplus = max(0, len(self._workers) - allowed)
+            keep = max(0, len(self._idle) - surplus)
+            leaving, self._idle = self._idle[keep:], self._idle[:keep]
+            self._workers.difference_update(leaving)
+        for worker in leaving:
+            if worker.begun:
                 worker.actor.__ray_terminate__.remote()  # after what it may still be doing
+            else:
+                self._dismiss(worker)  # it waits for a place
 
     def _dismiss(self, worker: _Worker) -> None:
         import ray

@@ -12,14 +12,15 @@ WINDOW = 5  # steps that a loss is averaged over: single examples vary much
 # Agents learn what they said themselves, at well under one nat a token. A mean two nats above the best
 # so far is worse than anything that such data can do.
 TOO_HIGH = 2.0
-SNAPSHOTS = 4  # a training, each one copy of the trained weights in the CPU's memory
+SNAPSHOTS = 4  # a training
 
 
 class DivergenceGuard(TrainerCallback):
     """Watches the loss of every step; `stopped` says at which step it stopped and what was kept.
 
-    Weights are remembered at each quarter of the training, while the loss is good. A training that
-    diverges before the first quarter has nothing good to keep, and `kept_step` is 0.
+    Weights are copied at each quarter of the training, before a step, and kept once the loss of that
+    step shows them to be good: two copies in the CPU's memory. A training that diverges before there
+    are any has nothing good to keep, and `kept_step` is 0.
     """
 
     def __init__(self) -> None:
@@ -27,10 +28,23 @@ class DivergenceGuard(TrainerCallback):
         self.stopped: dict[str, Any] | None = None
         self._best = math.inf
         self._kept: list[torch.Tensor] = []
-        self._kept_step = 0
+        self._tried: list[torch.Tensor] = []
+        self._kept_step = self._tried_step = 0
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        """Copies the weights that the step is going to judge."""
+        step = state.global_step
+        if not step or step % max(1, state.max_steps // SNAPSHOTS) or step == self._tried_step:
+            return
+        trained = [p.detach() for p in model.parameters() if p.requires_grad]
+        if not self._tried:
+            self._tried = [torch.empty_like(weight, device="cpu") for weight in trained]
+        for copy, weight in zip(self._tried, trained):
+            copy.copy_(weight)
+        self._tried_step = step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Judges the loss of the step just done."""
+        """Judges the loss of the step just done, which is that of the weights before it."""
         if self.stopped or "loss" not in (logs or {}):
             return
         self.losses.append(float(logs["loss"]))
@@ -45,10 +59,9 @@ class DivergenceGuard(TrainerCallback):
                 "kept_step": self._kept_step,
             }
             control.should_training_stop = True
-        elif state.global_step % max(1, state.max_steps // SNAPSHOTS) == 0:
-            trained = (p.detach() for p in kwargs["model"].parameters() if p.requires_grad)
-            self._kept = [weight.to("cpu", copy=True) for weight in trained]
-            self._kept_step = state.global_step
+        elif self._tried_step == state.global_step - 1 != self._kept_step:
+            self._kept, self._tried = self._tried, self._kept
+            self._kept_step = self._tried_step
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Puts the remembered weights back if the training was stopped."""
@@ -57,4 +70,4 @@ class DivergenceGuard(TrainerCallback):
             with torch.no_grad():
                 for weight, kept in zip(trained, self._kept):
                     weight.copy_(kept.to(weight.device))
-        self._kept = []
+        self._kept = self._tried = []

@@ -13,13 +13,13 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import launching
+from maft_lib import launching, store
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.seeds import derive_seed
-from maft_lib.store import Store, content_key
+from maft_lib.store import content_key
 from maft_lib.workers import Claims, default_num_workers, run_parallel
 
 _claims = Claims()
@@ -64,14 +64,14 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     run = _executor(config, device)
 
     def make(places: list[int]) -> None:
-        found = {place: store.checkpoint(keys[place]) for place in places}
+        found = {place: kept.checkpoint(keys[place]) for place in places}
         left = [place for place in places if found[place] is None]
         part = [(*tasks[place], keys[place], _report(jobs[place][0], config)) for place in left]
         folders.update({place: folder for place, folder in found.items() if folder is not None})
         for done, folder in run(make_checkpoint, part) if part else ():
             folders[left[done]] = folder
 
-    with closing(Store(runs)) as store:
+    with closing(store.Store(runs)) as kept:
         with _claims.making(keys.values()) as mine:
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now
@@ -219,8 +219,7 @@ def make_checkpoint(
         else:
             launching.launch(start, examples, told, device, new, gpus)
 
-    with closing(Store(runs_dir)) as store:
-        return store.make_checkpoint(key, write)
+    return store.make_checkpoint(Path(runs_dir), key, write)
 
 
 def training_log(checkpoint: str | Path) -> dict:

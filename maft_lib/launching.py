@@ -6,13 +6,17 @@ trainer's libraries had cached. Several processes share one agent by FSDP2. Know
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,8 +24,11 @@ from typing import Any
 
 from maft_lib import backends
 from maft_lib.finetune_data import Example
+from maft_lib.store import StoreError
 from maft_lib.workers import default_num_workers
 
+_RANK = re.compile(r"^\[rank\d+\]: *")
+_TELLING = re.compile(r"^(\[rank\d+\]: *)?[\w.]*(?<!ChildFailed)Error\b")
 ERROR = "error.json"  # in the job's folder: what a training process says when it fails
 
 
@@ -48,11 +55,48 @@ def launch(
         job.write_text(json.dumps([start, rows, settings, device, str(folder)]), encoding="utf-8")
         run = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
         command = [sys.executable, "-m", *run, "-m", "maft_lib.training", str(job)]
-        done = subprocess.run(
-            command, env=_environment(num_processes, gpus), text=True, capture_output=True
-        )
-        if done.returncode:
-            raise _error(Path(place) / ERROR, start, done)
+        code, said = _watched(command, _environment(num_processes, gpus))
+        if code:
+            raise _error(Path(place) / ERROR, start, code, said)
+
+
+def _watched(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Runs a command in a session of its own, which ends with this call however that ends.
+
+    Returns the exit code and what it wrote to stderr.
+    """
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        _, said = process.communicate()
+        return process.returncode, said
+    finally:
+        _running.discard(process)
+        _end(process)
+
+
+_running: set[subprocess.Popen] = set()
+
+
+def _end(process: subprocess.Popen) -> None:
+    with suppress(ProcessLookupError):  # its children, too
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def stop_trainings() -> None:
+    """Ends all trainings that this process has launched."""
+    for process in list(_running):
+        _end(process)
+
+
+atexit.register(stop_trainings)
 
 
 def _environment(num_processes: int, gpus: str | None) -> dict[str, str]:
@@ -69,17 +113,21 @@ def _environment(num_processes: int, gpus: str | None) -> dict[str, str]:
     return {**os.environ, **changed}
 
 
-def _error(said: Path, start: str, done: subprocess.CompletedProcess) -> Exception:
+def _error(written: Path, start: str, code: int, said: str) -> Exception:
     from maft_lib.finetuning import FinetuneError
 
-    if said.is_file():
-        kind, message = json.loads(said.read_text())
-        return (FinetuneError if kind == "FinetuneError" else backends.BackendError)(message)
-    lines = [line for line in done.stderr.splitlines() if "Error" in line] or [""]
-    how = "was killed (out of memory?)" if done.returncode < 0 else f"ended with {done.returncode}"
+    if written.is_file():
+        kind, message = json.loads(written.read_text())
+        kinds = {"FinetuneError": FinetuneError, "StoreError": StoreError}
+        return kinds.get(kind, backends.BackendError)(message)
+    # torch.distributed.run ends with an error of its own about that of its children
+    lines = [line for line in said.splitlines() if _TELLING.search(line)] or [""]
+    killed = code < 0 or "(SIGKILL)" in said
+    how = "was killed (out of memory?)" if killed else f"ended with {code}"
+    why = _RANK.sub("", lines[-1]).strip()[:300]
     return LaunchError(
-        f"the training of {start} {how}: {lines[-1].strip()[:300]} What is finished is kept; if memory "
-        "is short, try lora_rank, optim: paged_adamw_8bit or gradient_checkpointing."
+        f"the training of {start} {how}: {why} What is finished is kept; if memory is short, try "
+        "lora_rank, optim: paged_adamw_8bit or gradient_checkpointing."
     )
 
 
@@ -107,8 +155,10 @@ def run_on_gpus(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:
+        except BaseException:  # one that fails or is interrupted ends all
             pool.shutdown(wait=False, cancel_futures=True)
+            stop_trainings()
+            raise
 
 
 def _gpu_sets(size: int) -> list[str | None]:

@@ -60,6 +60,7 @@ class PreferenceTrainer(Trainer):
     """A trainer whose loss is that of DPO at strength `beta`."""
 
     beta: float = 0.1
+    loss_is_scaled_for_ga = False  # the loss is a mean over pairs, whatever is accumulated
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of a batch of pairs, a scalar."""

@@ -13,11 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from maft_lib.backends import BackendError
 from maft_lib.config import Config, project_root
 from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
-from maft_lib.finetuning import finetune, training_log
+from maft_lib.finetuning import FinetuneError, finetune, training_log
+from maft_lib.launching import LaunchError
 from maft_lib.miniature import MODEL
+from maft_lib.store import StoreError
 
 MISTRAL_7B = {  # mistralai/Mistral-7B-Instruct-v0.2
     "hidden_size": 4096,
@@ -37,6 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "all parameters, 8-bit states": {"optim": "paged_adamw_8bit"},
     "LoRA, rank 16": {"lora_rank": 16},
 }
+_PLAIN = {"lora_rank": None, "load_in_4bit": False, "optim": "adamw_torch", "nproc_per_node": 1}
 
 
 def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "bfloat16") -> Path:
@@ -48,9 +52,13 @@ def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
+    from maft_lib.backends import models
+
     folder, source = Path(folder), project_root() / MODEL
     if (folder / "tokenizer.json").is_file():
         return folder
+    models.release_models()
+    models.let_engines_sleep()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):  # 14 GB are drawn in seconds there
@@ -59,6 +67,8 @@ def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "
     model.save_pretrained(folder)
     for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
         shutil.copy(source / name, folder)
+    del model
+    models.release_models()
     return folder
 
 
@@ -68,26 +78,31 @@ def measure_training(
     """Trains one agent in each way; peak memory in bytes, seconds and tokens a second, a row each.
 
     Checkpoints go to a folder beside the store and are removed: one of seven billion parameters takes
-    29 GB.
+    29 GB. A way that fails has a row that says why.
     """
     rows = []
     for name, changes in ways.items():
         runs = config.path(config.runs_dir) / "measured"
-        way = config.replace(runs_dir=str(runs), **changes)
-        folder = finetune(Agent("generation-1", "generator", str(model)), examples, way)
-        log = training_log(folder)
-        rows.append(
-            {
-                "way": name,
-                "peak memory": log["peak_memory"],
-                "seconds": log["seconds"],
-                "tokens": log["num_tokens"],
-                "tokens/s": log["num_tokens"] / log["seconds"],
-                "checkpoint": sum(path.stat().st_size for path in folder.iterdir()),
-            }
-        )
-        shutil.rmtree(runs)
+        way = config.replace(**{**_PLAIN, **changes, "runs_dir": str(runs)})
+        try:
+            rows.append({"way": name, **_one_training(model, examples, way)})
+        except (BackendError, FinetuneError, LaunchError, StoreError) as error:
+            rows.append({"way": name, "failed": str(error)})  # as fp32 states of 7 billion on 80 GB
+        finally:
+            shutil.rmtree(runs, ignore_errors=True)
     return pd.DataFrame(rows)
+
+
+def _one_training(model: str | Path, examples: Sequence[Example], config: Config) -> dict:
+    folder = finetune(Agent("generation-1", "generator", str(model)), examples, config)
+    log = training_log(folder)
+    return {
+        "peak memory": log["peak_memory"],
+        "seconds": log["seconds"],
+        "tokens": log["num_tokens"],
+        "tokens/s": log["num_tokens"] / log["seconds"],
+        "checkpoint": sum(path.stat().st_size for path in folder.iterdir()),
+    }
 
 
 def lessons(num: int, num_tokens: int) -> list[Example]:

@@ -160,41 +160,55 @@ class Store:
         self._connection.close()
 
     def checkpoint(self, key: str) -> Path | None:
-        """The folder of a finished checkpoint, or None. Raises `StoreError` if it is damaged."""
-        folder = self.folder / "checkpoints" / key
-        if not folder.exists():
-            return None
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            damaged = [n for n, digest in manifest.items() if file_hash(folder / n) != digest]
-        except (OSError, ValueError):
-            damaged = [MANIFEST]
-        if damaged:
-            raise StoreError(
-                f"checkpoint {folder} is damaged ({damaged[0]}): delete that folder and run again; "
-                "only this agent is then trained anew."
-            )
-        return folder
+        """`find_checkpoint` in this store."""
+        return find_checkpoint(self.folder, key)
 
     def make_checkpoint(self, key: str, write: Callable[[Path], None]) -> Path:
-        """The folder of checkpoint `key`; `write(folder)` fills it if it is not there yet.
+        """`make_checkpoint` in this store."""
+        return make_checkpoint(self.folder, key, write)
 
-        It is written beside its place and renamed into it, so there is never half of one.
-        """
-        if (finished := self.checkpoint(key)) is not None:
-            return finished
-        place = self.folder / "checkpoints" / key
+
+# Checkpoints need no database: nodes of a cluster make them, and SQLite on a shared folder is not safe.
+
+
+def find_checkpoint(runs: Path, key: str) -> Path | None:
+    """The folder of a finished checkpoint, or None. Raises `StoreError` if it is damaged."""
+    folder = runs / "checkpoints" / key
+    if not folder.exists():
+        return None
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        damaged = [n for n, digest in manifest.items() if file_hash(folder / n) != digest]
+    except (OSError, ValueError):
+        damaged = [MANIFEST]
+    if damaged:
+        raise StoreError(
+            f"checkpoint {folder} is damaged ({damaged[0]}): delete that folder and run again; "
+            "only this agent is then trained anew."
+        )
+    return folder
+
+
+def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path:
+    """The folder of checkpoint `key` under `runs`; `write(folder)` fills it if it is not there yet.
+
+    It is written beside its place and renamed into it, so there is never half of one.
+    """
+    if (finished := find_checkpoint(runs, key)) is not None:
+        return finished
+    place = runs / "checkpoints" / key
+    with explained(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".new-{platform.node()}-{os.getpid()}-"
+        beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+    try:
+        write(beside)
         with explained(place):
-            prefix = f".new-{platform.node()}-{os.getpid()}-"
-            beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
-        try:
-            write(beside)
-            with explained(place):
-                _seal(beside)
-                _rename(beside, place)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return place
+            _seal(beside)
+            _rename(beside, place)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
 
 
 def _enter_wal(connection: sqlite3.Connection, patience: float = 60) -> None:

@@ -18,6 +18,7 @@ from maft_lib import methods, metrics
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
+from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
 from maft_lib.finetune_data import (
@@ -114,13 +115,18 @@ def run_studies(
             pool.shutdown(wait=False, cancel_futures=True)
             while any(future.running() for future in futures):
                 stop_workers()
+                stop_clusters()
                 time.sleep(0.2)  # a study between two batches has no worker to lose yet
             raise
     return [future.result() for future in futures]
 
 
 def _side_by_side(configs: Sequence[Config]) -> int:
-    """One study more than there are workers; one at a time on a GPU, which holds one model."""
+    """One study more than there are workers; one at a time where one model is held at a time."""
+    if configs and configs[0].executor == "ray":
+        return 1 + open_cluster(configs[0]).num_workers
+    if any(config.backend == "vllm" for config in configs):
+        return 1
     if any(resolve_device(config.device) != "cpu" for config in configs):
         return 1
     return 1 + max((c.num_workers or default_num_workers() for c in configs), default=0)
@@ -261,8 +267,8 @@ class Study:
         log = training_log(model)
         if not log["losses"]:
             raise FinetuneError(
-                f"{self.method} goes by the training loss, but the server that trained {model} reported "
-                "none: leave this method out of `methods`."
+                f"{self.method} goes by the training loss, but the server that trained {model} said "
+                "nothing of it: leave this method out of `methods`."
             )
         last = len(log["losses"]) // log["settings"]["num_train_epochs"]
         return sum(log["losses"][-last:]) / last

@@ -33,7 +33,7 @@ from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError
 from maft_lib.launching import ERROR
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
-from maft_lib.store import explained
+from maft_lib.store import StoreError, explained
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's.
@@ -46,8 +46,9 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     A training that diverges ends with its last good weights, and `training.json` says so. Raises
     `FinetuneError` if there are none yet or an example exceeds the context window.
     """
-    if device != "cpu":  # on a CPU they are bounded, and needed again right after
-        models.release_models()
+    if device != "cpu":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # of several processes each its own
+        models.release_models()  # on a CPU they are bounded, and needed again right after
     _forget_peak_memory(device)
     began = busy_seconds(device)
     tokenizer = load_tokenizer(start)
@@ -57,6 +58,8 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     model = _trainable(start, own, device)
     rows = [render_conversation(tokenizer, example.messages, own["loss_on"]) for example in examples]
     rejected = [] if own["dpo_beta"] is None else _rejected(tokenizer, examples)
+    if rejected and own["nproc_per_node"]:
+        raise FinetuneError("preferences are trained in one process: set nproc_per_node to 1.")
     _check_lengths([*rows, *rejected], model)
     trainer = _trainer(model, rows, rejected, own, settings, device, tokenizer.pad_token_id, folder)
     guard = DivergenceGuard()
@@ -77,7 +80,8 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
         log["canary"] = canary.mean_nll(trainer.model, tokenizer)
     with explained(folder):
         _save(trainer, start, tokenizer, log, folder)
-        _save_events(report, folder)
+        if trainer.is_world_process_zero():
+            _save_events(report, folder)
 
 
 def _check_divergence(guard: DivergenceGuard, start: str, model: torch.nn.Module) -> None:
@@ -209,8 +213,13 @@ def _memory(own: dict, settings: dict) -> dict[str, Any]:
     settings = dict(settings)
     checkpointing = settings.pop("gradient_checkpointing", False)
     if own["nproc_per_node"] and own["lora_rank"] is None:
-        shards = {"version": 2, "activation_checkpointing": checkpointing}
-        return {**settings, "fsdp": "full_shard", "fsdp_config": shards}
+        shards = {
+            "version": 2,
+            "reshard_after_forward": True,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "activation_checkpointing": checkpointing,
+        }
+        return {**settings, "fsdp": True, "fsdp_config": shards}
     if checkpointing:
         settings["gradient_checkpointing"] = True
         settings["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
@@ -270,7 +279,7 @@ def main(job: Path) -> int:
     rows = [Example(**{**row, "messages": tuple(row["messages"])}) for row in examples]
     try:
         train(start, rows, settings, device, Path(folder))
-    except (FinetuneError, BackendError) as error:
+    except (FinetuneError, BackendError, StoreError) as error:
         said = json.dumps([type(error).__name__, str(error)])
         (job.parent / ERROR).write_text(said, encoding="utf-8")
         return 1

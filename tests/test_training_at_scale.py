@@ -1,12 +1,19 @@
 """Processes of their own, shards, adapters on four bits, watched and diverging trainings."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from maft_lib.backends import canary
 from maft_lib.backends.hub import load_tokenizer
@@ -25,6 +32,7 @@ from maft_lib.finetuning import (
 )
 from maft_lib.launching import LaunchError, launch
 
+ROOT = Path(__file__).parent.parent
 TURNS = (
     {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
     {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
@@ -81,9 +89,68 @@ def test_what_a_launched_training_says_arrives_as_itself(agent, config):
 
 
 def test_a_launched_training_that_is_killed_is_said(agent, examples, config, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(LaunchError, match="ended with 1.*What is finished is kept"):
-        launch(agent.model, examples, hyper_parameters(agent, config), "cpu", tmp_path)
+    """A real rank that dies on the way: `sitecustomize` is imported by every Python process."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "words = sys.orig_argv\n"
+        "if 'maft_lib.training' in words and 'torch.distributed.run' not in words:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "new").mkdir()
+    with pytest.raises(LaunchError, match="was killed .out of memory.*What is finished is kept"):
+        launch(agent.model, examples, hyper_parameters(agent, config), "cpu", tmp_path / "new")
+
+
+def test_what_a_library_says_of_a_launched_training_is_in_the_sentence(
+    agent, examples, config, tmp_path
+):
+    settings = hyper_parameters(agent, config) | {"optim": "adam_of_tomorrow"}
+    with pytest.raises(LaunchError, match="ended with 1: ValueError: adam_of_tomorrow is not a valid"):
+        launch(agent.model, examples, settings, "cpu", tmp_path)
+
+
+def test_who_is_interrupted_leaves_no_training_behind(agent, examples, config, tmp_path):
+    code = (
+        "import sys; from maft_lib.launching import launch; from maft_lib.finetune_data import Example;"
+        "import json; start, settings, folder = json.loads(sys.argv[1]);"
+        "turns = [{'role': 'user', 'content': '1'}, {'role': 'assistant', 'content': '1'}];"
+        "launch(start, [Example('1', tuple(turns))] * 2000, settings, 'cpu', folder)"
+    )
+    settings = hyper_parameters(agent, config) | {"num_train_epochs": 1000}
+    (tmp_path / "new").mkdir()
+    given = json.dumps([agent.model, settings, str(tmp_path / "new")])
+    process = subprocess.Popen([sys.executable, "-c", code, given], cwd=ROOT)
+    try:
+        wait_for(lambda: len(psutil.Process(process.pid).children(recursive=True)) > 1)
+        trainings = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        _, alive = psutil.wait_procs(trainings, timeout=30)
+        assert not alive
+    finally:
+        process.kill()
+
+
+def wait_for(condition):
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
+
+
+def test_preferences_of_accumulated_steps_are_those_of_a_larger_batch(agent, examples, config):
+    pairs = [replace(e, rejected="1+1=3. The answer is \\boxed{3}.") for e in examples]
+    large = finetune(agent, pairs, config.replace(per_device_train_batch_size=8))
+    small = finetune(
+        agent, pairs, config.replace(per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    )
+    losses = [training_log(folder)["losses"] for folder in (large, small)]
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4) == pytest.approx(0.6931, abs=1e-3)
+    one, two = weights(large), weights(small)
+    assert all(torch.allclose(one[name], two[name], atol=2e-6) for name in one)
+    with pytest.raises(FinetuneError, match="one process"):
+        finetune(agent, pairs, config.replace(nproc_per_node=2))
 
 
 def test_accumulated_steps_are_those_of_a_larger_batch(agent, examples, config):
@@ -171,8 +238,8 @@ class Slope(torch.nn.Module):
         return {"loss": (self.weight * x).mean()}
 
 
-def slide(values, folder):
-    """A real training over `values`, one a step, in their order; the model and its guard."""
+def slide(values, folder, *callbacks):
+    """A real training over `values`, one a step, in their order; its weight and its guard."""
     model, guard = Slope(), DivergenceGuard()
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -189,7 +256,8 @@ def slide(values, folder):
         disable_tqdm=True,
     )
     trainer = Trainer(model, arguments, train_dataset=[{"x": torch.tensor(v)} for v in values])
-    trainer.add_callback(guard)
+    for callback in (*callbacks, guard):
+        trainer.add_callback(callback)
     trainer.train()
     return float(model.weight.detach()), guard
 
@@ -197,11 +265,25 @@ def slide(values, folder):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 100.0])
 def test_a_training_that_diverges_keeps_its_last_good_weights(bad, tmp_path):
     good, _ = slide([0.5] * 5, tmp_path)  # up to the first quarter
-    kept, guard = slide([0.5] * 5 + [bad] + [0.5] * 14, tmp_path)
+    kept, guard = slide([0.5] * 8 + [bad] + [0.5] * 11, tmp_path)
     assert kept == pytest.approx(good)
-    assert (guard.stopped["step"], guard.stopped["kept_step"]) == (6, 5)
-    assert len(guard.losses) == 6  # it stopped there
+    assert (guard.stopped["step"], guard.stopped["kept_step"]) == (9, 5)
+    assert len(guard.losses) == 9  # it stopped there
     json.dumps(guard.stopped, allow_nan=False)
+
+
+@pytest.mark.parametrize("poisoned", [5, 10])
+def test_weights_are_not_kept_before_their_loss_is_seen(poisoned, tmp_path):
+    """An update that breaks the weights has a good loss itself; the next one shows it."""
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == poisoned:
+                torch.nn.init.constant_(model.weight, float("nan"))
+
+    _, guard = slide([0.5] * 20, tmp_path, Poison())
+    assert guard.stopped["step"] == poisoned + 1
+    assert guard.stopped["kept_step"] == poisoned - 5
 
 
 def test_a_loss_that_varies_is_no_divergence(tmp_path):

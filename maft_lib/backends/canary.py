@@ -16,8 +16,9 @@ from maft_lib.rendering import render_prompt, tokenize
 QUESTION = "What is the result of 3+4*5+2-1*6?"
 ANSWER = "4*5 = 20 and 1*6 = 6. 3+20+2-6 = 19. The answer is \\boxed{19}."
 # Mean nats a token by which two engines may differ. In 16 bits that is a few hundredths (an accuracy of
-# 3 digits on logits of tens), in fp32 rounding; other weights of the same architecture, or a swap that
-# was done in part, are off by tenths and more.
+# 3 digits on logits of tens), in fp32 rounding. Another model's weights, or a swap done in part, are
+# off by tenths and more. Finetuning at small rates moves the likelihood by less than 16 bits tell, so
+# whether a swap did anything at all is told by sums of the weights (see `vllm_worker`).
 TOLERANCE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 

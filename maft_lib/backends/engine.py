@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +64,7 @@ class Engine:
         self._adapters: dict[str, int] = {}
         self._canaries: dict[str, float] = {}
         self._ids = count()
+        self._lock = threading.RLock()  # one thread's swap must not meet another's requests
 
     def generate(
         self, weights: Model, rows: Sequence[Row], drawn: Sampling
@@ -69,24 +74,45 @@ class Engine:
         Rows with and without an adapter are not mixed: vLLM 0.32 on a CPU applies a batch's only
         adapter to its other rows, too.
         """
-        self._hold(weights, [row.adapter for row in rows if row.adapter])
-        for part in (True, False):
-            places = [i for i, row in enumerate(rows) if bool(row.adapter) is part]
-            for place, completion in self._run([rows[i] for i in places], drawn):
-                yield places[place], completion
+        with self._lock, self._alive():
+            self._hold(weights, [row.adapter for row in rows if row.adapter])
+            for part in (True, False):
+                places = [i for i, row in enumerate(rows) if bool(row.adapter) is part]
+                for place, completion in self._run([rows[i] for i in places], drawn):
+                    yield places[place], completion
 
     def sleep(self) -> None:
         """Frees the GPU for training or scoring; on a CPU there is memory for both."""
-        if self._llm is not None and not self._asleep and not self._on_cpu():
-            self._llm.sleep(level=1)  # weights go to the CPU's memory, the cache is dropped
-            self._asleep = True
+        with self._lock:
+            if self._llm is None or self._asleep or self._on_cpu():
+                return
+            try:
+                self._llm.sleep(level=1)  # weights go to the CPU's memory, the cache is dropped
+                self._asleep = True
+            except _dead_engine():
+                self.stop()
 
     def stop(self) -> None:
         """Ends the engine's processes; the next request starts it again."""
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-        self._llm, self.holds, self._asleep = None, "", False
-        self._adapters.clear()
+        with self._lock:
+            llm, self._llm, self.holds, self._asleep = self._llm, None, "", False
+            self._adapters.clear()
+            if llm is not None:
+                llm.llm_engine.engine_core.shutdown()
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Says in one sentence that the engine's processes died; the next call starts new ones."""
+        try:
+            yield
+        except Exception as error:
+            if self._llm is None or not isinstance(error, _dead_engine()):
+                raise
+            self.stop()
+            raise BackendError(
+                f"vLLM's engine died ({one_line(error)}): run again, what is finished is kept; if it "
+                "happens again, lower gpu_memory_utilization or max_batch_size."
+            ) from error
 
     def _hold(self, weights: Model, adapter_folders: Sequence[str]) -> None:
         """Starts the engine if need be, and sees that it holds `weights`."""
@@ -97,7 +123,7 @@ class Engine:
         if self._llm is None:
             self._start()
         elif self._asleep:
-            _release_transformers()
+            self._make_room()
             self._llm.wake_up()
             self._asleep = False
         if self.holds != weights.identity:
@@ -105,6 +131,8 @@ class Engine:
 
     def _start(self) -> None:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # A process that has threads, or has asked for its GPUs, cannot be forked safely.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         try:
             from vllm import LLM
         except ImportError as error:
@@ -112,19 +140,28 @@ class Engine:
                 f"backend is vllm, but vLLM cannot be imported here ({one_line(error)}): it needs an "
                 'environment of its own, pip install -e ".[vllm]".'
             ) from error
-        _release_transformers()
+        self._make_room()
         if self._on_cpu():
             _check_heads(self.settings.base)
         try:
-            self._llm = LLM(self.settings.base, **self._arguments())
+            with _without_interrupts():
+                self._llm = LLM(self.settings.base, **self._arguments())
         except (RuntimeError, ValueError, OSError, AssertionError, NotImplementedError) as error:
             raise BackendError(
                 f"vLLM cannot start with {self.settings.base}: {one_line(error)} Try another "
                 "gpu_memory_utilization, max_model_len or tensor_parallel_size."
             ) from error
         self.num_starts += 1
-        self.holds = identity(self.settings.base)
-        self._check(self.settings.base, self.holds)
+        content = identity(self.settings.base)
+        self._check(self.settings.base, content)
+        self.holds = content
+
+    def _make_room(self) -> None:
+        """What else this process has on the GPU leaves it: models that score, other engines."""
+        _release_transformers()
+        for other in _ENGINES.values():
+            if other is not self:
+                other.stop()
 
     def _arguments(self) -> dict[str, Any]:
         given = self.settings
@@ -149,11 +186,20 @@ class Engine:
         return arguments
 
     def _swap(self, weights: Model) -> None:
-        self._llm.collective_rpc("swap_weights", args=(weights.folder,))
-        self._llm.reset_prefix_cache()
+        self.holds = ""  # until all is done: an interrupted swap leaves nothing to be trusted
+        sums = self._llm.collective_rpc("swap_weights", args=(weights.folder,))
+        if any(before == after for before, after in sums):
+            warnings.warn(
+                f"the weights of {weights.folder} are, in {self.settings.dtype}, those that the engine "
+                "held before: its training moved none, so try a larger learning rate.",
+                stacklevel=2,
+            )
+        if self._llm.reset_prefix_cache() is False:
+            self.stop()
+            raise BackendError("vLLM kept keys and values of other weights: run again.")
         self.num_swaps += 1
-        self.holds = weights.identity
         self._check(weights.folder, weights.identity)
+        self.holds = weights.identity
 
     def _check(self, folder: str, identity: str) -> None:
         """The canary: the likelihood of a fixed text must be that of the weights just given.
@@ -194,15 +240,11 @@ class Engine:
                 done = [output for output in engine.step() if output.finished]
                 now = busy_seconds("cuda")
                 for output in done:
+                    if output.request_id not in places:
+                        continue  # of a stream that was left: its abort comes with the next step
                     place = places.pop(output.request_id)
                     yield place, self._completion(output, (now - last) / len(done))
                 last = now if done else last
-        except _dead_engine() as error:
-            self.stop()
-            raise BackendError(
-                f"vLLM's engine died ({one_line(error)}): run again, what is finished is kept; if it "
-                "happens again, lower gpu_memory_utilization or max_batch_size."
-            ) from error
         finally:
             if places and self._llm is not None:  # interrupted: nothing goes on without a reader
                 engine.abort_request(list(places))
@@ -283,6 +325,16 @@ def _check_heads(folder: str) -> None:
             f"vLLM on a CPU knows no attention heads of {width} dimensions: for the miniature model "
             "run `python -m maft_lib.miniature.wide_heads FOLDER` and name that folder."
         )
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started here inherit the mask: Ctrl-C is for this process, not for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _release_transformers() -> None:

