@@ -186,9 +186,9 @@ class Engine:
         return arguments
 
     def _swap(self, weights: Model) -> None:
-        self.holds = ""  # until all is done: an interrupted swap leaves nothing to be trusted
+        held, self.holds = self.holds, ""  # an interrupted swap leaves nothing to be trusted
         sums = self._llm.collective_rpc("swap_weights", args=(weights.folder,))
-        if any(before == after for before, after in sums):
+        if held and any(before == after for before, after in sums):
             warnings.warn(
                 f"the weights of {weights.folder} are, in {self.settings.dtype}, those that the engine "
                 "held before: its training moved none, so try a larger learning rate.",
