@@ -23,7 +23,12 @@ from maft_lib.workers import WorkerError, run_parallel
 pytestmark = pytest.mark.cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
-HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+# A lost node is seen within seconds; a node that a busy machine starts slowly is not given up.
+HEALTH = {
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 8,
+    "agent_register_timeout_ms": 120_000,
+}
 
 
 @pytest.fixture(scope="module")
