@@ -8,7 +8,8 @@ import torch
 
 from maft_lib.backends.scorer import Scorer
 from maft_lib.config import load_config
-from maft_lib.debate import Debate, Turn
+from maft_lib.debate import Agent, Debate, Turn
+from maft_lib.finetune_data import Example
 from maft_lib.store import Store
 from maft_lib.tasks.problem import Problem, problem_id
 
@@ -17,6 +18,12 @@ _FOLDERS = (os.environ.get("MAFT_DATA_DIR"), Path(__file__).parents[2] / "shared
 DATA = next((Path(f) for f in _FOLDERS if f and (Path(f) / "math_test.jsonl").is_file()), None)
 
 torch.set_num_threads(1)  # as the workers do; two threads fight over a tiny model
+
+
+TURNS = (
+    {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
+    {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
+)
 
 
 @pytest.fixture
@@ -29,6 +36,18 @@ def config(tmp_path):
 def model(config):
     """The folder of the shipped model."""
     return config.base_model
+
+
+@pytest.fixture
+def agent(model):
+    """A generation agent that is the shipped model."""
+    return Agent("generation-1", "generator", model)
+
+
+@pytest.fixture
+def examples():
+    """Sixteen times the same short conversation to learn."""
+    return [Example(f"id {i}", TURNS) for i in range(16)]
 
 
 @pytest.fixture

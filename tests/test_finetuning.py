@@ -17,21 +17,7 @@ from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError, finetune, finetune_all
 from maft_lib.preferences import dpo_loss, response_log_likelihoods
-
-TURNS = (
-    {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
-    {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
-)
-
-
-@pytest.fixture
-def agent(model):
-    return Agent("generation-1", "generator", model)
-
-
-@pytest.fixture
-def examples():
-    return [Example(f"id {i}", TURNS) for i in range(16)]
+from tests.conftest import TURNS
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from maft_lib.backends import canary
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import load_model
 from maft_lib.config import ConfigError
-from maft_lib.debate import Agent
 from maft_lib.divergence import DivergenceGuard
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import (
@@ -31,22 +30,9 @@ from maft_lib.finetuning import (
     training_log,
 )
 from maft_lib.launching import LaunchError, launch
+from tests.conftest import TURNS
 
 ROOT = Path(__file__).parent.parent
-TURNS = (
-    {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
-    {"role": "assistant", "content": "2*3=6. The answer is \\boxed{6}."},
-)
-
-
-@pytest.fixture
-def agent(model):
-    return Agent("generation-1", "generator", model)
-
-
-@pytest.fixture
-def examples():
-    return [Example(f"id {i}", TURNS) for i in range(16)]
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ class Engine:
         try:
             with _without_interrupts():
                 self._llm = LLM(self.settings.base, **self._arguments())
-        except (RuntimeError, ValueError, OSError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             raise BackendError(
                 f"vLLM cannot start with {self.settings.base}: {one_line(error)} Try another "
                 "gpu_memory_utilization, max_model_len or tensor_parallel_size."
