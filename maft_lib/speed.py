@@ -111,13 +111,14 @@ def compare_orders(
 
     `backends` are pairs: what answers batches, and what answers one request at a time, which may use
     the machine otherwise. Only the first `num_alone` problems are debated one at a time, which takes
-    long. Each backend answers once before, so that models are loaded.
+    long. Each backend answers briefly before, so that models are loaded.
     """
+    briefly = config.replace(num_rounds=1, max_tokens=min(config.max_tokens, 16))
     rows = []
     for together, alone in backends:
         for backend in (together, alone):
-            measure(backend, problems[:2], config)
-        with _best_threads(alone, problems[:1], config):
+            measure(backend, problems[:2], briefly)
+        with _best_threads(alone, problems[:1], briefly):
             slow = measure(alone, problems[:num_alone], config, one_at_a_time=True)
         fast = measure(together, problems, config)
         rows += [slow | {"speed-up": 1.0}, fast | {"speed-up": fast["tokens/s"] / slow["tokens/s"]}]

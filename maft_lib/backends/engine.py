@@ -6,38 +6,20 @@ study; agents that are LoRA adapters are answered in one batch. Knows no request
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from maft_lib.backends import BackendError, Completion, Sampling, adapters, canary
+from maft_lib.backends.engine_start import Settings, arguments, on_cpu, without_interrupts
 from maft_lib.backends.hub import Model, identity, load_tokenizer, one_line
 from maft_lib.rendering import stop_ids, tokenize
 from maft_lib.workers import busy_seconds
-
-MAX_LORAS = 8  # adapters in one batch; more wait for a slot
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM can reserve
-# Of the free memory, for keys and values on a CPU; the rest is for the weights and other processes.
-CPU_CACHE_SHARE = 0.2
-
-
-class Settings(NamedTuple):
-    """How an engine is started; `base` is the folder of its first weights."""
-
-    base: str
-    dtype: str
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
 
 
 class Row(NamedTuple):
@@ -84,7 +66,7 @@ class Engine:
     def sleep(self) -> None:
         """Frees the GPU for training or scoring; on a CPU there is memory for both."""
         with self._lock:
-            if self._llm is None or self._asleep or self._on_cpu():
+            if self._llm is None or self._asleep or on_cpu():
                 return
             try:
                 self._llm.sleep(level=1)  # weights go to the CPU's memory, the cache is dropped
@@ -140,12 +122,11 @@ class Engine:
                 f"backend is vllm, but vLLM cannot be imported here ({one_line(error)}): it needs an "
                 'environment of its own, pip install -e ".[vllm]".'
             ) from error
+        chosen = arguments(self.settings, self.lora_rank)
         self._make_room()
-        if self._on_cpu():
-            _check_heads(self.settings.base)
         try:
-            with _without_interrupts():
-                self._llm = LLM(self.settings.base, **self._arguments())
+            with without_interrupts():
+                self._llm = LLM(self.settings.base, **chosen)
         except (RuntimeError, ValueError, OSError) as error:
             raise BackendError(
                 f"vLLM cannot start with {self.settings.base}: {one_line(error)} Try another "
@@ -162,28 +143,6 @@ class Engine:
         for other in _ENGINES.values():
             if other is not self:
                 other.stop()
-
-    def _arguments(self) -> dict[str, Any]:
-        given = self.settings
-        arguments: dict[str, Any] = {
-            "dtype": given.dtype,
-            "tensor_parallel_size": given.tensor_parallel_size,
-            "gpu_memory_utilization": given.gpu_memory_utilization,
-            "max_model_len": given.max_model_len,
-            "worker_extension_cls": "maft_lib.backends.vllm_worker.WeightSwap",
-            "disable_log_stats": True,
-            "seed": 0,
-        }
-        if given.max_num_seqs:
-            arguments["max_num_seqs"] = given.max_num_seqs
-        if self.lora_rank:
-            fitting = next((rank for rank in LORA_RANKS if rank >= self.lora_rank), self.lora_rank)
-            arguments |= {"enable_lora": True, "max_loras": MAX_LORAS, "max_lora_rank": fitting}
-        if self._on_cpu():
-            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache_bytes()}
-        else:
-            arguments["enable_sleep_mode"] = True
-        return arguments
 
     def _swap(self, weights: Model) -> None:
         held, self.holds = self.holds, ""  # an interrupted swap leaves nothing to be trusted
@@ -206,7 +165,7 @@ class Engine:
 
         With room for adapters vLLM on a CPU dies of such a question, so there it is not asked.
         """
-        if self.lora_rank and self._on_cpu():
+        if self.lora_rank and on_cpu():
             return
         found = self.canary(folder)
         wanted = canary.expected_nll(folder)
@@ -291,11 +250,6 @@ class Engine:
         read, written = len(output.prompt_token_ids), len(answer.token_ids)
         return Completion(text, read, written, str(answer.finish_reason), seconds)
 
-    def _on_cpu(self) -> bool:
-        from vllm.platforms import current_platform
-
-        return bool(current_platform.is_cpu())
-
 
 _ENGINES: dict[tuple, Engine] = {}
 
@@ -317,36 +271,10 @@ def sleep_engines() -> None:
         engine.sleep()
 
 
-def _check_heads(folder: str) -> None:
-    """On a CPU vLLM's attention knows heads of 32 dimensions and more, and dies of others later."""
-    width = json.loads((Path(folder) / "config.json").read_text()).get("head_dim") or 64
-    if width < 32:
-        raise BackendError(
-            f"vLLM on a CPU knows no attention heads of {width} dimensions: for the miniature model "
-            "run `python -m maft_lib.miniature.wide_heads FOLDER` and name that folder."
-        )
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes that are started here inherit the mask: Ctrl-C is for this process, not for them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _release_transformers() -> None:
     """Models that scored text in this process leave the GPU to the engine."""
     if "maft_lib.backends.models" in sys.modules:
         sys.modules["maft_lib.backends.models"].release_models()
-
-
-def _cpu_cache_bytes() -> int:
-    import psutil
-
-    return int(CPU_CACHE_SHARE * psutil.virtual_memory().available)
 
 
 def _dead_engine() -> type[Exception]:

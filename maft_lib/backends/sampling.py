@@ -49,7 +49,7 @@ def nucleus(
     Also tells whether the last bits could move the cut (rows,): where the mass before a token is
     near top_p, or a kept and a dropped token are about equally likely.
     """
-    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    ranked, order = _likeliest(probabilities, top_p + margin)
     before = ranked.cumsum(dim=-1) - ranked
     kept = before < top_p
     unsure = ((before - top_p).abs() < margin).any(dim=-1)
@@ -57,5 +57,20 @@ def nucleus(
     beyond = ranked.gather(1, last.clamp(max=ranked.shape[1] - 1))
     at_cut = ranked.gather(1, last - 1)
     unsure |= ((at_cut - beyond < margin * at_cut) & (beyond > 0)).squeeze(1)
-    cut = torch.zeros_like(ranked).scatter(1, order, torch.where(kept, ranked, 0.0))
+    cut = torch.zeros_like(probabilities).scatter(1, order, torch.where(kept, ranked, 0.0))
     return cut, unsure
+
+
+def _likeliest(probabilities: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and ids by falling probability, so many that each row holds `enough` and one more.
+
+    A nucleus is a small part of a large vocabulary, and to sort all of it was a third of the time that
+    SmolLM2 took for a token.
+    """
+    for size in (256, 4096):
+        if 8 * size > probabilities.shape[1]:  # no gain over sorting all
+            break
+        values, ids = probabilities.topk(size, dim=-1)
+        if bool((values[:, :-1].sum(dim=-1) > enough).all()):
+            return values, ids
+    return probabilities.sort(dim=-1, descending=True, stable=True)
