@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +18,8 @@ from typing import Any
 from maft_lib import nodes
 from maft_lib.backends import BackendError
 from maft_lib.config import Config
+from maft_lib.task_queue import TaskQueue
 from maft_lib.workers import WorkerError, default_num_workers
-
-RETRIES = 3  # of a task whose worker was lost; what has killed four workers kills the fifth as well
 
 _clusters: dict[tuple, Cluster] = {}
 _opening = threading.Lock()
@@ -78,37 +76,6 @@ class _Worker:
     holds: tuple = ()
 
 
-class _Queue:
-    """The tasks of one call that wait, and how often a task's worker was lost."""
-
-    def __init__(self, tasks: Sequence[tuple]):
-        self.tasks, self.waiting = tasks, list(range(len(tasks)))
-        self._lost: Counter[int | None] = Counter()
-
-    def take(self, holds: tuple = (), others: Sequence[tuple] = ()) -> int:
-        """The next task: one that begins as `holds`, else as none of `others`, else the first."""
-
-        def cost(index: int) -> tuple[bool, bool]:
-            begins = self.tasks[index][:1]
-            return begins != holds, begins in others
-
-        index = min(self.waiting, key=cost) if others else self.waiting[0]
-        self.waiting.remove(index)
-        return index
-
-    def put_back(self, index: int | None, loss: nodes.Lost) -> None:
-        """Has a task done by another worker; None stands for a worker lost before it had one."""
-        self._lost[index] += 1
-        if self._lost[index] > (RETRIES if index is not None else 4 * RETRIES):
-            raise WorkerError(
-                f"workers of the Ray cluster were lost {self._lost[index]} times at the same task (out "
-                "of memory?): run again, what is finished is kept; if it happens again, lower "
-                f"max_batch_size or per_device_train_batch_size. Ray says: {loss}"
-            )
-        if index is not None:
-            self.waiting.insert(0, index)
-
-
 class Cluster:
     """Runs tasks on the Ray cluster that this process has joined.
 
@@ -143,7 +110,7 @@ class Cluster:
         `WorkerError` if a task's actor is lost too often. If the caller stops early, tasks that have
         not begun are dropped.
         """
-        queue, stops = _Queue(tasks), self._stops
+        queue, stops = TaskQueue(tasks), self._stops
         crew: dict[Any, tuple[_Worker, int | None]] = {}  # what is awaited: whose, and which task's
         try:
             while queue.waiting or any(index is not None for _, index in crew.values()):
@@ -175,7 +142,7 @@ class Cluster:
         it is raised as it is once those that have begun are finished. If the caller stops early, all
         are cancelled. Raises `WorkerError` if a task's node is lost too often.
         """
-        queue, stops, failures = _Queue(tasks), self._stops, []
+        queue, stops, failures = TaskQueue(tasks), self._stops, []
         running: dict[Any, int] = {}
         self._reserve(len(tasks))
         try:
@@ -235,7 +202,7 @@ class Cluster:
         # Ray is not to restart them: batches would wait with an actor for which there is no place
         return _remote(nodes.Actor, self._num_gpus, max_restarts=0)
 
-    def _hire(self, queue: _Queue, crew: dict) -> None:
+    def _hire(self, queue: TaskQueue, crew: dict) -> None:
         """Gets workers for the waiting tasks: those without work, then new ones while there is room."""
         self._drop_without_place(crew)
         wanted = len(queue.waiting) - sum(index is None for _, index in crew.values())
@@ -261,7 +228,7 @@ class Cluster:
                 del crew[ready]
                 self._dismiss(worker)
 
-    def _go_on(self, worker: _Worker, function: Callable, queue: _Queue, crew: dict) -> None:
+    def _go_on(self, worker: _Worker, function: Callable, queue: TaskQueue, crew: dict) -> None:
         """Gives a worker its next task, if there is one and the worker may stay."""
         with self._lock:
             stays = worker in self._workers and len(self._workers) <= self._allowed()
@@ -299,7 +266,7 @@ class Cluster:
             self._workers.discard(worker)
         ray.kill(worker.actor)  # it may only have seemed lost
 
-    def _begin_tasks(self, function: Callable, queue: _Queue, running: dict, num_gpus: int) -> None:
+    def _begin_tasks(self, function: Callable, queue: TaskQueue, running: dict, num_gpus: int) -> None:
         """Hands Ray as many tasks as there are places, so that the others can still be dropped."""
         # Ray is not to retry them: it would do so without end where memory runs out
         remote = _remote(nodes.begin_and_run, num_gpus, max_retries=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib import cluster
+from maft_lib import cluster, task_queue
 from maft_lib.backends import BackendError, Request, Sampling
 from maft_lib.backends.hub import Model, identity
 from maft_lib.backends.scorer import Scorer
@@ -297,7 +297,7 @@ def test_who_stops_early_cancels_finetunes(opened, tmp_path):
 
 
 def test_what_kills_its_worker_again_and_again_is_said(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "RETRIES", 1)
+    monkeypatch.setattr(task_queue, "RETRIES", 1)
     log = tmp_path / "log"
     with pytest.raises(WorkerError, match="lost 2 times.*Ray says") as error:
         list(opened.train(die, [(log,)]))
@@ -316,7 +316,7 @@ def test_the_cluster_decides_what_auto_means(settings, opened):
 
 
 def test_a_gpu_rather_answers_for_the_model_that_it_has_loaded():
-    queue = cluster._Queue([("a", 1), ("a", 2), ("b", 3), ("b", 4)])
+    queue = task_queue.TaskQueue([("a", 1), ("a", 2), ("b", 3), ("b", 4)])
     assert queue.take((), [()]) == 0
     assert queue.take((), [("a",)]) == 2  # a model that no other has
     assert queue.take(("b",), [("a",)]) == 3
