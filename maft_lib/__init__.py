@@ -28,10 +28,13 @@ _PUBLIC = {
     "open_scorer": "backends.scorer",
     "run_studies": "studies",
     "run_study": "studies",
+    "DebateExplorer": "explorer",
+    "DebateStudio": "studio",
     "describe_environment": "environment",
     "ExportError": "exports",
     "estimate": "estimation",
     "export": "exports",
+    "list_societies": "societies",
     "load_export": "exports",
 }
 _MODULES = {

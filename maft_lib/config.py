@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Collection, Mapping
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -270,11 +269,9 @@ class Config(BaseModel):
         return folder
 
     def _repr_html_(self) -> str:
-        rows = (
-            f"<tr><td><code>{escape(name)}</code></td><td>{escape(repr(value))}</td></tr>"
-            for name, value in self
-        )
-        return f"<table><tr><th>parameter</th><th>value</th></tr>{''.join(rows)}</table>"
+        from maft_lib.display.records import config_html  # which knows this module
+
+        return config_html(self)
 
 
 _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))

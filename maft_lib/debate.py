@@ -8,14 +8,13 @@ answers, nor of finetuning.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from html import escape
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.grading import extract_answer, is_correct
+from maft_lib.grading import extract_answer
 from maft_lib.prompts import Message, Prompts, load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.tasks import answer_type
@@ -43,6 +42,11 @@ class Society:
     def __post_init__(self) -> None:
         if not self.generators or len(self.generators) != len(self.critics):
             raise ValueError("a society needs as many critic agents as generation agents, and one.")
+
+    def _repr_html_(self) -> str:
+        from maft_lib.display.records import society_html  # which knows this module
+
+        return society_html(self)
 
 
 def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
@@ -106,33 +110,9 @@ class Debate:
         return cls(**{**values, "problem": Problem.from_dict(values["problem"]), "turns": turns})
 
     def _repr_html_(self) -> str:
-        rounds = range(len(self.turns[0]))
-        heads = "".join(f"<th>agent {n}</th>" for n in _numbers(len(self.turns)))
-        rows = "".join(
-            f"<tr><th>round {m + 1}</th>"
-            + "".join(_cell(turns[m], self.problem) for turns in self.turns)
-            + "</tr>"
-            for m in rounds
-        )
-        truth = f"ground truth <b>{escape(self.problem.answer)}</b>"
-        verdict = f"vote {_mark(self.vote, self.problem)}, {truth}"
-        question = f"<p>{escape(self.problem.question)}</p>"
-        return f"{question}<table><tr><th></th>{heads}</tr>{rows}</table><p>{verdict}</p>"
+        from maft_lib.display.debates import debate_html  # which knows this module
 
-
-def _cell(turn: Turn, problem: Problem) -> str:
-    folded = ""
-    if turn.summary is not None:
-        folded = f"<details><summary>summary read</summary>{escape(turn.summary)}</details>"
-    style = "text-align:left;vertical-align:top;max-width:22em;white-space:pre-wrap"
-    answer = _mark(turn.answer, problem)
-    return f'<td style="{style}">{folded}{escape(turn.response)}<br>{answer}</td>'
-
-
-def _mark(answer: str | None, problem: Problem) -> str:
-    if answer is None:
-        return "<b>no answer</b>"
-    return f"<b>{escape(answer)}</b> {'✓' if is_correct(answer, problem) else '✗'}"
+        return debate_html(self)
 
 
 def save_debates(debates: Iterable[Debate], path: str | Path) -> None:
@@ -159,11 +139,33 @@ def run_debates(
     Returns one debate per problem, in order. `iteration` only enters the seeds: agents of another
     iteration draw afresh. All agents of a round see the previous round only.
     """
-    run = _Run(society, list(problems), config, backend, iteration)
+    *_, debates = debate_rounds(society, problems, config, backend, iteration)
+    return debates
+
+
+OnTurn = Callable[[int, int, Turn], None]
+
+
+def debate_rounds(
+    society: Society,
+    problems: Sequence[Problem],
+    config: Config,
+    backend: Backend,
+    iteration: int = 0,
+    on_turn: OnTurn | None = None,
+) -> Iterator[list[Debate]]:
+    """`run_debates` for one who watches: yields the debates after every round, the last with a vote.
+
+    `on_turn(i, n, turn)` is told what is being written on problem i for agent n, both from 0: first the
+    summary that the agent will read, then its response, with the answer once that is whole. A backend
+    that cannot stream has whole texts told. What `on_turn` raises ends the debates.
+    """
+    run = _Run(society, list(problems), config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):
+        yield [run.so_far(i) for i in range(len(run.problems))]
         run.critic_round(number)
-    return [run.finished(i) for i in range(len(run.problems))]
+    yield [run.finished(i) for i in range(len(run.problems))]
 
 
 class _Run:
@@ -176,9 +178,10 @@ class _Run:
         config: Config,
         backend: Backend,
         iteration: int,
+        on_turn: OnTurn | None = None,
     ):
         self.society, self.problems, self.config = society, problems, config
-        self.backend, self.iteration = backend, iteration
+        self.backend, self.iteration, self.on_turn = backend, iteration, on_turn
         self.prompts: Prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
         self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
         self.turns: list[list[list[Turn]]] = [[[] for _ in society.generators] for _ in problems]
@@ -193,7 +196,10 @@ class _Run:
             self._request(self.society.generators[n], [turn], i, 1)
             for (i, n), turn in zip(places, asked)
         ]
-        for (i, n), turn, completion in zip(places, asked, self._generate(requests, places)):
+        completions = self._generate(
+            requests, places, lambda k, text: Turn(asked[k]["content"], None, text, None)
+        )
+        for (i, n), turn, completion in zip(places, asked, completions):
             self._record(i, n, turn, None, completion)
 
     def critic_round(self, number: int) -> None:
@@ -209,16 +215,23 @@ class _Run:
             self._request(self.society.critics[n], [*self._so_far(i, n), turn], i, number)
             for (i, n), turn in zip(places, asked)
         ]
-        completions = self._generate(requests, places)
+        completions = self._generate(
+            requests, places, lambda k, text: Turn(asked[k]["content"], summaries[k], text, None)
+        )
         for (i, n), turn, summary, completion in zip(places, asked, summaries, completions):
             self._record(i, n, turn, summary, completion)
+
+    def so_far(self, i: int) -> Debate:
+        """The debate of problem `i` as far as it has come, without a vote."""
+        turns = tuple(map(tuple, self.turns[i]))
+        return Debate(self.problems[i], turns, None, *self.costs[i])  # type: ignore[arg-type]
 
     def finished(self, i: int) -> Debate:
         """The debate of problem `i` with its majority vote."""
         problem, turns = self.problems[i], self.turns[i]
         seed = derive_seed(self.config.seed, self.iteration, problem.id, "vote")
         vote = majority_vote([agent[-1].answer for agent in turns], problem.task, seed)
-        return Debate(problem, tuple(tuple(agent) for agent in turns), vote, *self.costs[i])  # type: ignore[arg-type]
+        return replace(self.so_far(i), vote=vote)
 
     def _places(self) -> list[tuple[int, int]]:
         """(problem, agent) for every response of a round."""
@@ -240,7 +253,8 @@ class _Run:
             self._request(summarizer, self.prompts.summary(responses), i, number, listener=n)
             for (i, n), responses in zip(places, others)
         ]
-        return [completion.text for completion in self._generate(requests, places)]
+        completions = self._generate(requests, places, lambda k, text: Turn("", text, "", None))
+        return [completion.text for completion in completions]
 
     def _critic_prompt(self, problem: Problem, summary: str | None, responses: list[str]) -> Message:
         wanted = answer_type(problem.task)
@@ -256,7 +270,7 @@ class _Run:
 
     def _so_far(self, i: int, n: int) -> list[Message]:
         """Agent `n`'s own conversation on problem `i`."""
-        return Debate(self.problems[i], tuple(map(tuple, self.turns[i])), None).conversation(n)
+        return self.so_far(i).conversation(n)
 
     def _request(
         self, agent: Agent, messages: Sequence[Message], i: int, number: int, listener: int = -1
@@ -266,8 +280,26 @@ class _Run:
         seed = derive_seed(self.config.seed, self.iteration, self.problems[i].id, *who)
         return Request(agent.model, tuple(messages), self.sampling, seed)
 
-    def _generate(self, requests: list[Request], places: list[tuple[int, int]]) -> list[Completion]:
-        completions = generate(self.backend, requests)
+    def _generate(
+        self,
+        requests: list[Request],
+        places: list[tuple[int, int]],
+        written: Callable[[int, str], Turn],
+    ) -> list[Completion]:
+        """Completions of one batch; `written(k, text)` is the turn that request k goes into."""
+
+        def on_text(k: int, text: str) -> None:
+            if self.on_turn is not None:
+                self.on_turn(*places[k], written(k, text))
+
+        def on_completion(k: int, completion: Completion) -> None:
+            if self.on_turn is not None:
+                turn = written(k, completion.text)
+                answer = self._answer(places[k][0], turn.response)
+                self.on_turn(*places[k], replace(turn, answer=answer))
+
+        watched = (on_text, on_completion) if self.on_turn else ()
+        completions = generate(self.backend, requests, *watched)
         for (i, _), completion in zip(places, completions):
             spent = (
                 completion.num_prompt_tokens,
@@ -281,6 +313,9 @@ class _Run:
     def _record(
         self, i: int, n: int, asked: Message, summary: str | None, completion: Completion
     ) -> None:
-        problem = self.problems[i]
-        answer = extract_answer(completion.text, problem.task, problem.options)
+        answer = self._answer(i, completion.text)
         self.turns[i][n].append(Turn(asked["content"], summary, completion.text, answer))
+
+    def _answer(self, i: int, response: str) -> str | None:
+        problem = self.problems[i]
+        return extract_answer(response, problem.task, problem.options)

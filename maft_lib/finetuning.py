@@ -13,7 +13,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import launching, store
+from maft_lib import launching, progress, store
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.debate import Agent
@@ -70,6 +70,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
         folders.update({place: folder for place, folder in found.items() if folder is not None})
         for done, folder in run(make_checkpoint, part) if part else ():
             folders[left[done]] = folder
+            progress.trained()
 
     with closing(store.Store(runs)) as kept:
         with _claims.making(keys.values()) as mine:

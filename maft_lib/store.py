@@ -167,6 +167,11 @@ class Store:
         """`make_checkpoint` in this store."""
         return make_checkpoint(self.folder, key, write)
 
+    def _repr_html_(self) -> str:
+        from maft_lib.display.records import store_html  # which knows this module
+
+        return store_html(self)
+
 
 # Checkpoints need no database: nodes of a cluster make them, and SQLite on a shared folder is not safe.
 

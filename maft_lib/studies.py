@@ -9,18 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from maft_lib import methods, metrics
+from maft_lib import methods, metrics, progress
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
 from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
+from maft_lib.display.live import followed
 from maft_lib.finetune_data import (
     AgentData,
     Example,
@@ -32,6 +34,7 @@ from maft_lib.finetuning import FinetuneError, finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
+from maft_lib.societies import save_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
@@ -68,7 +71,9 @@ class Result:
         return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
 
     def _repr_html_(self) -> str:
-        return metrics.accuracy(self.frame).round(1).to_html(index=False)
+        from maft_lib.display.records import result_html
+
+        return result_html(self.method, self.task, self.frame, self.costs, self.config, self.note)
 
 
 def run_study(
@@ -76,24 +81,40 @@ def run_study(
     task: str,
     config: Config,
     backend: Backend | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = None,
 ) -> Result:
     """Runs one method of Section 3 on one task and evaluates it after every iteration.
 
     `method` is one of `maft_lib.config.METHODS`. Without a backend the config's own is used, with the
-    store in front. `report` gets a line per iteration. Raises `ConfigError` for an unknown method and
-    `ValueError` for an unknown task.
+    store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
+    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and `ValueError`
+    for an unknown task.
     """
     check_name("method", method, METHODS)
-    study = Study(method, task, config, backend or open_backend(config), report)
-    methods.recipes[method](study)
-    return study.result()
+    backend = backend or open_backend(config)
+    with followed([(method, task, config)], [backend], report) as (say, watched):
+        return _run(method, task, config, backend, say, watched(0))
+
+
+def _run(
+    method: str,
+    task: str,
+    config: Config,
+    backend: Backend,
+    report: Callable[[str], None],
+    watched: AbstractContextManager[Any],
+) -> Result:
+    check_name("method", method, METHODS)
+    with watched:
+        study = Study(method, task, config, backend, report)
+        methods.recipes[method](study)
+        return study.result()
 
 
 def run_studies(
     studies: Sequence[tuple[str, str, Config]],
     backend: Backend | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = None,
 ) -> list[Result]:
     """`run_study` for several (method, task, config), on a CPU side by side; results in their order.
 
@@ -102,12 +123,15 @@ def run_studies(
     stops the others as soon as they need a worker; what is finished is in the store.
     """
     backends = [backend or open_backend(config) for *_, config in studies]
-    runs = [(*study, answering, report) for study, answering in zip(studies, backends)]
     num_threads = _side_by_side([config for *_, config in studies])
-    if num_threads == 1:
-        return [run_study(*run) for run in runs]
+    with followed(studies, backends, report) as (say, watched):
+        runs = [(*s, backends[i], say, watched(i)) for i, s in enumerate(studies)]
+        return [_run(*run) for run in runs] if num_threads == 1 else _run_all(runs, num_threads)
+
+
+def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
     with ThreadPoolExecutor(num_threads) as pool:
-        futures = [pool.submit(run_study, *run) for run in runs]
+        futures = [pool.submit(_run, *run) for run in runs]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -180,7 +204,8 @@ class Study:
 
     def learn(self, society: Society, iteration: int, **changes: Any) -> list[Debate]:
         """The debates on the train problems that make the data of `iteration`."""
-        debates = self.debate(society, self.train, iteration, **changes)
+        with progress.during("data", iteration):
+            debates = self.debate(society, self.train, iteration, **changes)
         self._result.training.append(debates)
         self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(debates)})
         return debates
@@ -204,7 +229,8 @@ class Study:
             )
             for d in wrong
         ]
-        completions = generate(self.backend, requests)
+        with progress.during("data", iteration):
+            completions = generate(self.backend, requests)
         self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent_on(completions)})
         tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
         return right_responses(list(tries))
@@ -218,7 +244,8 @@ class Study:
     ) -> None:
         """Debates the eval problems and scores the answers that `pick` takes from the debates."""
         start = time.perf_counter()
-        debates = self.debate(society, self.eval, iteration, **changes)
+        with progress.during("answers", iteration):
+            debates = self.debate(society, self.eval, iteration, **changes)
         run = {
             "method": self.method,
             "task": self.config.eval_task or self.task,
@@ -232,8 +259,11 @@ class Study:
             run["trained_on"], trained_on = self.task, f"{self.task} to "
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
+        progress.evaluated(frame)
         self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
         self._result.societies.append(society)
+        runs = self.config.path(self.config.runs_dir)
+        save_society(runs, society, **run, accuracy=frame.correct.mean(), profile=self.config.profile)
         self._result.evaluations.append(debates)
         self.report(
             f"{trained_on}{run['task']}, seed {self.config.seed}, {self.method}, "
@@ -243,7 +273,8 @@ class Study:
 
     def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
         """Trains agents side by side and returns their new models, in order."""
-        folders = finetune_all(jobs, self.config)
+        with progress.during("training", iteration, len(jobs)):
+            folders = finetune_all(jobs, self.config)
         for (agent, examples), folder in zip(jobs, folders):
             if examples:
                 log = training_log(folder)

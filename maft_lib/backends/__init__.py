@@ -3,15 +3,20 @@
 A backend turns each `Request` into a `Completion` and yields it as soon as it is finished, in any
 order. The backends are `transformers` (any Hugging Face causal language model) and `scripted`
 (answers from a function or a list, for tests and demonstrations); `cached` puts the store in front.
+Some can be listened to while they write (`streams_text`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
+from maft_lib.progress import counted
 from maft_lib.prompts import Message
+
+OnText = Callable[[int, str], None]  # index of a request, and its text as far as it is written
 
 
 class BackendError(RuntimeError):
@@ -41,7 +46,8 @@ class Request:
 class Completion:
     """One response: its text, its lengths in tokens, and `stop` or `length`.
 
-    `seconds` is its share of the time that a worker or device was busy with its batch.
+    `seconds` is its share of the time that a worker or device was busy with its batch; `stored` says
+    that it was taken from the store, not generated now.
     """
 
     text: str
@@ -49,10 +55,11 @@ class Completion:
     num_completion_tokens: int
     finish_reason: str
     seconds: float = field(default=0.0, compare=False)
+    stored: bool = field(default=False, compare=False, repr=False)
 
     def to_dict(self) -> dict:
-        """The completion as plain JSON values."""
-        return asdict(self)
+        """The completion as plain JSON values, for the store."""
+        return {name: value for name, value in asdict(self).items() if name != "stored"}
 
 
 class Backend(Protocol):
@@ -67,11 +74,47 @@ class Backend(Protocol):
         """Yields (index of the request, completion), each as soon as it is there."""
 
 
-def generate(backend: Backend, requests: Iterable[Request]) -> list[Completion]:
-    """All completions, in the order of the requests."""
+class StreamingBackend(Backend, Protocol):
+    """A backend that can be listened to while it writes."""
+
+    streams_text: bool
+
+    def stream(
+        self, requests: Sequence[Request], on_text: OnText | None = None
+    ) -> Generator[tuple[int, Completion], None, None]:
+        """The same completions; `on_text` hears what is written. What it raises ends the stream."""
+
+
+def generate(
+    backend: Backend,
+    requests: Iterable[Request],
+    on_text: OnText | None = None,
+    on_completion: Callable[[int, Completion], None] | None = None,
+) -> list[Completion]:
+    """All completions, in the order of the requests.
+
+    `on_text(index, text)` hears texts grow where the backend can stream, `on_completion(index,
+    completion)` what is finished, at once. What these raise ends the generation: finished completions
+    are kept by the store, others are not.
+    """
     requests = list(requests)
-    completions = dict(backend.stream(requests))
+    completions: dict[int, Completion] = {}
+    with closing(open_stream(backend, requests, on_text)) as stream:
+        for index, completion in counted(stream):
+            completions[index] = completion
+            if on_completion is not None:
+                on_completion(index, completion)
     return [completions[i] for i in range(len(requests))]
+
+
+def open_stream(
+    backend: Backend, requests: Sequence[Request], on_text: OnText | None
+) -> Generator[tuple[int, Completion], None, None]:
+    """`backend.stream(requests)`, with `on_text` where the backend has a use for it."""
+    if on_text is not None and getattr(backend, "streams_text", False):
+        yield from cast(StreamingBackend, backend).stream(requests, on_text)
+    else:
+        yield from backend.stream(requests)
 
 
 def batch_size(num_items: int, num_workers: int, largest: int) -> int:

@@ -1,4 +1,4 @@
-"""Decodes a batch of rows with one model. Runs in the workers; knows no requests.
+"""Decodes a batch of rows with one model, in a worker or where one listens. Knows no requests.
 
 Written here rather than left to `generate()` because each row draws from its own seed and leaves the
 batch when it is finished, and because in fp32 its text must not depend on the rows beside it.
@@ -6,7 +6,9 @@ batch when it is finished, and because in fp32 its text must not depend on the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from maft_lib.backends import BackendError, Completion, Sampling, chunks, models, sampling
+from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks, models, sampling
 from maft_lib.backends.cache import growing_cache
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.rendering import stop_ids, tokenize
@@ -34,11 +36,60 @@ def generate_texts(
 ) -> list[Completion]:
     """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
     start = busy_seconds(model.device)
-    tokenizer = load_tokenizer(model.folder)
-    rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
-    completions = generate_rows(model, rows)
+    completions = generate_rows(model, rows := _rows(model, prompts, drawn, seeds))
     share = (busy_seconds(model.device) - start) / len(rows)
     return [replace(completion, seconds=share) for completion in completions]
+
+
+def stream_texts(
+    model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int], on_text: OnText
+) -> Iterator[tuple[int, Completion]]:
+    """`generate_texts` for one who listens: yields (row, completion) as each row ends.
+
+    After every step `on_text(row, text so far)` is told of the rows that were going; what it raises
+    ends the decoding. The texts are the same.
+    """
+    rows, tokenizer = _rows(model, prompts, drawn, seeds), load_tokenizer(model.folder)
+    with _one_thread(model.device):
+        with _loading:
+            loaded = models.cached_model(*model)
+        stops, last = _all_stop_ids(loaded, tokenizer), busy_seconds(model.device)
+        for part in chunks(range(len(rows)), _rows_that_fit(loaded, rows)):
+            writing = set(range(len(part)))
+            for batch in _steps(loaded, [rows[i] for i in part], stops):
+                for i in sorted(writing):
+                    on_text(part[i], _text_so_far(tokenizer, batch.written[i], stops))
+                for i in sorted(writing - batch.going):
+                    ended = _completion(tokenizer, rows[part[i]], _finished(batch.written[i], stops))
+                    last, began = busy_seconds(model.device), last
+                    yield part[i], replace(ended, seconds=last - began)
+                writing = set(batch.going)
+
+
+_loading = threading.Lock()  # several threads may listen at once, and one alone may read the weights
+
+
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """PyTorch computes as in a worker: on a CPU with one thread, which is faster for small models."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _text_so_far(tokenizer: Tokenizer, ids: list[int], stops: set[int]) -> str:
+    """The text of a row that may go on, without the first bytes of a character that is not whole."""
+    text = str(tokenizer.decode(_finished(ids, stops)[0], skip_special_tokens=True))
+    return text if ids[-1] in stops else text.rstrip("\ufffd")
+
+
+def _rows(model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]) -> list[Row]:
+    tokenizer = load_tokenizer(model.folder)
+    return [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
 
 
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
@@ -59,18 +110,28 @@ def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
             torch.cuda.empty_cache()
         half = (len(rows) + 1) // 2
         return generate_rows(model, rows[:half]) + generate_rows(model, rows[half:])
-    return [
-        Completion(str(tokenizer.decode(ids, skip_special_tokens=True)), len(row.prompt), n, reason)
-        for row, (ids, n, reason) in zip(rows, outputs)
-    ]
+    return [_completion(tokenizer, row, output) for row, output in zip(rows, outputs)]
 
 
-@torch.inference_mode()
+def _completion(tokenizer: Tokenizer, row: Row, output: tuple) -> Completion:
+    ids, num_tokens, reason = output
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return Completion(text, len(row.prompt), num_tokens, reason)
+
+
 def _decode(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> list[tuple]:
-    """Decodes a batch token by token.
+    """Decodes a batch to its end.
 
     Returns (token ids without the stop token, number of tokens drawn, finish reason) per row.
     """
+    for batch in _steps(model, rows, stops):
+        written = batch.written
+    return [_finished(ids, stops) for ids in written]
+
+
+@torch.inference_mode()
+def _steps(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> Iterator[_Batch]:
+    """Decodes a batch token by token; yields it after every step until all its rows have ended."""
     batch = _Batch(model, rows)
     limits = [_new_tokens(model, row) for row in rows]
     uniforms = np.stack([np.random.default_rng(row.seed).random(max(limits)) for row in rows])
@@ -82,9 +143,9 @@ def _decode(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> lis
             for i, place in enumerate(batch.places)
             if batch.written[place][-1] in stops or step + 1 >= limits[place]
         )
+        yield batch
         if not batch.going:
             break
-    return [_finished(ids, stops) for ids in batch.written]
 
 
 class _Batch:

@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
-from maft_lib.backends import BackendError, Completion, Request
+from maft_lib.backends import BackendError, Completion, OnText, Request
 from maft_lib.backends.openai_client import (
     connect,
     pause,
+    said,
     scrub,
     served_name,
     server_identity,
     trouble,
 )
 
+TELL_EVERY = 0.05  # seconds
 MOST_CONNECTIONS = 1000  # the SDK's own limit; more requests would time out while they wait for one
 
 
@@ -40,6 +43,7 @@ class OpenAIBackend:
     """
 
     name = "openai"
+    streams_text = True
 
     def __init__(
         self,
@@ -71,8 +75,10 @@ class OpenAIBackend:
             _seed(request),
         ]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yields each completion as it comes; prints progress as a bar.
+    def stream(
+        self, requests: Sequence[Request], on_text: OnText | None = None
+    ) -> Generator[tuple[int, Completion], None, None]:
+        """Yields each completion as it comes; prints progress as a bar, unless `on_text` hears them.
 
         Once a request has failed for good no further one is begun; those in flight, which are paid
         for, are still yielded. Then `BackendError` says why. Whoever stops early cancels them.
@@ -83,14 +89,19 @@ class OpenAIBackend:
 
         client = connect(openai.AsyncOpenAI, self.request_timeout, self.max_retries)
         asking = _Asking(client, self._gate, self.max_retries)
+        silent = on_text is not None or not self.progress
+        drafts = dict.fromkeys(range(len(requests)), "")
         with (
-            tqdm(total=len(requests), desc="responses", leave=False, disable=not self.progress) as bar,
+            tqdm(total=len(requests), desc="responses", leave=False, disable=silent) as bar,
             self._event_loop as loop,
             loop.wrap_async_context_manager(client),
         ):
-            futures = {loop.start_task_soon(asking.answer, r): i for i, r in enumerate(requests)}
+            futures = {
+                loop.start_task_soon(asking.answer, r, on_text and partial(drafts.__setitem__, i)): i
+                for i, r in enumerate(requests)
+            }
             try:
-                for future in as_completed(futures):
+                for future in _heard(futures, drafts, on_text) if on_text else as_completed(futures):
                     if (completion := future.result()) is not None:
                         bar.update()
                         yield futures[future], completion
@@ -107,6 +118,20 @@ class OpenAIBackend:
             raise BackendError(asking.problems[0])
 
 
+def _heard(futures: dict[Future, int], drafts: dict[int, str], on_text: OnText) -> Iterator[Future]:
+    """Futures as they are done. Meanwhile `on_text` is told what the others have written.
+
+    In the thread that reads the stream, and at a steady pace even when nothing is new: so it can end
+    what a silent server keeps waiting.
+    """
+    left = set(futures)
+    while left:
+        done, left = wait(left, TELL_EVERY, FIRST_COMPLETED)
+        yield from done
+        for future in left:
+            on_text(futures[future], drafts[futures[future]])
+
+
 class _Asking:
     """One batch of requests on its way; lives in the event loop."""
 
@@ -116,12 +141,17 @@ class _Asking:
         self.num_uncounted = 0
         self.last = time.perf_counter()
 
-    async def answer(self, request: Request) -> Completion | None:
-        """The completion; None if there is none or another request has failed before."""
+    async def answer(
+        self, request: Request, hear: Callable[[str], None] | None = None
+    ) -> Completion | None:
+        """The completion; None if there is none or another request has failed before.
+
+        `hear` is told the text so far with every chunk of it that the server sends.
+        """
         async with self.gate:
             if self.problems:
                 return None
-            completion = await self._complete(request)
+            completion = await self._complete(request, hear)
         if completion is None:
             return None
         self.num_uncounted += not completion.num_prompt_tokens
@@ -129,31 +159,34 @@ class _Asking:
         began, self.last = self.last, time.perf_counter()
         return replace(completion, seconds=self.last - began)
 
-    async def _complete(self, request: Request) -> Completion | None:
+    async def _complete(
+        self, request: Request, hear: Callable[[str], None] | None
+    ) -> Completion | None:
         """Asks until there is an answer, or until the retries, the SDK's and these, are used up."""
         import anyio
 
         what, left = f"model {served_name(request.model)}", self.max_retries
         while True:
             try:
-                raw = await self._post(request, left)
+                raw = await self._post(request, left, hear is not None)
+                body = await gathered(raw, hear) if hear else raw.text
             except Exception as error:  # also of the HTTP client; its traceback would hold the key
                 self.problems.append(trouble(error, what).sentence)
                 return None
             left -= raw.retries_taken
-            completion, whole = read_completion(raw.text)
+            completion, whole = read_completion(body)
             if whole or (completion and left <= 0):
                 return completion
             if left <= 0:
                 self.problems.append(
-                    f"{what}: the server answers with no chat completion ({scrub(raw.text)}); check "
+                    f"{what}: the server answers with no chat completion ({scrub(body)}); check "
                     "that OPENAI_BASE_URL is an address that ends in /v1, or run again later."
                 )
                 return None
             await anyio.sleep(pause(self.max_retries - left))
             left -= 1
 
-    async def _post(self, request: Request, max_retries: int) -> Any:
+    async def _post(self, request: Request, max_retries: int, in_chunks: bool) -> Any:
         """The raw response, after the SDK's retries: on 408, 409, 429 (Retry-After), 5xx, no answer."""
         client = self.client
         if max_retries < self.max_retries:
@@ -166,7 +199,46 @@ class _Asking:
             top_p=drawn.top_p,
             max_tokens=drawn.max_tokens,  # the older name of the two: every server knows it
             **({} if seed is None else {"seed": seed}),
+            **({"stream": True, "stream_options": {"include_usage": True}} if in_chunks else {}),
         )
+
+
+async def gathered(raw: Any, hear: Callable[[str], None]) -> str:
+    """The body that an answer in one piece would have had, from an answer in chunks.
+
+    `hear` is told the text so far. What is no whole stream becomes a body that holds no completion, and
+    says why; a server that does not stream has sent the body itself.
+    """
+    import httpx
+    import openai
+
+    response = raw.http_response
+    if "event-stream" not in response.headers.get("content-type", ""):
+        return (await response.aread()).decode(errors="replace")
+    message: dict[str, str | None] = {"content": None, "refusal": None}
+    reason, usage = None, None
+    try:
+        async with raw.parse() as chunks:
+            async for chunk in chunks:
+                usage = chunk.usage.model_dump() if chunk.usage else usage
+                for choice in chunk.choices:
+                    reason = choice.finish_reason or reason
+                    for name, before in message.items():
+                        if (more := getattr(choice.delta, name)) is not None:
+                            message[name] = (before or "") + more
+                hear(_sendable(message["content"] or message["refusal"] or ""))
+    except (httpx.HTTPError, openai.APIError) as error:
+        return f"the stream broke off: {said(error)}"
+    except (AttributeError, TypeError, ValueError):  # chunks that are none
+        return "a stream that cannot be read"
+    if reason is None:
+        return "the stream ended before the answer did"
+    return json.dumps({"choices": [{"message": message, "finish_reason": reason}], "usage": usage})
+
+
+def _sendable(text: str) -> str:
+    """Text without halves of surrogate pairs, which cannot be sent again."""
+    return text.encode(errors="replace").decode()
 
 
 def _seed(request: Request) -> int | None:
@@ -199,5 +271,4 @@ def read_completion(body: str) -> tuple[Completion | None, bool]:
     if text is not None and not isinstance(text, str):
         return None, False
     whole = text is not None or reason in ("content_filter", "length")
-    text = (text or "").encode(errors="replace").decode()  # half a surrogate pair cannot be sent again
-    return Completion(text, read, written, str(reason)), whole
+    return Completion(_sendable(text or ""), read, written, str(reason)), whole

@@ -21,6 +21,7 @@ from maft_lib.backends import BackendError
 from maft_lib.backends.openai_calls import Job, begin, losses, poll
 from maft_lib.backends.openai_client import MODEL_FILE, connect, pause, served_name
 from maft_lib.config import Config
+from maft_lib.progress import is_watched, trained
 from maft_lib.seeds import derive_seed
 from maft_lib.store import Store, explained
 
@@ -104,7 +105,8 @@ def _train(jobs: dict[str, Job], store: Store, config: Config) -> dict[str, Path
     folder = config.path(config.runs_dir) / FOLDER
     made: dict[str, Path] = {}
     began = time.monotonic()
-    with client, tqdm(total=len(jobs), desc="fine-tuning jobs", leave=False) as bar:
+    hidden = is_watched()
+    with client, tqdm(total=len(jobs), desc="fine-tuning jobs", leave=False, disable=hidden) as bar:
         while True:
             left = {key: job for key, job in jobs.items() if key not in made}
             patience = _begin(list(left.values()), folder, client, config.max_retries)
@@ -112,6 +114,7 @@ def _train(jobs: dict[str, Job], store: Store, config: Config) -> dict[str, Path
                 if job.id and (done := poll(job, folder, client, config.max_retries)) is not None:
                     made[key] = _keep(job, done, losses(job, client, config.max_retries), store)
                     bar.update()
+                    trained()
             if len(made) == len(jobs):
                 return made
             # Polling costs nothing, but a job takes minutes or hours.

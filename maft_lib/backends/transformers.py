@@ -2,20 +2,22 @@
 
 Requests are grouped by model, sorted by length and generated in batches of as many rows as fit; on a
 CPU the batches run side by side in worker processes of one thread each. In fp32 a response depends on
-its own request alone, not on what it is batched with (see `sampling`).
+its own request alone, not on what it is batched with (see `sampling`). Text that someone listens to is
+decoded in this process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from tqdm import tqdm
 
-from maft_lib.backends import Completion, Request, batch_size, chunks, hub
+from maft_lib.backends import Completion, OnText, Request, Sampling, batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.rendering import prompt_text
 from maft_lib.workers import default_num_workers, run_parallel
 
+Task = tuple[Model, Sequence[str], Sampling, list[int]]  # arguments of `decoding.generate_texts`
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 CLUSTER_BATCH = 256  # rows that are lost at most with a node and its GPU
 
@@ -44,6 +46,7 @@ class TransformersBackend:
         side_by_side = self.device == "cpu" or run
         self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
         self.run = run
+        self.streams_text = run is None  # what a node of a cluster writes is heard when it is whole
         self.max_batch_size = max_batch_size
         self.progress = progress
 
@@ -60,15 +63,24 @@ class TransformersBackend:
             self.device,
         ]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yields completions batch by batch, in any order; prints progress as a bar."""
+    def stream(
+        self, requests: Sequence[Request], on_text: OnText | None = None
+    ) -> Generator[tuple[int, Completion], None, None]:
+        """Yields completions batch by batch, in any order; prints progress as a bar.
+
+        With `on_text` they are decoded in this process and each is yielded as it ends; no bar is shown.
+        """
         if not requests:
             return
+        listened = on_text is not None and self.run is None
         prompts = [self._render(request) for request in requests]
-        batches = self._batches(requests, prompts)
+        batches = self._batches(requests, prompts, 1 if listened else self.num_workers)
         tasks = [
             self._task([requests[i] for i in batch], [prompts[i] for i in batch]) for batch in batches
         ]
+        if on_text is not None and listened:
+            yield from _stream_texts(batches, tasks, on_text)
+            return
         with tqdm(total=len(requests), desc="responses", leave=False, disable=not self.progress) as bar:
             for position, completions in self._run(tasks):
                 bar.update(len(completions))
@@ -82,7 +94,7 @@ class TransformersBackend:
     def _render(self, request: Request) -> str:
         return prompt_text(hub.load_tokenizer(request.model), request.messages)
 
-    def _task(self, requests: Sequence[Request], prompts: Sequence[str]) -> tuple:
+    def _task(self, requests: Sequence[Request], prompts: Sequence[str]) -> Task:
         """Arguments of `generate_texts` for requests that share a model and its sampling."""
         first = requests[0]
         return self._model(first.model), prompts, first.sampling, [request.seed for request in requests]
@@ -91,7 +103,9 @@ class TransformersBackend:
         folder = str(hub.model_folder(name))
         return Model(folder, hub.identity(name), self.dtype, self.device)
 
-    def _batches(self, requests: Sequence[Request], prompts: Sequence[str]) -> list[list[int]]:
+    def _batches(
+        self, requests: Sequence[Request], prompts: Sequence[str], num_workers: int
+    ) -> list[list[int]]:
         """Indices of each batch: one model and one sampling, alike in length, longest first."""
         groups: dict[tuple, list[int]] = {}
         for index, request in enumerate(requests):
@@ -99,17 +113,33 @@ class TransformersBackend:
         batches = []
         for indices in groups.values():
             indices.sort(key=lambda i: (-len(prompts[i]), i))
-            batches += chunks(indices, self._rows_per_batch(len(indices)))
+            batches += chunks(indices, self._rows_per_batch(len(indices), num_workers))
         if self.device == "cpu":  # side by side, the longest first; a GPU keeps to one model at a time
             batches.sort(key=lambda batch: -len(prompts[batch[0]]) * len(batch))
         return batches
 
-    def _rows_per_batch(self, num_rows: int) -> int:
+    def _rows_per_batch(self, num_rows: int, num_workers: int) -> int:
         largest = CPU_BATCH if self.device == "cpu" else CLUSTER_BATCH if self.run else 4096
-        return batch_size(num_rows, self.num_workers, self.max_batch_size or largest)
+        return batch_size(num_rows, num_workers, self.max_batch_size or largest)
 
 
-# In the worker PyTorch is imported, with all that belongs to it; its parent does not wait for that.
+# In the worker PyTorch is imported, with all that belongs to it; its parent does not wait for that,
+# unless it listens.
+
+
+def _stream_texts(
+    batches: Sequence[Sequence[int]], tasks: Sequence[Task], on_text: OnText
+) -> Iterator[tuple[int, Completion]]:
+    """What the tasks of batches write, one batch after the other, right here."""
+    from maft_lib.backends.decoding import stream_texts
+
+    for batch, task in zip(batches, tasks):
+
+        def hear(row: int, text: str, batch: Sequence[int] = batch) -> None:
+            on_text(batch[row], text)
+
+        for row, completion in stream_texts(*task, hear):
+            yield batch[row], completion
 
 
 def _generate_texts(*task) -> list[Completion]:

@@ -1,0 +1,155 @@
+"""Which agents formed a society: small files beside the checkpoints of finetuned agents.
+
+The store finds checkpoints by the hash of their content and does not know whose they are. Here is one
+file per finetuned society that a study has evaluated, named by the hash of what it says; paths in it
+are relative, so that a folder of runs can be moved. Knows neither how agents are trained nor how they
+debate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from maft_lib.config import project_root
+from maft_lib.debate import Agent, Society
+from maft_lib.store import content_key, explained
+
+FOLDER, CHECKPOINTS = "societies", "checkpoints"
+_KNOWN: dict[str, Any] = {
+    "method": str,
+    "task": str,
+    "seed": int,
+    "iteration": int,
+    "accuracy": (int, float),
+}
+
+
+@dataclass(frozen=True)
+class SavedSociety:
+    """A society that a study finetuned, and what is known `about` it.
+
+    `about` has method, task, seed, iteration and accuracy (a share of the eval problems, 0 to 1), often
+    model and profile.
+    """
+
+    society: Society
+    about: dict
+
+    @property
+    def label(self) -> str:
+        """What it is in one line: "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"."""
+        from maft_lib.plots.style import LABELS  # which imports matplotlib
+
+        about = self.about
+        method = LABELS.get(about["method"], about["method"]).removesuffix(" (ours)")
+        trained_on = f"{about['trained_on']} to " if about.get("trained_on") else ""
+        profile = f" ({about['profile']})" if about.get("profile") else ""
+        return (
+            f"{method}, {trained_on}{about['task']}, seed {about['seed']}, "
+            f"iteration {about['iteration']}: {100 * about['accuracy']:.0f} %{profile}"
+        )
+
+
+def save_society(runs_dir: str | Path, society: Society, **about: object) -> Path | None:
+    """Writes down a society with finetuned agents; returns the file, None for base agents alone.
+
+    `about` is plain JSON; `list_societies` wants method, task, seed, iteration and accuracy in it. What
+    is there already is left as it is. Raises `StoreError` if it cannot be written.
+    """
+    runs = Path(runs_dir)
+    values = {"society": asdict(society), "about": about}
+    agents = [agent for part in ("generators", "critics") for agent in values["society"][part]]
+    for agent in (*agents, values["society"]["summarizer"]):
+        agent["model"] = _portable(agent["model"], runs)
+    if not any(agent["model"].startswith(f"{CHECKPOINTS}/") for agent in agents):
+        return None
+    text = json.dumps(values, indent=1) + "\n"
+    place = runs / FOLDER / f"{content_key(json.loads(text))}.json"
+    with explained(place):
+        if not (place.is_file() and place.read_text(encoding="utf-8") == text):
+            _write(place, text)
+    return place
+
+
+def _write(place: Path, text: str) -> None:
+    """Writes beside the place and renames into it: whoever reads meanwhile finds all or nothing."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(prefix=".new-", dir=place.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(beside, place)
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
+def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
+    """All finetuned societies whose checkpoints are there, by profile, method, task, seed, iteration.
+
+    Files that are damaged are left out, and one warning says so.
+    """
+    runs, found, damaged = Path(runs_dir), [], []
+    for path in sorted((runs / FOLDER).glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if content_key(values) != path.stem:
+                raise ValueError("altered")
+            found.append(_read(values, runs))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            damaged.append(path.name)
+    if damaged:
+        warnings.warn(
+            f"{runs / FOLDER}: {len(damaged)} damaged files are left out ({damaged[0]} for one): "
+            "delete them, a study that is run again writes them anew.",
+            stacklevel=2,
+        )
+    there = [saved for saved in found if _has_checkpoints(saved.society)]
+    return sorted(there, key=lambda saved: _order(saved.about))
+
+
+def _read(values: dict, runs: Path) -> SavedSociety:
+    agents, about = values["society"], values["about"]
+    for name, kind in _KNOWN.items():
+        if not isinstance(about[name], kind):
+            raise TypeError(name)
+    generators, critics = (
+        tuple(_agent(agent, runs) for agent in agents[role]) for role in ("generators", "critics")
+    )
+    return SavedSociety(Society(generators, critics, _agent(agents["summarizer"], runs)), about)
+
+
+def _agent(values: dict, runs: Path) -> Agent:
+    return Agent(values["name"], values["role"], _located(values["model"], runs))
+
+
+def _portable(model: str, runs: Path) -> str:
+    """A checkpoint's path from the folder of runs, a shipped model's from the project's root."""
+    for root in (runs, project_root()):
+        if Path(model).is_absolute() and Path(model).is_relative_to(root):
+            return Path(model).relative_to(root).as_posix()
+    return model
+
+
+def _located(model: str, runs: Path) -> str:
+    """The inverse of `_portable`, where the folders are now."""
+    if model.startswith(f"{CHECKPOINTS}/"):
+        return str(runs / model)
+    folder = project_root() / model
+    return str(folder) if folder.is_dir() else model
+
+
+def _has_checkpoints(society: Society) -> bool:
+    agents = (*society.generators, *society.critics, society.summarizer)
+    made = [agent.model for agent in agents if Path(agent.model).parent.name == CHECKPOINTS]
+    return all(map(os.path.isdir, made))
+
+
+def _order(about: dict) -> tuple:
+    named = (str(about.get("profile")), about["method"], about["task"], str(about.get("model")))
+    return (*named, about["seed"], about["iteration"])

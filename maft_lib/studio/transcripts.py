@@ -1,0 +1,124 @@
+"""A debate as a text to keep: Markdown to read, JSON to read again. Knows no widgets and no models.
+
+Everything that a model or a person wrote is in fences or code spans that are longer than any run of
+backticks in it, so that it stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from maft_lib.debate import Debate, Turn
+from maft_lib.grading import is_correct
+from maft_lib.tasks.problem import Problem
+
+
+def to_markdown(debate: Debate, parameters: Mapping[str, object], finished: bool = True) -> str:
+    """The debate as Markdown: the question, every round with all agents, the vote, the parameters.
+
+    `parameters` are shown as they are. `finished=False` says that the debate was stopped.
+    """
+    num_rounds = max((len(turns) for turns in debate.turns), default=0)
+    parts = [
+        f"# A debate on {code(debate.problem.task)}",
+        fenced(debate.problem.question),
+        *(_round(debate, number) for number in range(num_rounds)),
+        _outcome(debate, finished),
+        _table("Parameters", "parameter", "value", parameters),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _round(debate: Debate, number: int) -> str:
+    parts = [f"## Round {number + 1}"]
+    for n, turns in enumerate(debate.turns, start=1):
+        if number < len(turns):
+            parts += [f"### Agent {n}", *_turn(turns[number], debate.problem)]
+    return "\n\n".join(parts)
+
+
+def _turn(turn: Turn, problem: Problem) -> list[str]:
+    read = [] if turn.summary is None else ["Summary of the other agents:", fenced(turn.summary)]
+    said = ["Response:"] if read else []
+    return [*read, *said, fenced(turn.response), f"Final answer: {_answer(turn.answer, problem)}"]
+
+
+def _outcome(debate: Debate, finished: bool) -> str:
+    truth = code(debate.problem.answer) if debate.problem.answer else "none given"
+    vote = _answer(debate.vote, debate.problem) if finished else "none: the debate was stopped"
+    return f"## Majority vote\n\n- Vote: {vote}\n- Ground truth: {truth}"
+
+
+def _answer(answer: str | None, problem: Problem) -> str:
+    if answer is None:
+        return "none"
+    if not problem.answer and problem.scoring is None:
+        return code(answer)
+    return f"{code(answer)} {'✓' if is_correct(answer, problem) else '✗'}"
+
+
+def _table(title: str, name: str, value: str, rows: Mapping[str, object]) -> str:
+    lines = [f"| {cell(key)} | {cell(item)} |" for key, item in rows.items()]
+    return "\n".join([f"## {title}\n", f"| {name} | {value} |", "| --- | --- |", *lines])
+
+
+def fenced(text: str) -> str:
+    """Foreign text as a block of code that nothing in it can end."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def code(text: object) -> str:
+    """Foreign text as a code span on one line."""
+    line = " ".join(str(text).split())
+    mark = "`" * (_longest_run(line) + 1)
+    pad = " " if not line or line[0] == "`" or line[-1] == "`" else ""
+    return f"{mark}{pad}{line}{pad}{mark}"
+
+
+def cell(text: object) -> str:
+    """Foreign text as a code span in a table, where only a bar could end it."""
+    return code(text).replace("|", "\\|")
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def to_json(debate: Debate, parameters: Mapping[str, object]) -> str:
+    """The debate and its parameters as JSON: `from_json` has them again."""
+    return json.dumps({"debate": debate.to_dict(), "parameters": dict(parameters)}, indent=1) + "\n"
+
+
+def from_json(text: str) -> tuple[Debate, dict]:
+    """The debate and the parameters that `to_json` wrote. Raises `ValueError` for other text."""
+    try:
+        values = json.loads(text)
+        return Debate.from_dict(values["debate"]), dict(values["parameters"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"no transcript of a debate ({error}): give a file that DebateStudio saved as .json."
+        ) from error
+
+
+def save_transcript(
+    path: str | Path, debate: Debate, parameters: Mapping[str, object], finished: bool = True
+) -> Path:
+    """Writes a transcript; the suffix, .md or .json, decides how. Raises `ValueError` for another."""
+    path = Path(path).expanduser()
+    if path.suffix == ".md":
+        text = to_markdown(debate, parameters, finished)
+    elif path.suffix == ".json":
+        text = to_json(debate, parameters)
+    else:
+        raise ValueError(f"{path.name}: a transcript is saved as .md or .json; end its name so.")
+    path.write_text(text, encoding="utf-8", errors="replace")
+    return path
+
+
+def load_transcript(path: str | Path) -> tuple[Debate, dict]:
+    """The debate and the parameters of a transcript saved as .json."""
+    return from_json(Path(path).expanduser().read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Proof in a real browser: Chromium, driven by Playwright, against a real JupyterLab server."""

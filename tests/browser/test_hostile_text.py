@@ -1,0 +1,128 @@
+"""What a model writes stays text, in JupyterLab and in the page that nbconvert makes of a notebook."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.browser.lab import write_notebook
+from tests.browser.records import ATTACKS, EVERYTHING
+from tests.browser.server import own_environment
+
+pytestmark = pytest.mark.browser
+BEGIN = """from IPython.display import HTML, display
+from maft_lib import load_config
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.explorer import DebateExplorer
+from maft_lib.studio import DebateStudio
+from tests.browser.records import ATTACKS, EVERYTHING, hostile_debate, hostile_society"""
+AFTER = "print('the page goes on')"
+RECORDS = {
+    "debate": "hostile_debate()",
+    "problem": "hostile_debate().problem",
+    "society": "hostile_society()",
+    "config": "load_config('smoke', model_name_or_path=ATTACKS['script'])",
+}
+EXPLORER = "DebateExplorer({name: [hostile_debate()] for name in ATTACKS.values()})"
+STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=EVERYTHING)
+DebateStudio(config, backend=ScriptedBackend(lambda request: EVERYTHING))"""
+# Elements and attributes that only an attack could have put into an output.
+_BREACHES = """() => [...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')].flatMap(output =>
+    [...output.querySelectorAll('*')].filter(node =>
+        ['SCRIPT', 'IMG', 'SVG', 'IFRAME'].includes(node.tagName.toUpperCase())
+        || [...node.attributes].some(a =>
+            /^on/i.test(a.name) || (a.name === 'href' && /javascript/i.test(a.value))
+        )
+    ).map(node => node.outerHTML.slice(0, 200)))"""
+# An image that cannot be loaded, asked for after all others: then theirs have had their chance.
+_LAST_IMAGE = """() => new Promise(failed => {
+    const image = new Image();
+    image.onerror = failed;
+    image.src = 'x';
+})"""
+
+
+@pytest.fixture
+def shown(server, notebook):
+    """Runs a notebook of cells that show something; returns its outputs."""
+
+    def run(*sources):
+        folder = server.folder / "notebooks"
+        write_notebook(folder / "scratch.ipynb", BEGIN, *sources, AFTER)
+        notebook.open("notebooks/scratch.ipynb").run_all().wait_for_end()
+        assert notebook.errors() == []
+        return notebook.panel.locator(".jp-OutputArea")
+
+    return run
+
+
+def squeezed(text):
+    return " ".join(text.split())
+
+
+def assert_read(texts, names=tuple(ATTACKS)):
+    """Each attack can be read where it was shown, but for a link in a formula: of that its text stays."""
+    text = squeezed(" ".join(texts))
+    assert [name for name in names if name != "link" and squeezed(ATTACKS[name]) not in text] == []
+
+
+def assert_records_read(place):
+    for kind in ("debate", "problem", "society"):
+        assert_read(place.locator(f".maft-{kind}").all_text_contents())
+    assert_read(place.locator(".maft-config").all_text_contents(), ["script"])
+
+
+def assert_unharmed(page):
+    """Nothing of the outputs was run, nothing in them could be, and the page around them is whole."""
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
+    assert page.evaluate(_BREACHES) == []
+    page.evaluate(_LAST_IMAGE)
+    assert page.evaluate("window.attacked || 0") == 0
+    assert page.locator(".jp-OutputArea", has_text="the page goes on").last.is_visible()
+
+
+def test_the_trap_works(shown, notebook):
+    shown("display(HTML(ATTACKS['script']))", "display(HTML(ATTACKS['image']))")
+    notebook.page.wait_for_function("window.attacked == 2")
+
+
+def test_records(shown, notebook):
+    outputs = shown(*RECORDS.values())
+    assert_records_read(outputs)
+    assert notebook.complaints == []
+    assert_unharmed(notebook.page)
+
+
+def test_explorer(shown, notebook):
+    outputs = shown(EXPLORER)
+    outputs.locator(".maft-screen .maft-rounds").wait_for()
+    assert_read(outputs.locator(".maft-screen").all_text_contents())
+    assert_read(outputs.locator(".maft-method option").all_text_contents())
+    assert ATTACKS["script"] in outputs.locator(".maft-list option").first.text_content()
+    assert notebook.complaints == []
+    assert_unharmed(notebook.page)
+
+
+def test_studio(shown, notebook):
+    outputs = shown(STUDIO)
+    outputs.locator(".maft-question textarea").fill(EVERYTHING)
+    outputs.locator(".maft-truth input").fill(ATTACKS["image"])
+    outputs.locator("button.maft-start").click()
+    outputs.locator(".maft-status", has_text="Finished").wait_for()
+    assert_read(outputs.locator(".maft-screen .maft-debate").all_text_contents())
+    assert notebook.complaints == []
+    assert_unharmed(notebook.page)
+
+
+def test_nbconvert(context, tmp_path):
+    """The page that nbconvert makes, opened as a file, with no network to fetch anything from."""
+    write_notebook(tmp_path / "scratch.ipynb", BEGIN, *RECORDS.values(), EXPLORER, AFTER)
+    command = [sys.executable, "-m", "nbconvert", "--execute", "--to", "html", "scratch.ipynb"]
+    environment = own_environment(tmp_path / "jupyter")
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    page = context.new_page()
+    page.route("http*://**", lambda route: route.abort())
+    page.goto((tmp_path / "scratch.html").as_uri())
+    assert_records_read(page)
+    assert_unharmed(page)
+    page.close()

@@ -1,0 +1,107 @@
+"""The studio with the miniature model: ask, watch, stop, save; by mouse and by keyboard alone."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from maft_lib.debate import Debate
+from tests.browser.lab import write_notebook
+
+pytestmark = pytest.mark.browser
+CELL = "from maft_lib.studio import DebateStudio\nDebateStudio()"
+AFTER = "print('the page goes on')"
+QUESTION = "What is the result of 3+4*2+5-1*6?"
+FINISHED = re.compile("Finished")
+
+
+@pytest.fixture
+def studio(server, notebook):
+    """The studio's element, in a notebook that has run."""
+    write_notebook(server.folder / "notebooks" / "studio.ipynb", CELL, AFTER)
+    notebook.open("notebooks/studio.ipynb").run_all().wait_for_end()
+    assert notebook.errors() == []
+    studio = notebook.panel.locator(".maft-studio")
+    studio.locator(".maft-start").wait_for()
+    yield studio
+    assert notebook.complaints == []
+
+
+def says(studio, text, seconds=60):
+    studio.locator(".maft-status", has_text=text).wait_for(timeout=1000 * seconds)
+
+
+def rounds(studio):
+    return studio.locator(".maft-rounds > tbody > tr").count()
+
+
+def saved(page, link):
+    with page.expect_download() as download:
+        link()
+    return download.value.suggested_filename, Path(download.value.path()).read_text()
+
+
+def test_by_mouse(studio, notebook, measured):
+    studio.locator(".maft-draw").click()
+    says(studio, "problem of arithmetic")
+    question = studio.locator(".maft-question textarea").input_value()
+    truth = studio.locator(".maft-truth input").input_value()
+    assert question and truth
+    begun = time.perf_counter()
+    studio.locator(".maft-start").click()
+    studio.locator(".maft-response", has_text=re.compile(r"\w")).first.wait_for(timeout=60_000)
+    first = time.perf_counter() - begun
+    says(studio, FINISHED)
+    whole = time.perf_counter() - begun
+    measured["studio, from Start (s)"] = {"first words": round(first, 1), "finished": round(whole, 1)}
+    assert rounds(studio) == 2 and studio.locator(".maft-verdict").is_visible()
+    links = studio.locator(".maft-downloads a")
+    name, text = saved(notebook.page, links.nth(0).click)
+    assert name.endswith(".md") and question in text
+    name, text = saved(notebook.page, links.nth(1).click)
+    assert name.endswith(".json") and question in text and json.loads(text)
+
+
+def test_it_stops_and_starts_again(studio):
+    studio.locator(".maft-question textarea").fill(QUESTION)
+    studio.locator(".maft-num-rounds input").fill("9")
+    studio.locator(".maft-start").click()
+    studio.locator(".maft-response", has_text=re.compile(r"\w")).first.wait_for(timeout=60_000)
+    studio.locator(".maft-stop").click()
+    says(studio, "Stopped")
+    assert 0 < rounds(studio) < 9
+    assert not studio.locator(".maft-verdict", has_text="vote").count()
+    studio.locator(".maft-num-rounds input").fill("1")
+    studio.locator(".maft-start").click()
+    says(studio, FINISHED)
+    assert rounds(studio) == 1
+
+
+def test_what_is_wrong_is_said(studio):
+    studio.locator(".maft-start").click()
+    says(studio, "there is no problem yet")
+    studio.locator(".maft-question textarea").fill(QUESTION)
+    studio.locator(".maft-temperature input").fill("-1")
+    studio.locator(".maft-start").click()
+    says(studio, "temperature")
+    assert studio.locator(".maft-status [role=alert]").is_visible()
+
+
+def test_by_keyboard_alone(studio, notebook):
+    notebook.tab_to(".maft-studio .maft-question")
+    notebook.page.keyboard.type(QUESTION)
+    notebook.tab_to(".maft-studio .maft-task")
+    notebook.press("m", "i", "n")
+    assert studio.locator(".maft-task select").evaluate("e => e.selectedOptions[0].text") == "mini_gsm"
+    notebook.press("ArrowUp")
+    notebook.tab_to(".maft-studio .maft-num-rounds")
+    notebook.press("ArrowUp")
+    notebook.tab_to(".maft-studio .maft-start")
+    notebook.press("Enter")
+    says(studio, FINISHED)
+    assert rounds(studio) == 3
+    notebook.tab_to(".maft-studio .maft-downloads a:last-of-type", most=100)
+    name, text = saved(notebook.page, lambda: notebook.press("Enter"))
+    assert name.endswith(".json") and QUESTION in text

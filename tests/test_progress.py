@@ -1,0 +1,420 @@
+"""Live progress of studies: what is counted, what is said of the rest, and who gets to see it."""
+
+import re
+import threading
+import time
+from types import SimpleNamespace
+
+import nbformat
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from jupyter_client.manager import start_new_kernel
+from nbclient import NotebookClient
+
+from maft_lib import finetuning, progress, studies
+from maft_lib.backends import Completion
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.config import METHODS
+from maft_lib.display import live
+from maft_lib.estimation.counts import OPEN, planned
+from maft_lib.estimation.workload import expected_lengths, workload
+from maft_lib.progress import Progress
+from maft_lib.store import Store
+from maft_lib.studies import run_studies, run_study
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def completions(num, stored=False, tokens=10):
+    return [(i, Completion("text", 5, tokens, "stop", stored=stored)) for i in range(num)]
+
+
+def pass_through(answers):
+    return list(progress.counted(answers))
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    """Agents that are their own checkpoints, each told as the real trainer tells it."""
+    log = {"num_tokens": 1, "seconds": 1.0, "losses": [1.0, 0.99, 0.985, 0.98, 0.979],
+           "settings": {"num_train_epochs": 1}}  # fmt: skip
+
+    def finetune_all(jobs, config):
+        for _ in jobs:
+            progress.trained()
+        return [agent.model for agent, _ in jobs]
+
+    monkeypatch.setattr(studies, "finetune_all", finetune_all)
+    monkeypatch.setattr(studies, "training_log", lambda model: log)
+
+
+def said(request):
+    return f"I think that it is \\boxed{{{request.seed % 5}}}."
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_planned_is_what_is_done(method, config, trainer):
+    whole = Progress([(method, "arithmetic", config)])
+    expected = planned(method, config)
+    with whole.study(0):
+        study = studies.Study(method, "arithmetic", config, ScriptedBackend(said), report=str)
+        studies.methods.recipes[method](study)
+        done = {phase: count.done for phase, count in whole.studies[0].counts.items()}
+    if method in OPEN:
+        assert all(expected[phase] <= done[phase] for phase in expected) and expected != done
+        assert not any(share.at_least for share in whole.shares())  # by now all is known
+    else:
+        assert done == expected
+        estimated = workload(method, config, expected_lengths("arithmetic", config))
+        assert estimated.requests == done["data"] + done["answers"]
+        assert estimated.num_trainings == done["training"]
+    assert [(share.done, share.total) for share in whole.shares()] == [
+        (num, num) for num in done.values() if num
+    ]
+    assert len(whole.studies[0].frames) == (study.result().frame.iteration.nunique())
+
+
+def test_a_total_that_is_not_known_yet_is_said_to_be_one(config):
+    whole = Progress([("star", "arithmetic", config), ("base", "arithmetic", config)])
+    per = {share.phase: share.total for share in whole.shares()}
+    num_train, num_eval = config.num_train, config.num_eval
+    assert per == {"data": num_train, "training": 1, "answers": 3 * num_eval}
+    assert all(share.at_least for share in whole.shares())
+    with whole.study(0), progress.during("data", 2):
+        assert whole.shares()[0].total == 2 * num_train
+    assert not any(share.at_least for share in whole.shares())
+    unknown = Progress([("debat", "arithmetic", config)])  # the study itself will say so
+    assert unknown.shares() == [] and "time left" in live.summary(unknown)
+
+
+def test_stored_responses_are_counted_apart(config, tmp_path):
+    backend = CachedBackend(ScriptedBackend(said), Store(tmp_path))
+    two = Progress([("debate", "arithmetic", config)] * 2)
+    for number in (0, 1):
+        with two.study(number):
+            studies.Study("debate", "arithmetic", config, backend, report=str).evaluate(
+                studies.base_society("m", 3, summarizer="m")
+            )
+    (share,) = two.shares()
+    half = planned("debate", config)["answers"]
+    assert (share.done, share.total, share.stored) == (2 * half, 2 * half, half)
+    assert two.num_tokens == sum(len(said(r).split()) for r in backend.inner.requests)
+    stored = next(iter(backend.stream(backend.inner.requests[:1])))[1]
+    assert stored.stored and "stored" not in stored.to_dict()
+
+
+def test_tokens_per_second_count_the_time_in_which_somebody_waits_once(config):
+    clock = Clock()
+    two = Progress([("base", "arithmetic", config)] * 2, clock)
+    assert two.tokens_per_second() is None
+    first, second = (study.counted(completions(50)) for study in two.studies)
+    next(first)
+    clock.now += 2
+    next(second)
+    clock.now += 3
+    list(first), list(second)
+    clock.now += 100  # a training, say
+    assert two.num_tokens == 1000 and two.tokens_per_second() == pytest.approx(200)
+    list(two.studies[0].counted(completions(50, stored=True)))
+    assert two.num_tokens == 1000 and two.tokens_per_second() == pytest.approx(200)
+
+
+def test_time_left_by_hand(config):
+    clock = Clock()
+    config = config.replace(num_iterations=1, num_train=10, num_eval=10, num_agents=2, num_rounds=1)
+    one = Progress([("majority_ft", "arithmetic", config)], clock)  # 20 + 20 + 1 agent + 20
+    assert one.seconds_left() is None
+    with one.study(0):
+        with progress.during("answers", 0):
+            for answer in completions(20):
+                clock.now += 1
+                pass_through([answer])
+        assert one.seconds_left() is None  # nobody knows how long data takes
+        with progress.during("data", 1):
+            for answer in completions(20):
+                clock.now += 2
+                pass_through([answer])
+        assert one.seconds_left() is None and "not known yet" in live.summary(one)
+        with progress.during("training", 1, 1):
+            clock.now += 30
+            progress.trained()
+        assert one.seconds_left() == pytest.approx(20)
+        clock.now += 5  # work on the next one has begun
+        assert one.seconds_left() == pytest.approx(15)
+        assert live.summary(one) == "0 of 1 study finished · 1 min 35 s so far · about 15 s left"
+    assert one.seconds_left() == 0
+
+
+def test_time_left_knows_that_studies_run_side_by_side(config):
+    clock = Clock()
+    config = config.replace(num_eval=100)
+    four = Progress([("base", "arithmetic", config)] * 4, clock)
+    contexts = [four.study(number) for number in range(2)]
+    for number, context in enumerate(contexts):
+        with context:
+            pass
+        four.studies[number].begin()
+    for _ in range(50):  # in both, one a second
+        clock.now += 1
+        for study in four.studies[:2]:
+            list(study.counted(completions(1)))
+    assert four.seconds_left() == pytest.approx(300 / 2)
+
+
+def test_a_resumed_run_does_not_promise_the_pace_of_the_store(config):
+    clock = Clock()
+    config = config.replace(num_eval=100)
+    one = Progress([("base", "arithmetic", config)], clock)
+    with one.study(0):
+        clock.now += 1
+        pass_through(completions(60, stored=True))
+        assert one.seconds_left() is None
+        clock.now += 9
+        pass_through(completions(1))
+        assert one.seconds_left() == pytest.approx(39 * 10)
+
+
+def test_threads_count_for_their_own_studies(config):
+    num, each = 8, 300
+    whole = Progress([("base", "arithmetic", config.replace(num_eval=each))] * num)
+
+    def run(number):
+        with whole.study(number):
+            pass_through(completions(each - number))
+            time.sleep(0.01)
+            whole.shares(), whole.seconds_left(), live.summary(whole)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(num)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert [study.counts["answers"].done for study in whole.studies] == [each - n for n in range(num)]
+    assert not progress.is_watched() and {study.state for study in whole.studies} == {"finished"}
+
+
+def test_where_nobody_counts_nothing_is_done():
+    answers = completions(3)
+    assert progress.counted(answers) is answers
+    progress.trained()
+    progress.evaluated(pd.DataFrame())
+    with progress.during("data", 1):
+        assert not progress.is_watched()
+
+
+@pytest.mark.pipeline
+def test_trainings_are_told_as_they_finish_and_found_ones_at_the_end(config, examples, agent):
+    whole = Progress([("multiagent_ft", "arithmetic", config)] * 2)
+    for number, fresh in ((0, 2), (1, 0)):
+        with whole.study(number), progress.during("training", 1, 2):
+            jobs = [(agent, examples), (agent, examples[:8])]
+            finetuning.finetune_all(jobs, config)
+        count = whole.studies[number].counts["training"]
+        assert (count.done, count.fresh) == (2, fresh)
+
+
+# --- the view ------------------------------------------------------------------------------------
+
+
+def evaluated(method, right, iteration=0, seed=0, num=40, task="arithmetic"):
+    return pd.DataFrame({
+        "method": method, "task": task, "model": "m", "seed": seed, "iteration": iteration,
+        "problem": [f"q{i}" for i in range(num)], "correct": [i < right for i in range(num)],
+        "readable": True, "first_correct": 0.0, "last_correct": 0.0,
+    })  # fmt: skip
+
+
+def test_the_chart_has_a_line_per_method_and_a_bar_per_point(config):
+    whole = Progress([("multiagent_ft", "arithmetic", config), ("base", "arithmetic", config)])
+    assert live.charts_html(whole.studies) == ""
+    whole.studies[0].frames += [
+        evaluated("multiagent_ft", right, i) for i, right in enumerate((20, 30))
+    ]
+    whole.studies[1].frames += [evaluated("base", 10)]
+    page = BeautifulSoup(live.charts_html(whole.studies), "html.parser")
+    rows = [row.get_text(" ", strip=True) for row in page.table.find_all("tr")]
+    assert rows == ["Multiagent FT (ours) 75.0 ± 6.8 %", "Base 25.0 ± 6.8 %"]
+    titles = [title.text for title in page.svg.find_all("title")]
+    assert titles[1] == "Multiagent FT (ours), iteration 1: 75.0 ± 6.8 %" and len(titles) == 3
+    (line,) = page.svg.find_all("polyline")
+    heights = [float(y) for y in re.findall(r",([\d.]+)", line["points"])]
+    assert heights[0] > heights[1]  # up is better
+    numbers = [text.text for text in page.svg.find_all("text")]
+    assert numbers[-4:] == ["0", "1", "2", "iterations of finetuning"]  # the config has two
+
+
+def test_seeds_are_pooled_and_configs_that_differ_are_told_apart(config):
+    runs = [config.replace(seed=seed, num_agents=num) for num in (3, 5) for seed in (0, 1)]
+    whole = Progress([("debate", "arithmetic", run) for run in runs])
+    for study, right in zip(whole.studies, (10, 30, 40, 40)):
+        study.frames.append(evaluated("debate", right, seed=study.config.seed))
+    page = BeautifulSoup(live.charts_html(whole.studies), "html.parser")
+    rows = [row.get_text(" ", strip=True) for row in page.table.find_all("tr")]
+    assert [row.split(" ± ")[0] for row in rows] == [
+        "Debate (num_agents 3) 50.0",
+        "Debate (num_agents 5) 100.0",
+    ]
+
+
+def test_what_is_shown_is_escaped_and_keeps_nothing_foreign(config):
+    whole = Progress([("<img onerror=x>", "<script>alert(1)</script>", config)])
+    whole.studies[0].frames.append(evaluated("<img onerror=x>", 1))
+    hostile = "<script>alert(2)</script>"
+    for outcome in ("", "failed"):
+        with whole.study(0):
+            html = live.view_html(whole, [hostile], live.charts_html(whole.studies), outcome)
+        page = BeautifulSoup(html, "html.parser")
+        assert not page.find_all(["script", "img"]) and "<script>alert(1)" in page.text
+        assert not re.search(r"https?:|url\(", html)
+    assert hostile in page.text
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(0.2, "0 s"), (59.7, "1 min"), (130, "2 min 10 s"), (2040, "34 min"), (18100, "5 h 2 min")],
+)
+def test_times_are_for_people(seconds, words):
+    assert live.span(seconds) == words
+
+
+class Screen:
+    """Stands for a front end: takes what is displayed, or cannot."""
+
+    def __init__(self, monkeypatch, fails_at=None):
+        self.outputs, self.fails_at = [], fails_at
+        monkeypatch.setattr(live, "somebody_watches", lambda: True)
+        monkeypatch.setattr("IPython.display.display", self.display)
+
+    def display(self, output, raw, display_id):
+        self.update(output, raw)
+        return self
+
+    def update(self, output, raw):
+        if len(self.outputs) == self.fails_at:
+            raise RuntimeError("the front end is gone")
+        self.outputs.append((time.monotonic(), output))
+
+
+def test_a_watched_study_shows_itself_and_prints_nothing(config, trainer, monkeypatch, capsys):
+    screen = Screen(monkeypatch)
+
+    def slow(request):
+        time.sleep(0.002)
+        return said(request)
+
+    backend = ScriptedBackend(slow)
+    watched = run_study("multiagent_ft", "arithmetic", config, backend)
+    assert capsys.readouterr().out == ""
+    plain = run_study("multiagent_ft", "arithmetic", config, ScriptedBackend(said), report=str)
+    pd.testing.assert_frame_equal(watched.frame, plain.frame)
+    times = [when for when, _ in screen.outputs]
+    assert len(times) > 3 and len(times) <= 2 + 2 * (times[-1] - times[0]) + 1
+    last = screen.outputs[-1][1]
+    assert re.match(r"1 study in \d s: [\d,]+ responses, 12 agents trained, [\d,]+ tokens generated at",
+                    last["text/plain"])  # fmt: skip
+    assert last["text/plain"].count("% right") == 3  # the lines that would have been printed
+    assert "<progress" in screen.outputs[1][1]["text/html"] and "<progress" not in last["text/html"]
+    page = BeautifulSoup(last["text/html"], "html.parser")
+    assert page.svg and "arithmetic, seed 0, multiagent_ft, iteration 2" in page.details.text
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
+def test_a_view_that_fails_takes_no_study_with_it(config, monkeypatch, capsys, fails_at):
+    Screen(monkeypatch, fails_at)
+
+    def slow(request):
+        time.sleep(0.02)
+        return said(request)
+
+    (result,) = run_studies([("base", "arithmetic", config)], ScriptedBackend(slow))
+    assert len(result.frame) == config.num_eval
+    printed = capsys.readouterr().out
+    assert "The live view cannot be shown (RuntimeError: the front end is gone)" in printed
+    assert printed.count("arithmetic, seed 0, base, iteration 0") == 1
+
+
+def test_a_study_that_fails_says_so_in_its_view(config, monkeypatch):
+    screen = Screen(monkeypatch)
+    inner = SimpleNamespace(progress=True)
+
+    def broken(request):
+        assert not inner.progress and progress.is_watched()
+        raise KeyboardInterrupt
+
+    backend = ScriptedBackend(broken)
+    backend.inner = inner
+    with pytest.raises(KeyboardInterrupt):
+        run_study("base", "arithmetic", config, backend)
+    assert inner.progress  # bars are as they were
+    last = screen.outputs[-1][1]["text/plain"]
+    assert re.match(r"Interrupted after \d s, 0 of 1 study finished: 0 responses, no tokens", last)
+    backend = ScriptedBackend(["only one"])
+    with pytest.raises(Exception, match="ran out of answers"):
+        run_study("base", "arithmetic", config, backend)
+    assert screen.outputs[-1][1]["text/plain"].startswith("Stopped by an error after")
+
+
+def test_a_report_of_the_callers_gets_the_lines(config, monkeypatch):
+    screen, lines = Screen(monkeypatch), []
+    run_study("base", "arithmetic", config, ScriptedBackend(said), lines.append)
+    run_studies([("base", "arithmetic", config)], ScriptedBackend(said), print)
+    assert len(lines) == 1 and screen.outputs == []
+
+
+# --- in real kernels -----------------------------------------------------------------------------
+
+CELL = """
+import time
+import maft_lib as maft
+from maft_lib.backends.scripted import ScriptedBackend
+
+def said(request):
+    time.sleep(0.02)
+    return f"\\\\boxed{{{request.seed % 5}}}"
+
+config = maft.load_config("smoke")
+runs = [(method, "arithmetic", config) for method in ("base", "majority")]
+results = maft.run_studies(runs, ScriptedBackend(said))
+"""
+
+
+@pytest.mark.notebooks
+def test_without_a_front_end_lines_are_printed_as_ever():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    outputs = notebook.cells[0].outputs
+    assert {(output.output_type, output.get("name")) for output in outputs} == {("stream", "stdout")}
+    lines = "".join(output.text for output in outputs).splitlines()
+    pattern = r"arithmetic, seed 0, (base|majority), iteration 0: [\d.]+ % right \([\d.]+ s\)"
+    assert len(lines) == 2 and all(re.fullmatch(pattern, line) for line in lines)
+
+
+@pytest.mark.notebooks
+def test_a_front_end_gets_one_output_that_changes():
+    manager, client = start_new_kernel(kernel_name="python3")
+    messages = []
+    try:
+        reply = client.execute_interactive(
+            CELL, allow_stdin=True, timeout=120, output_hook=messages.append
+        )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok"
+    shown = [m for m in messages if m["header"]["msg_type"].endswith("display_data")]
+    kinds = [m["header"]["msg_type"] for m in shown]
+    assert kinds[0] == "display_data" and set(kinds[1:]) == {"update_display_data"} and len(kinds) > 2
+    assert len({m["content"]["transient"]["display_id"] for m in shown}) == 1
+    assert "<progress" in shown[1]["content"]["data"]["text/html"]
+    last = shown[-1]["content"]["data"]
+    assert last["text/plain"].startswith("2 studies in") and "<svg" in last["text/html"]
+    assert not [m for m in messages if m["header"]["msg_type"] == "stream"
+                and m["content"]["name"] == "stdout"]  # fmt: skip

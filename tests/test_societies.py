@@ -1,0 +1,124 @@
+"""Which agents formed a society: recorded by studies, found again, in moved and damaged folders too."""
+
+import json
+import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from maft_lib.debate import Agent, Society, base_society
+from maft_lib.societies import list_societies, save_society
+from maft_lib.studies import run_study
+
+ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 2, "accuracy": 0.708}
+
+
+def finetuned(runs: Path, model: str, *names: str) -> Society:
+    """A society whose generation agents are the checkpoints `names`; its critics are base agents."""
+    folders = [runs / "checkpoints" / name for name in names]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    agents = tuple(
+        Agent(f"generation-{n}", "generator", str(f)) for n, f in enumerate(folders, start=1)
+    )
+    return Society(agents, base_society(model, len(names)).critics, Agent("s", "summarizer", model))
+
+
+def test_a_society_comes_back_as_it_was(tmp_path, model):
+    society = finetuned(tmp_path, model, "one", "two")
+    place = save_society(tmp_path, society, **ABOUT, profile="laptop", model="maft_lib/miniature/model")
+    (found,) = list_societies(tmp_path)
+    assert found.society == society
+    assert found.about == {**ABOUT, "profile": "laptop", "model": "maft_lib/miniature/model"}
+    assert found.label == "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"
+    assert str(tmp_path) not in place.read_text() and model not in place.read_text()
+
+
+def test_a_label_says_what_was_trained_on_and_takes_any_method(tmp_path, model):
+    society = finetuned(tmp_path, model, "one", "two")
+    save_society(tmp_path, society, **{**ABOUT, "method": "mine", "trained_on": "math"})
+    assert list_societies(tmp_path)[0].label == "mine, math to arithmetic, seed 0, iteration 2: 71 %"
+
+
+def test_base_agents_alone_are_not_written_down(tmp_path, model):
+    assert save_society(tmp_path, base_society(model, 3), **ABOUT) is None
+    assert list_societies(tmp_path) == [] and not (tmp_path / "societies").exists()
+
+
+def test_writing_the_same_again_changes_nothing(tmp_path, model):
+    society = finetuned(tmp_path, model, "one", "two")
+    place = save_society(tmp_path, society, **ABOUT)
+    before = place.stat()
+    assert save_society(tmp_path, society, **ABOUT) == place
+    assert place.stat().st_mtime_ns == before.st_mtime_ns and place.stat().st_ino == before.st_ino
+    assert save_society(tmp_path, society, **{**ABOUT, "seed": 1}) != place
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda seed: save_society(tmp_path, society, **{**ABOUT, "seed": seed % 3}), range(48)
+            )
+        )
+    assert [saved.about["seed"] for saved in list_societies(tmp_path)] == [0, 1, 2]
+    assert len(list((tmp_path / "societies").iterdir())) == 3  # nothing is left beside them
+
+
+def test_a_moved_folder_of_runs_still_works(tmp_path, model):
+    save_society(tmp_path / "old", finetuned(tmp_path / "old", model, "one", "two"), **ABOUT)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    (found,) = list_societies(tmp_path / "new")
+    models = [agent.model for agent in found.society.generators]
+    assert models == [str(tmp_path / "new" / "checkpoints" / name) for name in ("one", "two")]
+    assert found.society.summarizer.model == model
+
+
+def test_societies_whose_checkpoints_are_gone_are_skipped(tmp_path, model):
+    save_society(tmp_path, finetuned(tmp_path, model, "one", "two"), **ABOUT)
+    save_society(tmp_path, finetuned(tmp_path, model, "one", "three"), **{**ABOUT, "iteration": 1})
+    (tmp_path / "checkpoints" / "two").rmdir()
+    assert [saved.about["iteration"] for saved in list_societies(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:40],
+        lambda text: "[]",
+        lambda text: "\x00",
+        lambda text: text.replace("arithmetic", "arithmetik"),
+        lambda text: json.dumps({"society": {}, "about": {}}),
+    ],
+)
+def test_a_damaged_file_is_left_out_and_said(tmp_path, model, damage):
+    society = finetuned(tmp_path, model, "one", "two")
+    place = save_society(tmp_path, society, **ABOUT)
+    save_society(tmp_path, society, **{**ABOUT, "seed": 1})
+    place.write_text(damage(place.read_text()))
+    with pytest.warns(UserWarning, match="1 damaged files are left out") as told:
+        assert [saved.about["seed"] for saved in list_societies(tmp_path)] == [1]
+    assert len(told) == 1 and "\n" not in str(told[0].message)
+    save_society(tmp_path, society, **ABOUT)  # writes it anew
+    assert len(list_societies(tmp_path)) == 2
+
+
+def test_a_file_that_says_too_little_is_damaged(tmp_path, model):
+    save_society(tmp_path, finetuned(tmp_path, model, "one", "two"), method="multiagent_ft")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert list_societies(tmp_path) == []
+
+
+@pytest.mark.pipeline
+def test_a_study_records_the_societies_that_it_finetuned(config):
+    small = config.replace(num_train=6, num_eval=4, num_iterations=2, num_agents=2)
+    runs = small.path(small.runs_dir)
+    results = [run_study("multiagent_ft", "arithmetic", small, report=str) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = list_societies(runs)
+    assert [saved.society for saved in found] == results[0].societies[1:]  # [0] are base agents
+    for saved, iteration in zip(found, (1, 2)):
+        frame = results[0].frame
+        right = frame[frame.iteration == iteration].correct.mean()
+        assert saved.about["iteration"] == iteration and saved.about["accuracy"] == right
+        assert saved.about["profile"] == "smoke"

@@ -1,0 +1,670 @@
+"""The studio and what it stands on: text heard while it is written, debates that stop, transcripts."""
+
+import base64
+import json
+import re
+import threading
+import time
+from dataclasses import replace
+
+import mistune
+import pytest
+import torch
+from bs4 import BeautifulSoup
+
+from maft_lib.backends import BackendError, Completion, Request, Sampling, decoding, generate, hub
+from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.openai import OpenAIBackend
+from maft_lib.backends.opening import open_backend
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.debate import Debate, base_society, debate_rounds, run_debates
+from maft_lib.prompts import load_prompts
+from maft_lib.societies import save_society
+from maft_lib.store import Store
+from maft_lib.studies import run_study
+from maft_lib.studio import DebateStudio
+from maft_lib.studio.live_debate import LiveDebate
+from maft_lib.studio.transcripts import from_json, load_transcript, to_json, to_markdown
+from maft_lib.tasks import answer_type, load_problems
+from tests.conftest import debate
+from tests.openai_server import BASE, Handler, Server
+
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)></div>\n```\n# not a title\n````|`\\boxed{3}"
+)
+
+
+class Enough(Exception):
+    """What a listener raises."""
+
+
+class Typist:
+    """A backend that can be listened to: writes `text` word by word, `pause` seconds each."""
+
+    name = "typist"
+    streams_text = True
+
+    def __init__(self, text="I think it is \\boxed{7}", pause=0.0):
+        self.text, self.pause = text, pause
+
+    def describe(self, request):
+        return [self.name, list(request.messages), request.seed]
+
+    def stream(self, requests, on_text=None):
+        words = self.text.split()
+        for index, _ in enumerate(requests):
+            for n in range(1, len(words) + 1):
+                time.sleep(self.pause)
+                if on_text:
+                    on_text(index, " ".join(words[:n]))
+            yield index, Completion(self.text, 3, len(words), "stop")
+
+
+def requests(model, num=6, temperature=1.0, max_tokens=80):
+    asked = []
+    for task in ("arithmetic", "mini_gsm", "mini_mmlu"):
+        for problem in load_problems(task, "eval", num // 3, max_operand=9):
+            messages = load_prompts().generation(problem, answer_type(task))
+            drawn = Sampling(temperature, 1.0, max_tokens)
+            asked.append(Request(model, tuple(messages), drawn, seed=7 * len(asked)))
+    return asked
+
+
+def listen(backend, asked):
+    """All that is heard of requests, their whole texts last, and their completions."""
+    heard = []
+    completions = generate(
+        backend,
+        asked,
+        lambda index, text: heard.append((index, text)),
+        lambda index, completion: heard.append((index, completion.text)),
+    )
+    return heard, completions
+
+
+def check_growth(heard, completions, steps=5):
+    """Each text grew, from the first token to what the completion says."""
+    for index, completion in enumerate(completions):
+        texts = [text for i, text in heard if i == index]
+        assert all(after.startswith(before) for before, after in zip(texts, texts[1:]))
+        assert len(set(texts)) > steps and texts[-1] == completion.text
+
+
+# Text that is heard while it is written
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return TransformersBackend("cpu", num_workers=1, progress=False)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_who_listens_gets_the_same_responses(engine, model, temperature):
+    asked = requests(model, 6, temperature)
+    asked += [replace(asked[0], sampling=Sampling(temperature, 1.0, 9))]  # a batch of its own
+    heard, completions = listen(engine, asked)
+    assert completions == generate(engine, asked)
+    check_growth(heard, completions)
+    assert all(completion.seconds > 0 for completion in completions)
+
+
+def test_rows_that_do_not_fit_together_are_heard_one_after_the_other(engine, model, monkeypatch):
+    asked = requests(model, 6)
+    expected = generate(engine, asked)
+    monkeypatch.setattr(decoding, "_rows_that_fit", lambda model, rows: 2)
+    heard, completions = listen(engine, asked)
+    assert completions == expected
+    check_growth(heard, expected)
+
+
+def test_listening_leaves_pytorch_as_many_threads_as_it_had(engine, model):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        during = []
+        generate(engine, requests(model, 3), lambda *heard: during.append(torch.get_num_threads()))
+        assert set(during) <= {1, 2} and during[0] == 1 and torch.get_num_threads() == 2
+        with pytest.raises(Enough):
+            generate(engine, requests(model, 3), stop_after(5))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def stop_after(num):
+    """A listener that has enough after `num` texts; `.count` says how many it was told."""
+
+    def hear(index, text):
+        hear.count += 1
+        if hear.count >= num:
+            raise Enough
+
+    hear.count = 0
+    return hear
+
+
+def test_a_listener_can_stop_the_decoding_at_any_step(engine, model):
+    hear = stop_after(10)
+    with pytest.raises(Enough):
+        generate(engine, requests(model, 3), hear)
+    assert hear.count == 10
+
+
+def test_only_finished_completions_are_stored(engine, model, tmp_path):
+    store = Store(tmp_path)
+    cached = CachedBackend(engine, store)
+    asked = requests(model, 6)
+    with pytest.raises(Enough):
+        generate(cached, asked, stop_after(30))
+    assert len(store) == 0
+
+    def until_one_has_ended(index, completion):
+        raise Enough
+
+    with pytest.raises(Enough):
+        generate(cached, asked, lambda index, text: None, until_one_has_ended)
+    assert len(store) == 1
+    assert generate(cached, asked) == generate(engine, asked)
+
+
+def test_what_is_stored_is_heard_whole_and_equal_requests_are_all_heard(tmp_path):
+    cached = CachedBackend(Typist(), Store(tmp_path))
+    asked = [Request("m", ({"role": "user", "content": "?"},), Sampling(), 0)] * 2
+    heard, _ = listen(cached, asked)
+    first, second = ([text for i, text in heard if i == index] for index in (0, 1))
+    assert first == second and first[0] == "I" and len(set(first)) == 5
+    heard, _ = listen(cached, asked)
+    assert heard == [(0, Typist().text), (1, Typist().text)] and cached.num_calls == 1
+
+
+def test_a_backend_that_cannot_stream_is_heard_when_it_has_finished():
+    asked = [Request("m", ({"role": "user", "content": "?"},), Sampling(), seed) for seed in (1, 2)]
+    heard, _ = listen(ScriptedBackend(["one", "two"]), asked)
+    assert heard == [(0, "one"), (1, "two")]
+
+
+def test_half_a_character_is_not_shown(model):
+    tokenizer = hub.load_tokenizer(model)
+    ids = tokenizer("a\u20acb", add_special_tokens=False)["input_ids"]
+    shown = [decoding._text_so_far(tokenizer, ids[:n], {-1}) for n in range(1, len(ids) + 1)]
+    assert shown[-1] == tokenizer.decode(ids) and not any("\ufffd" in text for text in shown[:-1])
+
+
+# A server that answers in chunks
+
+
+class ChunkHandler(Handler):
+    """Sends a chat completion in chunks where that is asked for; knows faults of streams."""
+
+    def _route(self, method, path, body):
+        self.asked = json.loads(body) if path == "/chat/completions" else {}
+        return super()._route(method, path, body)
+
+    def fault(self, kind):
+        self.kind = kind  # those of streams come later, with the answer
+        return super().fault(kind)
+
+    def send(self, status, answer, headers=None):
+        kind, self.kind = getattr(self, "kind", None), None
+        if status != 200 or not getattr(self, "asked", {}).get("stream") or kind == "no_stream":
+            super().send(status, answer, headers)
+            return
+        assert self.asked["stream_options"] == {"include_usage": True}
+        choice = answer["choices"][0]
+        words = re.findall(r"\s*\S+", choice["message"]["content"])
+        deltas = [{"content": word} for word in words]
+        lines = [
+            self.line({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            for delta in deltas
+        ]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]}
+        lines += [
+            self.line(end),
+            self.line({"choices": [], "usage": answer["usage"]}),
+            "data: [DONE]\n\n",
+        ]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        for number, line in enumerate(lines):
+            if number == 3 and kind == "early_end":
+                return
+            if number == 3 and kind == "error_event":
+                line = 'data: {"error": {"message": "out of order"}}\n\n'
+            if number == 3 and kind == "nonsense":
+                line = 'data: {"choices": [{"delta": {"content": 7}}]}\n\n'
+            if number == 3 and kind == "silence":
+                time.sleep(20)
+            time.sleep(0.03)
+            self.wfile.write(line.encode())
+            self.wfile.flush()
+
+    def line(self, chunk):
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+        return f"data: {json.dumps({**head, **chunk})}\n\n"
+
+
+@pytest.fixture
+def chunks(model, tmp_path, monkeypatch):
+    """A server that answers in chunks; the environment names it."""
+    pytest.importorskip("openai")
+    server = Server(model, tmp_path / "server", "sk-key-for-chunks")
+    server.http.RequestHandlerClass = type("Bound", (ChunkHandler,), {"state": server})
+    with server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-key-for-chunks")
+        yield server
+
+
+def test_a_server_that_streams_says_the_same(chunks):
+    backend, asked = OpenAIBackend(progress=False), requests(BASE, 3)
+    heard, completions = listen(backend, asked)
+    assert completions == generate(backend, asked)
+    check_growth(heard, completions, steps=2)
+    assert all(c.num_prompt_tokens and c.num_completion_tokens for c in completions)
+    assert [bool(chat.get("stream")) for chat in chunks.chats] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("fault", ["early_end", "error_event", "nonsense", "no_stream", "500"])
+def test_a_stream_that_fails_is_asked_for_again(chunks, fault):
+    backend, asked = OpenAIBackend(max_retries=2, progress=False), requests(BASE, 3)[:1]
+    expected = generate(backend, asked)
+    chunks.faults["/chat/completions"] = [f"after_{fault}" if fault != "500" else fault]
+    chunks.chats.clear()
+    heard, completions = listen(backend, asked)
+    assert completions == expected and heard[-1] == (0, expected[0].text)
+    assert len(chunks.chats) == (1 if fault in ("no_stream", "500") else 2)
+
+
+def test_a_stream_that_always_fails_is_said_in_a_sentence(chunks):
+    chunks.faults["/chat/completions"] = ["after_error_event"] * 2
+    backend = OpenAIBackend(max_retries=1, progress=False)
+    with pytest.raises(BackendError, match="out of order") as caught:
+        generate(backend, requests(BASE, 3)[:1], lambda index, text: None)
+    assert "\n" not in str(caught.value) and "sk-key" not in str(caught.value)
+
+
+def test_a_silent_server_can_be_left(chunks):
+    chunks.faults["/chat/completions"] = ["after_silence"] * 3
+    began = time.monotonic()
+
+    def hear(index, text):
+        if time.monotonic() - began > 1:
+            raise Enough
+
+    with pytest.raises(Enough):
+        generate(OpenAIBackend(progress=False), requests(BASE, 3), hear)
+    assert time.monotonic() - began < 5
+
+
+# Rounds that are watched
+
+
+def test_rounds_that_are_watched_are_the_same_debate(config):
+    problems = load_problems("arithmetic", "eval", 2, max_operand=9)
+    setup = (base_society("base", 3), problems, config.replace(num_rounds=3))
+    told = []
+    rounds = list(debate_rounds(*setup, Typist(), on_turn=lambda i, n, turn: told.append((i, n, turn))))
+    assert rounds[-1] == run_debates(*setup, Typist())
+    assert [[len(d.turns[0]) for d in debates] for debates in rounds] == [[1, 1], [2, 2], [3, 3]]
+    assert [debates[0].vote for debates in rounds] == [None, None, "7"]
+    assert {(i, n) for i, n, _ in told} == {(i, n) for i in range(2) for n in range(3)}
+    first = [turn for i, n, turn in told if (i, n) == (1, 2)]
+    final = rounds[-1][1].turns[2]
+    drafts = [(turn.summary, turn.response) for turn in first]
+    assert drafts[0] == (None, "I")
+    assert (final[1].summary, "") in drafts and (final[1].summary, "I think") in drafts
+    assert {turn.asked for turn in first} == {"", *(turn.asked for turn in final)}
+    assert {turn.answer for turn in first if turn.response != final[0].response} == {None}
+    assert final[0] in first and final[1] in first  # whole, with their answers
+
+
+# A debate in a thread
+
+
+def live(config, backend=None, on_change=lambda live: None, **changes):
+    problem = load_problems("arithmetic", "eval", 1, max_operand=9)[0]
+    society = base_society(config.base_model, config.num_agents)
+    return LiveDebate(society, problem, config.replace(**changes), 0, backend, on_change)
+
+
+def test_a_live_debate_grows_and_ends_as_the_debate_itself(config):
+    seen = []
+    running = live(config, on_change=lambda live: seen.append((live.debate, live.state)))
+    running.start()
+    assert running.join(120) and running.state == "finished", running.error
+    (expected,) = run_debates(running.society, [running.problem], config, open_backend(config))
+    assert running.debate == seen[-1][0] == expected and seen[-1][1] == "finished"
+    assert {state for _, state in seen[:-1]} == {"running"} and len(seen) > 4
+    lengths = [sum(len(turn.response) for turns in d.turns for turn in turns) for d, _ in seen]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 3
+    assert any({len(turns) for turns in d.turns} == {2} and d.vote is None for d, _ in seen)
+
+
+def test_a_live_debate_is_told_at_most_ten_times_a_second(config):
+    times = []
+    running = live(config, Typist(pause=0.02), lambda live: times.append(time.monotonic()))
+    running.start()
+    assert running.join(60)
+    assert len(times) <= 10 * running.seconds + 3
+    assert min(b - a for a, b in zip(times[:-1], times[1:-1])) > 0.09  # the last comes at once
+
+
+def test_stopping_in_the_middle_keeps_what_was_said_and_stores_nothing_unfinished(config):
+    stopped = []
+
+    def stop(live):
+        if not stopped and any(turns and turns[-1].response for turns in live.debate.turns):
+            stopped.append(time.monotonic())
+            live.stop()
+
+    running = live(config, on_change=stop)
+    running.start()
+    assert running.join(120) and running.state == "stopped"
+    assert time.monotonic() - stopped[0] < 2
+    said = [turns[-1].response for turns in running.debate.turns if turns]
+    assert any(said) and running.debate.vote is None
+    backend = open_backend(config)
+    assert len(backend.store) < 9  # responses and summaries of a whole debate
+    setup = (running.society, [running.problem], config)
+    (whole,) = run_debates(*setup, TransformersBackend("cpu", num_workers=1, progress=False))
+    assert run_debates(*setup, backend) == [whole]  # nothing half written was taken for whole
+    finished = [turns[0].response for turns in whole.turns]
+    assert all(whole.startswith(part) for part, whole in zip(said, finished))
+
+
+def test_an_error_ends_a_live_debate_in_a_sentence(config):
+    def script(request):
+        raise BackendError("the model is gone:\n fetch it.")
+
+    running = live(config, ScriptedBackend(script))
+    running.start()
+    assert running.join(10)
+    assert (running.state, running.error) == ("failed", "the model is gone: fetch it.")
+
+
+# The widget
+
+
+def studio(config, backend=None):
+    made = DebateStudio(config, backend)
+    made.form.question.value, made.form.task.value = "What is 3+4?", "arithmetic"
+    return made
+
+
+def finish(studio):
+    studio._start.click()
+    assert studio.live.join(120)
+    return studio
+
+
+def said(studio):
+    return BeautifulSoup(studio._status.value, "html.parser").text
+
+
+def test_a_debate_is_drawn_started_watched_and_saved(config, tmp_path):
+    made = DebateStudio(config)
+    made.form.draw.click()
+    shown = []
+    made._screen.observe(lambda change: shown.append(change["new"]), "value")
+    made._start.click()
+    assert made._start.disabled and not made._stop.disabled
+    first = made.live
+    made._start.click()  # a second time: nothing
+    assert made.live is first and first.join(120)
+    assert made.debates == [made.debate] == [first.debate] and len(made.debate.turns[0]) == 2
+    assert not made._start.disabled and made._stop.disabled and "Finished" in said(made)
+    assert len(shown) > 3 and made.debate.turns[2][1].response.split()[0] in shown[-1]
+    assert made.save(tmp_path / "a.md").read_text().startswith("# A debate on `arithmetic`")
+    assert load_transcript(made.save(tmp_path / "a.json"))[0] == made.debate
+    with pytest.raises(ValueError, match="saved as .md or .json"):
+        made.save(tmp_path / "a.txt")
+    assert repr(made) == "DebateStudio(1 debates)"
+
+
+def test_the_links_hold_the_transcript(config):
+    made = finish(studio(config, Typist()))
+    links = BeautifulSoup(made._downloads.value, "html.parser").find_all("a")
+    assert [link["download"].rsplit(".")[1] for link in links] == ["md", "json"]
+    texts = [base64.b64decode(link["href"].split(",")[1]).decode() for link in links]
+    assert texts[0] == to_markdown(made.debate, made._parameters)
+    again, parameters = from_json(texts[1])
+    assert again == made.debate and parameters["num_agents"] == 3
+    assert parameters["model"] == config.model_name_or_path and parameters["agents"] == "base agents"
+
+
+def test_a_studio_can_be_stopped_and_started_again(config, tmp_path):
+    made = studio(config, Typist(pause=0.03))
+    made._start.click()
+    wait_for(lambda: "I think" in made._screen.value)
+    made._stop.click()
+    assert made.live.join(5) and "Stopped" in said(made)
+    assert "I think" in made._screen.value and made.debate is None and made.debates == []
+    assert "stopped" in made.save(tmp_path / "part.md").read_text()
+    assert load_transcript(made.save(tmp_path / "part.json"))[0] == made.live.debate
+    made._backend = Typist()
+    assert finish(made).debate.vote == "7" and "Finished" in said(made)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_is_typed_needs_no_ground_truth(config):
+    made = finish(studio(config, Typist()))
+    assert made.debate.problem.answer == "" and made.debate.problem.source == "typed"
+    assert "✗" not in made._screen.value and "✓" not in made._screen.value
+    assert "none given" in to_markdown(made.debate, {})
+    made.form.truth.value = "7"
+    assert finish(made).debate.problem.answer == "7" and "✓" in made._screen.value
+
+
+@pytest.mark.parametrize(
+    "control, value, sentence",
+    [
+        ("question", "  ", "there is no problem yet"),
+        ("truth", "seven or so", "is no answer that arithmetic could have"),
+        ("num_agents", 1, "num_agents: Input should be greater"),
+        ("num_rounds", 0, "num_rounds: "),
+        ("temperature", -1.0, "temperature: "),
+        ("max_tokens", 0, "max_tokens: "),
+        ("seed", -1, "seed: "),
+    ],
+)
+def test_what_cannot_be_asked_is_said_and_the_studio_goes_on(config, control, value, sentence):
+    made = studio(config, Typist())
+    before = getattr(made.form, control).value
+    getattr(made.form, control).value = value
+    made._start.click()
+    assert made.live is None and sentence in said(made) and "maft-error" in made._status.value
+    assert not made._start.disabled
+    getattr(made.form, control).value = before
+    assert finish(made).debate is not None and "maft-error" not in made._status.value
+
+
+def test_a_backend_that_fails_is_said_and_the_studio_goes_on(config):
+    made = studio(config, ScriptedBackend(["<b>one</b> \\boxed{1}"]))
+    finish(made)
+    assert "the script ran out of answers" in said(made) and "maft-error" in made._status.value
+    assert "&lt;b&gt;one" in made._screen.value and made.debate is None
+    made._backend = Typist()
+    assert finish(made).debate is not None
+
+
+def test_a_task_whose_files_are_missing_is_said(config, tmp_path):
+    made = DebateStudio(config.replace(data_dir=str(tmp_path)))
+    made.form.task.value = "gsm"
+    made.form.draw.click()
+    assert "maft-error" in made._status.value and "\n" not in said(made)
+
+
+def test_problems_are_drawn_one_after_the_other_by_the_seed(config):
+    def drawn(studio, num):
+        questions = []
+        for _ in range(num):
+            studio.form.draw.click()
+            questions.append(studio.form.question.value)
+        return questions
+
+    made = DebateStudio(config)
+    three = drawn(made, 3)
+    assert len(set(three)) == 3 and three == drawn(DebateStudio(config), 3)
+    assert drawn(DebateStudio(config.replace(seed=1)), 2) == three[1:]
+    made.form.task.value = "mini_gsm"
+    assert drawn(made, 1)[0] not in three and made.form.problem().styles
+    assert made.form.problem().answer == made.form.truth.value != ""
+    made.form.truth.value = "many"
+    with pytest.raises(ValueError, match="no answer that mini_gsm could have"):
+        made.form.problem()
+    made.form.question.value += " Really?"
+    assert made.form.truth.value == "" and made.form.problem().source == "typed"
+
+
+def test_the_form_decides_how_is_debated(config):
+    backend = ScriptedBackend(lambda request: "\\boxed{7}")
+    made = studio(config, backend)
+    form = made.form
+    form.num_agents.value, form.num_rounds.value, form.seed.value = 4, 3, 5
+    form.temperature.value, form.max_tokens.value = 0.5, 33
+    form.cooperative.value = True
+    finish(made)
+    assert len(backend.requests) == 4 + 2 * 8
+    assert backend.requests[0].sampling == Sampling(0.5, config.top_p, 33)
+    assert "Derive a new solution" in made.debate.turns[0][1].asked
+    form.summarize.value = False
+    assert form.cooperative.disabled
+    assert all(turn.summary is None for turn in finish(made).debate.turns[0])
+    expected = run_debates(made.live.society, [made.live.problem], made.live.config, backend)
+    assert [made.debate] == expected
+
+
+def test_text_of_models_stays_text(config):
+    made = studio(config, Typist(HOSTILE))
+    made.form.question.value = made.form.truth.value = HOSTILE
+    made.form.task.value = "mini_math"
+    made.form.truth.value = ""
+    finish(made)
+    for widget in (made._screen, made._status, made._downloads):
+        page = BeautifulSoup(widget.value, "html.parser")
+        assert not page.find_all(["script", "img"]) and "onerror" not in str(
+            [tag.attrs for tag in page.find_all(True)]
+        )
+    assert "alert(1)" in BeautifulSoup(made._screen.value, "html.parser").text
+
+
+# Finetuned agents
+
+
+@pytest.mark.pipeline
+def test_finetuned_agents_of_a_study_debate_as_they_did_there(config):
+    small = config.replace(num_train=6, num_eval=4, num_iterations=1, num_agents=2)
+    made = DebateStudio(small)
+    assert [label for label, _ in made.form.agents.options] == ["base agents"]
+    result = run_study("multiagent_ft", "arithmetic", small, report=str)
+    made.form.refresh.click()
+    base, finetuned = (label for label, _ in made.form.agents.options)
+    assert finetuned.startswith("Multiagent FT, arithmetic, seed 0, iteration 1: ")
+    made.form.agents.label = finetuned
+    assert made.form.num_agents.value == 2 and made.form.num_agents.disabled
+    problem = result.evaluations[1][0].problem
+    made.form.question.value, made.form.task.value = problem.question, problem.task
+    made.form.truth.value = problem.answer
+    before = open_backend(small).num_calls
+    finish(made)
+    assert made.debate == result.evaluations[1][0] and open_backend(small).num_calls == before
+    assert made._parameters["agents"] == finetuned and made._parameters["iteration"] == 1
+    made.form.agents.label = base
+    assert not made.form.num_agents.disabled and finish(made).debate != result.evaluations[1][0]
+
+
+def test_one_finetuned_agent_alone_answers_once(config, model):
+    runs = config.path(config.runs_dir)
+    (runs / "checkpoints" / "one").mkdir(parents=True)
+    alone = base_society(str(runs / "checkpoints" / "one"), 1, summarizer=model)
+    about = {"method": "star", "task": "arithmetic", "seed": 0, "iteration": 1, "accuracy": 0.5}
+    save_society(runs, alone, **about)
+    save_society(runs, alone, **about, note="another run, of the same label")
+    made = studio(config, backend := ScriptedBackend(lambda request: "\\boxed{7}"))
+    labels = [label for label, _ in made.form.agents.options]
+    assert labels[1:] == [
+        f"STaR, arithmetic, seed 0, iteration 1: 50 %{end}" for end in ("", ", no. 2")
+    ]
+    made.form.agents.label = labels[1]
+    assert made.form.num_rounds.disabled and len(finish(made).debate.turns[0]) == 1
+    assert [request.model for request in backend.requests] == [alone.generators[0].model]
+    made.form.agents.label = "base agents"
+    assert not made.form.num_rounds.disabled and len(finish(made).debate.turns[0]) == 2
+
+
+def test_a_damaged_record_of_a_society_is_said(config):
+    folder = config.path(config.runs_dir) / "societies"
+    folder.mkdir(parents=True)
+    (folder / "damaged.json").write_text("<b>")
+    made = studio(config, Typist())
+    assert "damaged files are left out" in said(made)
+    assert finish(made).debate is not None
+
+
+# Transcripts
+
+
+def blocks(markdown):
+    """Code blocks and headings of Markdown, as a reader of it sees them."""
+    tokens = mistune.create_markdown(renderer="ast", plugins=["table"])(markdown)
+    code = [token["raw"] for token in tokens if token["type"] == "block_code"]
+    titles = [token["children"][0]["raw"] for token in tokens if token["type"] == "heading"]
+    return code, titles, tokens
+
+
+def test_a_transcript_tells_the_debate(config):
+    whole = debate([["1", "2"], ["2", "2"]], "2")
+    parameters = {"model": "maft_lib/miniature/model", "seed": 3, "temperature": 1.0}
+    text = to_markdown(whole, parameters)
+    code, titles, _ = blocks(text)
+    assert titles[1:] == ["Round 1", "Agent 1", "Agent 2"] + ["Round 2", "Agent 1", "Agent 2"] + [
+        "Majority vote",
+        "Parameters",
+    ]
+    said = ["I say \\boxed{1}.\n", "I say \\boxed{2}.\n"]
+    assert code == ["What is 1+1?\n", *said, "summary\n", said[1], "summary\n", said[1]]
+    assert "Final answer: `1` ✗" in text and "- Vote: `2` ✓\n- Ground truth: `2`" in text
+    assert all(f"| `{name}` | `{value}` |" in text for name, value in parameters.items())
+
+
+def test_nothing_breaks_out_of_a_transcript():
+    whole = debate([["1", "2"], ["2", "2"]], "2")
+    turn = replace(whole.turns[0][0], response=HOSTILE, summary=HOSTILE, answer=HOSTILE)
+    problem = replace(whole.problem, question=HOSTILE, answer=HOSTILE)
+    whole = replace(whole, problem=problem, turns=((turn, turn), (turn, turn)), vote=HOSTILE)
+    text = to_markdown(whole, {"model": HOSTILE, "a|b": "``"})
+    code, titles, tokens = blocks(text)
+    assert code == [HOSTILE + "\n"] * 9 and len(titles) == 9
+    page = BeautifulSoup(mistune.create_markdown(plugins=["table"], escape=False)(text), "html.parser")
+    assert not page.find_all(["script", "img"])
+    assert [len(row.find_all("td")) for row in page.find_all("tr")] == [0, 2, 2]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"debate": {}, "parameters": {}}', "null"])
+def test_what_is_no_transcript_is_said(text):
+    with pytest.raises(ValueError, match="no transcript of a debate") as caught:
+        from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_debate_comes_back_from_json():
+    whole = debate([["1", None], ["2", "\ud800"]], None)
+    text = to_json(whole, {"seed": 1})
+    assert from_json(text) == (whole, {"seed": 1})
+    assert Debate.from_dict(json.loads(text)["debate"]) == whole
+
+
+def test_no_thread_of_a_debate_is_left(config):
+    before = threading.active_count()
+    finish(studio(config, Typist()))
+    wait_for(lambda: threading.active_count() <= before)
