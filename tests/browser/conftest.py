@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: one server, one browser with an empty profile, a page for each test."""
+"""Fixtures of the browser tests: a server, a browser with an empty profile, a page for each test."""
 
 import json
 import os
@@ -23,6 +23,7 @@ NO_CHROMIUM = (
     "no chromium on the PATH: install it (Debian: apt-get install chromium) for make test-browser"
 )
 _MEASURED: dict[str, object] = {}
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +60,15 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def notebook(context, server):
-    """A new page on the server; afterwards the page and the kernels that it started are gone."""
+def notebook(context, server, screenshots, request):
+    """A new page on the server; afterwards the page and the kernels that it started are gone.
+
+    Of a test that failed there is a picture.
+    """
     page = context.new_page()
     yield Notebook(page, server)
+    if request.node.stash.get(_FAILED, False):
+        page.screenshot(path=screenshots / f"failed_{request.node.name}.png")
     page.close()
     server.end_kernels()
 
@@ -79,6 +85,13 @@ def screenshots(tmp_path_factory):
 def measured():
     """Takes what the tests measure, by name; written after the last test and to MAFT_MEASURED."""
     return _MEASURED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
 
 
 def pytest_terminal_summary(terminalreporter):

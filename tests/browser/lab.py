@@ -48,7 +48,7 @@ _WATCH = """place => {
 
 
 class Notebook:
-    """The page of one notebook. `complaints` collects what the page wrote to the console as an error."""
+    """The page of one notebook. `complaints` collects the errors that the page wrote to the console."""
 
     def __init__(self, page: Page, server: LabServer):
         self.page, self.server = page, server
@@ -130,7 +130,7 @@ def write_notebook(path: Path, *sources: str) -> Path:
 
 
 class Clock:
-    """How long the page takes to answer: from a click, a key or a choice to the next picture of a place.
+    """How long the page takes to answer: from a click, key or choice to the next picture of a place.
 
     Measured in the page itself, the kernel's part and the drawing included.
     """

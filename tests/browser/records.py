@@ -17,7 +17,8 @@ ATTACKS = {
     "image": f'<img src="x" onerror="{CODE}">',
     "drawing": f'<svg onload="{CODE}"><a href="javascript:{CODE}"><text>x</text></a></svg>',
     "frame": '<iframe srcdoc="<script>parent.attacked=1</script>"></iframe>',
-    "broken": "</div></td></tr></table></details></span><style>*{display:none!important}</style><!-- <b",
+    "broken": "</div></td></tr></table></details></span>"
+    "<style>*{display:none!important}</style><!-- <b",
     "attribute": f'"\' autofocus onfocus="{CODE}" onmouseover="{CODE}" x="',
     "formula": f"$x^{{\\text{{<img src=x onerror={CODE}>}}}}$",
     "link": f"$\\href{{javascript:{CODE}}}{{y}}$",
@@ -58,7 +59,7 @@ def hostile_society() -> Society:
 
 
 def ordinary_debates(number: int, seed: int = 0, right: float = 0.5) -> list[Debate]:
-    """Debates of three agents and two rounds on problems of three tasks; critics are right more often."""
+    """Debates of three agents in two rounds on three tasks; critics are right more often."""
     rng = random.Random(seed)
     tasks = ("arithmetic", "mini_gsm", "mini_math")
     shares = (number - 2 * (number // 4), number // 4, number // 4)  # mini_math has some 300

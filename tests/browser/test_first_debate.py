@@ -1,5 +1,6 @@
-"""How long it takes from `make lab` (installed) to the first debate on the screen, with an empty store."""
+"""How long it takes from `make lab` (installed) to the first debate on screen, with an empty store."""
 
+import os
 import time
 
 import pytest
@@ -33,7 +34,8 @@ def test_time_to_the_first_debate(started, context, measured):
     debate = notebook.panel.locator(DEBATE).first
     debate.wait_for(timeout=120_000)
     seconds["first debate on screen"] = time.perf_counter() - start
-    measured["from make lab (s)"] = {name: round(taken, 1) for name, taken in seconds.items()}
-    assert notebook.wait_for_end().errors() == []
+    rounded = {name: round(taken, 1) for name, taken in seconds.items()}
+    measured["from make lab (s)"] = {**rounded, "load average then": round(os.getloadavg()[0], 1)}
+    assert notebook.errors() == []
     assert "ground truth" in debate.inner_text()
     page.close()

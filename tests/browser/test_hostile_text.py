@@ -27,7 +27,9 @@ EXPLORER = "DebateExplorer({name: [hostile_debate()] for name in ATTACKS.values(
 STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=EVERYTHING)
 DebateStudio(config, backend=ScriptedBackend(lambda request: EVERYTHING))"""
 # Elements and attributes that only an attack could have put into an output.
-_BREACHES = """() => [...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')].flatMap(output =>
+_BREACHES = """() => [
+    ...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')
+].flatMap(output =>
     [...output.querySelectorAll('*')].filter(node =>
         ['SCRIPT', 'IMG', 'SVG', 'IFRAME'].includes(node.tagName.toUpperCase())
         || [...node.attributes].some(a =>
@@ -61,7 +63,7 @@ def squeezed(text):
 
 
 def assert_read(texts, names=tuple(ATTACKS)):
-    """Each attack can be read where it was shown, but for a link in a formula: of that its text stays."""
+    """Each attack can be read where it was shown; of a link in a formula its text stays."""
     text = squeezed(" ".join(texts))
     assert [name for name in names if name != "link" and squeezed(ATTACKS[name]) not in text] == []
 

@@ -37,10 +37,10 @@ def ready(server, notebook):
 def test_pictures(ready, screenshots):
     for theme in ("light", "dark"):
         for size, width in WIDTHS.items():
-            ready.look(theme, width)
+            ready.look(theme, width, 2800)
             for name in SHOWN:
                 picture = screenshots / f"{name}_{theme}_{size}.png"
-                cell = ready.panel.locator(f".jp-CodeCell:has(.maft-{name}) .jp-Cell-outputWrapper")
+                cell = ready.cell_with(SHOWN[name]).locator(".jp-Cell-outputWrapper")
                 cell.scroll_into_view_if_needed()
                 cell.screenshot(path=picture)
                 assert picture.stat().st_size > 5_000
@@ -48,7 +48,7 @@ def test_pictures(ready, screenshots):
 
 
 def fits(cell):
-    """Whether nothing in an output reaches beyond it to the right, apart from what scrolls by itself."""
+    """Whether nothing in an output reaches beyond its right edge, but for what scrolls by itself."""
     return cell.evaluate("""cell => {
         const area = cell.querySelector('.jp-OutputArea-output');
         return area.scrollWidth <= area.clientWidth + 1;

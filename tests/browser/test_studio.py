@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.debate import Debate
 from tests.browser.lab import write_notebook
 
 pytestmark = pytest.mark.browser
@@ -64,8 +63,15 @@ def test_by_mouse(studio, notebook, measured):
     assert name.endswith(".json") and question in text and json.loads(text)
 
 
-def test_it_stops_and_starts_again(studio):
+def test_it_says_what_is_wrong_stops_and_starts_again(studio):
+    studio.locator(".maft-start").click()
+    says(studio, "there is no problem yet")
+    assert studio.locator(".maft-status [role=alert]").is_visible()
     studio.locator(".maft-question textarea").fill(QUESTION)
+    studio.locator(".maft-temperature input").fill("-1")
+    studio.locator(".maft-start").click()
+    says(studio, "temperature")
+    studio.locator(".maft-temperature input").fill("1")
     studio.locator(".maft-num-rounds input").fill("9")
     studio.locator(".maft-start").click()
     studio.locator(".maft-response", has_text=re.compile(r"\w")).first.wait_for(timeout=60_000)
@@ -77,16 +83,6 @@ def test_it_stops_and_starts_again(studio):
     studio.locator(".maft-start").click()
     says(studio, FINISHED)
     assert rounds(studio) == 1
-
-
-def test_what_is_wrong_is_said(studio):
-    studio.locator(".maft-start").click()
-    says(studio, "there is no problem yet")
-    studio.locator(".maft-question textarea").fill(QUESTION)
-    studio.locator(".maft-temperature input").fill("-1")
-    studio.locator(".maft-start").click()
-    says(studio, "temperature")
-    assert studio.locator(".maft-status [role=alert]").is_visible()
 
 
 def test_by_keyboard_alone(studio, notebook):
