@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from maft_lib.config import NOTEBOOKS
+from tests.browser.lab import DEBATE
 from tests.browser.server import ROOT
 
 pytestmark = pytest.mark.browser
@@ -41,5 +42,7 @@ def test_a_notebook_runs_to_the_end(name, notebook, measured):
     notebook.run_all().wait_for_end(180)
     measured[f"{name}, all cells at smoke (s)"] = round(time.perf_counter() - start, 1)
     assert notebook.errors() == []
+    if name == "00_quickstart":
+        assert notebook.panel.locator(DEBATE).first.is_visible()
     assert notebook.dialogs() == []
     assert notebook.complaints == []
