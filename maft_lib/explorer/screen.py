@@ -13,7 +13,7 @@ from maft_lib.display.debates import debate_body
 from maft_lib.display.page import chip, escaped, framed
 
 _COLUMNS = (
-    "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem 2rem"
+    "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem 2rem"
 )
 _COLUMN = "min-width:0;container-type:inline-size"
 

@@ -27,10 +27,8 @@ EXPLORER = "DebateExplorer({name: [hostile_debate()] for name in ATTACKS.values(
 STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=EVERYTHING)
 DebateStudio(config, backend=ScriptedBackend(lambda request: EVERYTHING))"""
 # Elements and attributes that only an attack could have put into an output.
-_BREACHES = """() => [
-    ...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')
-].flatMap(output =>
-    [...output.querySelectorAll('*')].filter(node =>
+_BREACHES = """() => [...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')].flatMap(it =>
+    [...it.querySelectorAll('*')].filter(node =>
         ['SCRIPT', 'IMG', 'SVG', 'IFRAME'].includes(node.tagName.toUpperCase())
         || [...node.attributes].some(a =>
             /^on/i.test(a.name) || (a.name === 'href' && /javascript/i.test(a.value))
@@ -63,7 +61,7 @@ def squeezed(text):
 
 
 def assert_read(texts, names=tuple(ATTACKS)):
-    """Each attack can be read where it was shown; of a link in a formula its text stays."""
+    """Each attack can be read where it was shown, but a link in a formula, of which the text stays."""
     text = squeezed(" ".join(texts))
     assert [name for name in names if name != "link" and squeezed(ATTACKS[name]) not in text] == []
 
@@ -116,15 +114,40 @@ def test_studio(shown, notebook):
     assert_unharmed(notebook.page)
 
 
-def test_nbconvert(context, tmp_path):
+@pytest.fixture(scope="module")
+def executed(server, tmp_path_factory):
+    """A notebook that was executed elsewhere, as papermill leaves it."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    sources = (*RECORDS.values(), EXPLORER, AFTER)
+    path = write_notebook(server.folder / "notebooks" / "executed.ipynb", BEGIN, *sources)
+    convert(path, home, "--to", "notebook", "--execute", "--inplace")
+    return path
+
+
+def convert(path, home, *options):
+    command = [sys.executable, "-m", "nbconvert", *options, path.name]
+    environment = own_environment(home)
+    subprocess.run(command, cwd=path.parent, env=environment, check=True, capture_output=True)
+
+
+def test_nbconvert(executed, context, screenshots, tmp_path):
     """The page that nbconvert makes, opened as a file, with no network to fetch anything from."""
-    write_notebook(tmp_path / "scratch.ipynb", BEGIN, *RECORDS.values(), EXPLORER, AFTER)
-    command = [sys.executable, "-m", "nbconvert", "--execute", "--to", "html", "scratch.ipynb"]
-    environment = own_environment(tmp_path / "jupyter")
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    convert(executed, tmp_path, "--to", "html", "--output-dir", str(tmp_path))
     page = context.new_page()
     page.route("http*://**", lambda route: route.abort())
-    page.goto((tmp_path / "scratch.html").as_uri())
+    page.goto((tmp_path / "executed.html").as_uri())
     assert_records_read(page)
     assert_unharmed(page)
+    page.screenshot(path=screenshots / "nbconvert.png", full_page=True)
     page.close()
+
+
+def test_a_notebook_that_is_not_trusted(executed, notebook, screenshots):
+    """JupyterLab takes style and more out of outputs that others have made; the text stays."""
+    notebook.open(f"notebooks/{executed.name}")
+    notebook.panel.locator(".jp-OutputArea", has_text="the page goes on").last.wait_for()
+    assert_records_read(notebook.panel)
+    assert_unharmed(notebook.page)
+    notebook.look("light", 1400, 6000)
+    notebook.page.screenshot(path=screenshots / "not_trusted.png")
+    assert notebook.complaints == []
