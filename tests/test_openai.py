@@ -290,13 +290,17 @@ except KeyboardInterrupt:
 
 
 def start(script, *arguments):
-    """A Python process of its own, in the folder of the project."""
+    """A Python process of its own, in the folder of the project, that Ctrl-C interrupts.
+
+    A shell's background jobs, and this test among them, may be started with that signal ignored.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
