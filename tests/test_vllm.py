@@ -170,6 +170,17 @@ def test_a_prompt_that_does_not_fit_is_said(vllm, model):
         generate(vllm, [long])
 
 
+def test_more_prompt_tokens_than_a_step_takes(vllm, model):
+    """vLLM would read such prompts in parts, and on a CPU die of their seeds."""
+    prompts = ["1+1= " * 90 + str(number) for number in range(40)]
+    requests = [
+        Request(model, ({"role": "user", "content": prompt},), Sampling(1.0, 1.0, 4), seed)
+        for seed, prompt in enumerate(prompts)
+    ]
+    completions = generate(vllm, requests)
+    assert sum(completion.num_prompt_tokens for completion in completions) > 2 * 4096
+
+
 def test_the_canary_refuses_other_weights(vllm, engine, model, trained, folder):
     """A checkpoint that says of itself what its weights are not."""
     wrong = shutil.copytree(trained[0], folder / "wrong")

@@ -50,7 +50,9 @@ def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
     if not on_cpu():
         return chosen | {"enable_sleep_mode": True}
     _check_heads(settings.base)
-    return chosen | {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache_bytes()}
+    # A prompt read in parts has its seed's generator rewound, which vLLM 0.32 cannot do on a CPU.
+    whole_prompts = {"enable_chunked_prefill": False}
+    return chosen | whole_prompts | {"enforce_eager": True, "kv_cache_memory_bytes": _cpu_cache_bytes()}
 
 
 def on_cpu() -> bool:
