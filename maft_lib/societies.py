@@ -8,9 +8,7 @@ debate.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any
 
 from maft_lib.config import project_root
 from maft_lib.debate import Agent, Society
-from maft_lib.store import content_key, explained
+from maft_lib.disk import content_key
+from maft_lib.records import read_records, save_record
 
 FOLDER, CHECKPOINTS = "societies", "checkpoints"
 _KNOWN: dict[str, Any] = {
@@ -69,24 +68,7 @@ def save_society(runs_dir: str | Path, society: Society, **about: object) -> Pat
         agent["model"] = _portable(agent["model"], runs)
     if not any(agent["model"].startswith(f"{CHECKPOINTS}/") for agent in agents):
         return None
-    text = json.dumps(values, indent=1) + "\n"
-    place = runs / FOLDER / f"{content_key(json.loads(text))}.json"
-    with explained(place):
-        if not (place.is_file() and place.read_text(encoding="utf-8") == text):
-            _write(place, text)
-    return place
-
-
-def _write(place: Path, text: str) -> None:
-    """Writes beside the place and renames into it: whoever reads meanwhile finds all or nothing."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(prefix=".new-", dir=place.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(beside, place)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+    return save_record(runs / FOLDER, values)
 
 
 def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
@@ -94,18 +76,16 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
 
     Files that are damaged are left out, and one warning says so.
     """
-    runs, found, damaged = Path(runs_dir), [], []
-    for path in sorted((runs / FOLDER).glob("*.json")):
+    runs, found = Path(runs_dir), []
+    records, damaged = read_records(runs / FOLDER)
+    for values in records:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if content_key(values) != path.stem:
-                raise ValueError("altered")
             found.append(_read(values, runs))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            damaged.append(path.name)
+        except (LookupError, TypeError, AttributeError):
+            damaged.append(runs / FOLDER / f"{content_key(values)}.json")
     if damaged:
         warnings.warn(
-            f"{runs / FOLDER}: {len(damaged)} damaged files are left out ({damaged[0]} for one): "
+            f"{runs / FOLDER}: {len(damaged)} damaged files are left out ({damaged[0].name} for one): "
             "delete them, a study that is run again writes them anew.",
             stacklevel=2,
         )

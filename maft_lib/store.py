@@ -1,155 +1,121 @@
 """The only memory of a study: completions and checkpoints on disk, found by the hash of their content.
 
 `runs/completions.sqlite` holds one row per completion, `runs/checkpoints/` one folder per finetuned
-model. Both are written so that a process killed at any moment leaves whole entries or none. Knows
-what is kept, not what it means.
+model. Both are written so that a process killed at any moment leaves whole entries or none, and carry
+checksums that are verified when they are read: what the disk has damaged is named in a `StoreWarning`
+and not found, so that it alone is made anew. Knows what is kept, not what it means.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
-import psutil
-from safetensors import SafetensorError
+from maft_lib import checkpoints
+from maft_lib.disk import StoreError, StoreWarning, content_key, explained
 
-ADAPTER, BASE = "adapter_config.json", "base.json"
-MODEL_FILES = (
-    "*.safetensors",
-    ADAPTER,
-    BASE,
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
-)
-MANIFEST = "manifest.json"
-
-
-class StoreError(RuntimeError):
-    """The store cannot be read or written; the message says where and what to do."""
-
-
-def content_key(parts: object) -> str:
-    """sha256 of JSON values, the key of a stored entry."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def model_identity(folder: str | Path) -> str:
-    """sha256 over the files that make a model what it is: a model's identity is never its path."""
-    found = os.fspath(folder)  # every request asks for its model's, so without the cost of Path
-    names = _model_names(found, os.stat(found).st_mtime_ns)
-    stats = ((f"{found}/{name}", os.stat(f"{found}/{name}")) for name in names)
-    return _hash_files(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
-
-
-@lru_cache(maxsize=1024)
-def _model_names(folder: str, changed: int) -> list[str]:
-    """Names of a model's files, listed again when the folder has changed."""
-    names = [n for n in os.listdir(folder) if any(fnmatch(n, pattern) for pattern in MODEL_FILES)]
-    return sorted(names)
-
-
-@lru_cache(maxsize=1024)
-def _hash_files(stamp: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in stamp:
-        digest.update(f"{Path(name).name}\x00{_content_hash(Path(name))}\x00".encode())
-    return digest.hexdigest()
-
-
-def _content_hash(path: Path) -> str:
-    """A file's hash; of what an adapter says of its base only which it is, not where."""
-    if path.name == BASE:
-        return content_key(json.loads(path.read_text())["identity"])
-    if path.name == ADAPTER:
-        return content_key({**json.loads(path.read_text()), "base_model_name_or_path": None})
-    return file_hash(path)
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+T = TypeVar("T")
+FORMAT = 1  # of the database, as its user_version; 0 had checksums of the values alone
+# As bytes, since damaged text need not be UTF-8.
+ROWS = "SELECT CAST(key AS BLOB), CAST(value AS BLOB), CAST(checksum AS BLOB) FROM completions"
 
 
 class Store:
-    """Completions and checkpoints under one folder. Processes and threads may share it."""
+    """Completions and checkpoints under one folder. Processes and threads may share it.
+
+    In a folder that cannot be written what is there is read, and `put` raises `StoreError`. So does
+    opening a store of a newer version; one of an older version is brought up to date.
+    """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / "completions.sqlite"
+        self._lock = threading.RLock()  # a transaction belongs to one thread
+        self._copy: tempfile.TemporaryDirectory | None = None
         with explained(self.path):
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._open()
-            self._sweep()
+            if not (self.path.is_file() and not os.access(self.folder, os.W_OK)):
+                (self.folder / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
+            else:  # SQLite reads a database only where it can write beside it
+                self._copy = tempfile.TemporaryDirectory(prefix="maft-store-")
+                copy_database(self.path, Path(self._copy.name))
+            self._rescued(self._open)
+            checkpoints.sweep(self.folder)
 
     def _open(self) -> None:
-        self._connection = sqlite3.connect(
-            self.path, timeout=60, isolation_level=None, check_same_thread=False
-        )
-        self._lock = threading.Lock()  # a transaction belongs to one thread
-        _enter_wal(self._connection)
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS completions "
-            "(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
-        )
+        place = Path(self._copy.name) / self.path.name if self._copy else self.path
+        self._connection = open_database(place)
 
-    def _sweep(self) -> None:
-        """Removes checkpoints that a killed process of this machine left half written."""
-        for folder in (self.folder / "checkpoints").glob(f".new-{platform.node()}-*"):
-            pid = folder.name.rsplit("-", 2)[1]
-            if pid.isdigit() and not psutil.pid_exists(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
+    def _rescued(self, action: Callable[[], T]) -> T:
+        """The action's result; if the database is damaged, once it is built again."""
+        try:
+            return action()
+        except sqlite3.DatabaseError as error:
+            damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            if not damaged or self._copy:
+                raise
+        from maft_lib.integrity import rebuild  # which knows this module
+
+        rebuild(self.path)
+        self._open()
+        return action()
 
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
-        """The stored completions among `keys`. Raises `StoreError` if one was altered on disk."""
-        found: dict[str, dict] = {}
+        """The stored completions among `keys`, as far as they are undamaged."""
         with self._lock, explained(self.path):
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, value, checksum FROM completions WHERE key IN ({marks})"
-                for key, value, checksum in self._connection.execute(query, part):
-                    if checksum != content_key(value):
-                        raise sqlite3.DatabaseError(f"the entry {key} was altered")
-                    found[key] = json.loads(value)
+            return self._rescued(lambda: self._get(keys))
+
+    def _get(self, keys: Sequence[str]) -> dict[str, dict]:
+        found: dict[str, dict] = {}
+        damaged: list[bytes] = []
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            query = f"{ROWS} WHERE key IN ({','.join('?' * len(part))})"
+            for key, value, checksum in self._connection.execute(query, part):
+                if checksum.decode(errors="replace") == entry_checksum(key, value):
+                    found[key.decode()] = json.loads(value)
+                else:
+                    damaged.append(key)
+        if damaged:
+            self._drop([key.decode() for key in damaged])
         return found
 
+    def _drop(self, damaged: Sequence[str]) -> None:
+        warnings.warn(
+            f"{self.path}: {len(damaged)} entries were altered on disk and are made anew, {damaged[0]} "
+            "for one.",
+            StoreWarning,
+            stacklevel=5,
+        )
+        self._connection.executemany("DELETE FROM completions WHERE key = ?", [(k,) for k in damaged])
+
     def put(self, entries: Iterable[tuple[str, dict]]) -> None:
-        """Stores completions in one transaction."""
+        """Stores completions in one transaction. Raises `StoreError` where nothing can be written."""
         rows = [(key, json.dumps(value, ensure_ascii=True)) for key, value in entries]
+        checked = [(key, value, entry_checksum(key.encode(), value.encode())) for key, value in rows]
         with self._lock, explained(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO completions VALUES (?, ?, ?)",
-                    [(key, value, content_key(value)) for key, value in rows],
-                )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has ended it already
-                    self._connection.execute("ROLLBACK")
-                raise
+            if self._copy:
+                raise sqlite3.OperationalError("attempt to write a readonly database")
+            self._rescued(lambda: self._put(checked))
+
+    def _put(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
+            raise
 
     def __len__(self) -> int:
         with explained(self.path):
@@ -158,14 +124,16 @@ class Store:
     def close(self) -> None:
         """Closes the database; every entry is on disk already."""
         self._connection.close()
+        if self._copy:
+            self._copy.cleanup()
 
     def checkpoint(self, key: str) -> Path | None:
-        """`find_checkpoint` in this store."""
-        return find_checkpoint(self.folder, key)
+        """`checkpoints.find_checkpoint` in this store."""
+        return checkpoints.find_checkpoint(self.folder, key)
 
     def make_checkpoint(self, key: str, write: Callable[[Path], None]) -> Path:
-        """`make_checkpoint` in this store."""
-        return make_checkpoint(self.folder, key, write)
+        """`checkpoints.make_checkpoint` in this store."""
+        return checkpoints.make_checkpoint(self.folder, key, write)
 
     def _repr_html_(self) -> str:
         from maft_lib.display.records import store_html  # which knows this module
@@ -173,47 +141,55 @@ class Store:
         return store_html(self)
 
 
-# Checkpoints need no database: nodes of a cluster make them, and SQLite on a shared folder is not safe.
+def entry_checksum(key: bytes, value: bytes) -> str:
+    """sha256 of a row, as it is kept in it."""
+    return hashlib.sha256(key + b"\x00" + value).hexdigest()
 
 
-def find_checkpoint(runs: Path, key: str) -> Path | None:
-    """The folder of a finished checkpoint, or None. Raises `StoreError` if it is damaged."""
-    folder = runs / "checkpoints" / key
-    if not folder.exists():
-        return None
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        damaged = [n for n, digest in manifest.items() if file_hash(folder / n) != digest]
-    except (OSError, ValueError):
-        damaged = [MANIFEST]
-    if damaged:
+def open_database(path: Path) -> sqlite3.Connection:
+    """A connection to the completions, made or brought to this version's format if need be."""
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    _enter_wal(connection)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    if (found := _format(connection)) > FORMAT:
+        connection.close()
         raise StoreError(
-            f"checkpoint {folder} is damaged ({damaged[0]}): delete that folder and run again; "
-            "only this agent is then trained anew."
+            f"{path} was written by a newer version of maft_lib (format {found}, this one reads "
+            f"{FORMAT}): update maft_lib, or name another folder as `runs_dir`."
         )
-    return folder
+    if found < FORMAT:
+        _bring_up_to_date(connection)
+    return connection
 
 
-def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path:
-    """The folder of checkpoint `key` under `runs`; `write(folder)` fills it if it is not there yet.
+def _format(connection: sqlite3.Connection) -> int:
+    return connection.execute("PRAGMA user_version").fetchone()[0]
 
-    It is written beside its place and renamed into it, so there is never half of one.
-    """
-    if (finished := find_checkpoint(runs, key)) is not None:
-        return finished
-    place = runs / "checkpoints" / key
-    with explained(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".new-{platform.node()}-{os.getpid()}-"
-        beside = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
-    try:
-        write(beside)
-        with explained(place):
-            _seal(beside)
-            _rename(beside, place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return place
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """From format 0, or from nothing. Rows whose old checksum is wrong keep it, and are found."""
+    connection.execute("BEGIN IMMEDIATE")
+    if _format(connection) < FORMAT:  # else another process was faster
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS completions "
+            "(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
+        )
+        rows = [
+            (entry_checksum(key, value), key.decode())
+            for key, value, checksum in connection.execute(ROWS).fetchall()
+            if checksum.decode(errors="replace") == content_key(value.decode(errors="replace"))
+        ]
+        connection.executemany("UPDATE completions SET checksum = ? WHERE key = ?", rows)
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+    connection.execute("COMMIT")
+
+
+def copy_database(path: Path, folder: Path) -> Path:
+    """Copies a database and what is not in its main file yet."""
+    for source in (path, path.with_name(f"{path.name}-wal")):
+        if source.is_file():
+            shutil.copy(source, folder)
+    return folder / path.name
 
 
 def _enter_wal(connection: sqlite3.Connection, patience: float = 60) -> None:
@@ -228,52 +204,3 @@ def _enter_wal(connection: sqlite3.Connection, patience: float = 60) -> None:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
             time.sleep(0.02)
-
-
-def _seal(folder: Path) -> None:
-    """Writes the manifest of a folder and has the disk take all of it."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    manifest = {path.name: file_hash(path) for path in files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    for path in folder.iterdir():
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _rename(beside: Path, place: Path) -> None:
-    try:
-        beside.rename(place)
-    except OSError as error:  # another process made the same checkpoint meanwhile
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-
-
-@contextmanager
-def explained(path: Path):
-    """Turns errors of the disk and the database into one sentence that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StoreError(f"{path} cannot be used: {error}. {_remedy(str(error))}") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"{path} is damaged ({error}): move it away, restart the kernel and run again; checkpoints "
-            "are kept and only completions are made anew."
-        ) from error
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StoreError(f"{path} cannot be used: {reason}. {_remedy(reason)}") from error
-
-
-def _remedy(reason: str) -> str:
-    reason = reason.lower()
-    if "full" in reason or "space" in reason or "quota" in reason:
-        return "Free some space and run again: what is finished is kept."
-    if "lock" in reason:
-        return "Another process holds it: wait for that one and run again."
-    return "Make the folder writable, or name another one as `runs_dir`, and run again."

@@ -1,0 +1,65 @@
+"""What the store stands on: hashes of content, and the disk's errors as sentences. Knows no entries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written; the message says where and what to do."""
+
+
+class StoreWarning(UserWarning):
+    """Something in the store was damaged and is made anew; the message names it."""
+
+
+def content_key(parts: object) -> str:
+    """sha256 of JSON values, the key of a stored entry."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Has the disk take a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+@contextmanager
+def explained(path: Path):
+    """Turns errors of the disk and the database into one sentence that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be used: {error}. {_remedy(str(error))}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path} is damaged ({error}): move it away, restart the kernel and run again; checkpoints "
+            "are kept and only completions are made anew."
+        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"{path} cannot be used: {reason}. {_remedy(reason)}") from error
+
+
+def _remedy(reason: str) -> str:
+    reason = reason.lower()
+    if "full" in reason or "space" in reason or "quota" in reason:
+        return "Free some space and run again: what is finished is kept."
+    if "lock" in reason:
+        return "Another process holds it: wait for that one and run again."
+    return "Make the folder writable, or name another one as `runs_dir`, and run again."

@@ -1,0 +1,258 @@
+"""Looks through a whole store: what is damaged, and what no society needs any more.
+
+`verify` and `gc` only say what they found unless they are told to act. Neither knows how what is missing
+is made again: a study that is run again does that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from filelock import FileLock
+
+from maft_lib import checkpoints, records, societies
+from maft_lib.disk import StoreError, StoreWarning, explained
+from maft_lib.store import ROWS, copy_database, entry_checksum, open_database
+
+DATABASE = "completions.sqlite"
+RECORDS = ("societies", "studies")
+PAGE = 4096  # bytes of the database's pages, SQLite's default
+YOUNG = 24 * 3600  # seconds in which a study that runs may not have said whose a checkpoint is
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How much `verify` read, and what it found `damaged`: a line each, the place first."""
+
+    num_completions: int
+    num_checkpoints: int
+    num_records: int
+    damaged: tuple[str, ...]
+    repaired: bool
+
+    def __str__(self) -> str:
+        looked = (
+            f"{self.num_completions:,} completions, {self.num_checkpoints:,} checkpoints and "
+            f"{self.num_records:,} records"
+        )
+        if not self.damaged:
+            return f"{looked}: all whole."
+        done = "taken out, to be made anew by a study that is run again" if self.repaired else "damaged"
+        return "\n".join([f"{looked}: {len(self.damaged)} {done}:", *self.damaged])
+
+
+def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
+    """Reads every completion, checkpoint and record of a store and compares their checksums.
+
+    With `repair` what is damaged is taken out, checkpoints into a folder beside their place; a study
+    that is run again makes it anew. Raises `StoreError` if there is no store or it cannot be read.
+    """
+    runs = Path(runs_dir)
+    database = runs / DATABASE
+    if not database.is_file():
+        raise StoreError(f"{runs} holds no store: give the folder that a study names as `runs_dir`.")
+    with explained(runs):
+        keys, complaints, num_completions = _read_completions(database)
+        folders = _checkpoints(runs)
+        broken = {folder: name for folder in folders if (name := checkpoints.damaged_file(folder))}
+        found = [records.read_records(runs / folder) for folder in RECORDS]
+        unreadable = [path for _, damaged in found for path in damaged]
+        if repair:
+            _repair(database, keys, complaints, [*broken], unreadable)
+    lines = chain(
+        (f"{database}: {what}" for what in (*complaints, *keys)),
+        (f"{folder}: {name}" for folder, name in broken.items()),
+        map(str, unreadable),
+    )
+    num_records = len(unreadable) + sum(len(whole) for whole, _ in found)
+    return Verification(num_completions, len(folders), num_records, tuple(lines), repair)
+
+
+def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
+    """Keys of altered entries, what SQLite says of its pages, and the number of entries."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="maft-verify-") as place:
+            writable = os.access(path.parent, os.W_OK)  # beside it, as SQLite needs
+            connection = open_database(path if writable else copy_database(path, Path(place)))
+            said = [line for (line,) in connection.execute("PRAGMA integrity_check")]
+            rows = list(connection.execute(ROWS))
+            connection.close()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        return [], [str(error)], 0
+    keys = [row[0].decode(errors="replace") for row in rows if not _is_whole(row)]
+    return keys, [line for line in said if line != "ok"], len(rows)
+
+
+def _is_whole(row: tuple[bytes, bytes, bytes]) -> bool:
+    key, value, checksum = row
+    return entry_checksum(key, value).encode() == checksum
+
+
+def _repair(
+    database: Path, keys: list[str], complaints: list[str], folders: list[Path], files: list[Path]
+) -> None:
+    if complaints:
+        rebuild(database)
+    elif keys:
+        connection = open_database(database)
+        connection.executemany("DELETE FROM completions WHERE key = ?", [(key,) for key in keys])
+        connection.close()
+    for folder in folders:
+        checkpoints.put_aside(folder)
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def rebuild(database: Path) -> None:
+    """Builds a damaged database again from all entries that can still be read, and warns of it.
+
+    The damaged one is kept beside it. Of two processes that want the same one does it.
+    """
+    with (
+        FileLock(f"{database}.lock"),
+        tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as place,
+    ):
+        if _is_sound(database):
+            return
+        new = Path(place) / "new.sqlite"
+        num = _fill(new, copy_database(database, Path(place)))
+        aside = database.with_name("damaged-completions.sqlite")
+        for ending in ("-wal", "-shm", ""):
+            if (part := Path(f"{database}{ending}")).exists():
+                os.replace(part, f"{aside}{ending}")
+        os.replace(new, database)
+    warnings.warn(
+        f"{database} was damaged: {num:,} entries could be read and are kept, the others are made anew; "
+        f"the damaged file is kept as {aside.name}.",
+        StoreWarning,
+        stacklevel=4,
+    )
+
+
+def _is_sound(database: Path) -> bool:
+    if not database.is_file():
+        return False
+    _, complaints, _ = _read_completions(database)
+    return not complaints
+
+
+def _fill(new: Path, damaged: Path) -> int:
+    """Writes what can be read of a damaged database into a new one; returns the number of entries."""
+    connection = open_database(new)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    rows = list(_readable(damaged))
+    if not rows:
+        _replace_first_page(damaged, new)
+        rows = list(_readable(damaged))
+    connection.execute("BEGIN")
+    connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", rows)
+    connection.execute("COMMIT")
+    connection.close()
+    return len(rows)
+
+
+def _readable(database: Path) -> Iterator[tuple[str, str, str]]:
+    """Whole entries, range by range of keys: a damaged page hides only the ranges that it holds."""
+    connection = sqlite3.connect(database)
+    for start in range(4096):
+        first, last = f"{start:03x}", f"{start:03x}g"
+        try:
+            for row in connection.execute(f"{ROWS} WHERE key >= ? AND key < ?", (first, last)):
+                if _is_whole(row):
+                    yield tuple(part.decode() for part in row)  # type: ignore[misc]
+        except sqlite3.DatabaseError:
+            continue
+    connection.close()
+
+
+def _replace_first_page(database: Path, fresh: Path) -> None:
+    """The first page of any store says the same: which table there is, and that it begins on page 2.
+
+    All but the number of pages, which SQLite takes from the file if two counters differ.
+    """
+    page = fresh.read_bytes()[:PAGE]
+    with database.open("r+b") as file:
+        file.write(page[:92] + b"\xff" * 4 + page[96:])
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What `gc` has removed, or in a dry run would remove: `paths`, and their `num_bytes`."""
+
+    paths: tuple[Path, ...]
+    num_bytes: int
+    dry_run: bool
+
+    def __str__(self) -> str:
+        from maft_lib.display.records import size_in_words
+
+        what = "would be removed; say dry_run=False to do it" if self.dry_run else "were removed"
+        head = f"{len(self.paths)} files and folders, {size_in_words(self.num_bytes)}, {what}"
+        return "\n".join([f"{head}{':' if self.paths else '.'}", *map(str, self.paths)])
+
+
+def gc(
+    runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run: bool = True
+) -> Freed:
+    """Frees the space of checkpoints of no society that is to be kept, and of what was damaged.
+
+    `keep` is asked with what is known `about` each society of `list_societies` (method, task, seed,
+    iteration, accuracy, profile, ...); None keeps all. A checkpoint of no society at all stays for a day,
+    since a study may be running. Completions stay: they are small, and dear to make again. Raises
+    `StoreError` if something cannot be removed.
+    """
+    runs = Path(runs_dir)
+    paths = tuple(sorted({*_leftovers(runs), *_unneeded(runs, keep)}))
+    num_bytes = sum(_size(path) for path in paths)
+    for path in () if dry_run else paths:
+        with explained(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return Freed(paths, num_bytes, dry_run)
+
+
+def _leftovers(runs: Path) -> Iterator[Path]:
+    """What was put aside as damaged, and what a process that was killed had begun."""
+    yield from runs.glob("damaged-completions.sqlite*")
+    yield from (runs / checkpoints.FOLDER).glob(f"{checkpoints.DAMAGED}*")
+    begun = chain(runs.glob(".new-*"), (runs / checkpoints.FOLDER).glob(f"{checkpoints.NEW}*"))
+    yield from (path for path in begun if _age(path) > YOUNG)
+
+
+def _unneeded(runs: Path, keep: Callable[[dict], bool] | None) -> Iterator[Path]:
+    saved = societies.list_societies(runs)
+    wanted = {folder for s in saved if keep is None or keep(s.about) for folder in _folders(s)}
+    known = {folder for s in saved for folder in _folders(s)}
+    for folder in _checkpoints(runs):
+        if folder not in wanted and (folder in known or _age(folder) > YOUNG):
+            yield folder
+
+
+def _folders(saved: societies.SavedSociety) -> set[Path]:
+    agents = saved.society
+    return {Path(a.model) for a in (*agents.generators, *agents.critics, agents.summarizer)}
+
+
+def _checkpoints(runs: Path) -> list[Path]:
+    folder = runs / checkpoints.FOLDER
+    return sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was last changed."""
+    return time.time() - path.stat().st_mtime
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

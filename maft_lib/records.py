@@ -1,0 +1,49 @@
+"""Small JSON files named by the hash of what they say, so that damage shows. Knows not what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from maft_lib.disk import content_key, explained
+
+
+def save_record(folder: Path, values: dict) -> Path:
+    """Writes plain JSON values into `folder`; returns the file. What is there already is left as it is.
+
+    Raises `StoreError` if it cannot be written.
+    """
+    text = json.dumps(values, indent=1) + "\n"
+    place = folder / f"{content_key(json.loads(text))}.json"
+    with explained(place):
+        if not (place.is_file() and place.read_bytes() == text.encode()):
+            _write(place, text)
+    return place
+
+
+def _write(place: Path, text: str) -> None:
+    """Writes beside the place and renames into it: whoever reads meanwhile finds all or nothing."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(prefix=".new-", dir=place.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(beside, place)
+    finally:
+        Path(beside).unlink(missing_ok=True)
+
+
+def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
+    """The records in `folder`, by their names, and the files that are damaged."""
+    found, damaged = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if content_key(values) != path.stem:
+                raise ValueError("altered")
+            found.append(values)
+        except (OSError, ValueError):
+            damaged.append(path)
+    return found, damaged
