@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
