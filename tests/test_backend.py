@@ -67,6 +67,27 @@ def test_greedy_is_what_transformers_generates(backend, model):
         assert completion.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("kv_heads, chosen", [(1, "maft_grouped"), (2, "maft_grouped"), (4, "sdpa")])
+def test_heads_that_share_keys_see_what_plain_attention_sees(tmp_path, kv_heads, chosen):
+    """Next-token logits after a padded batch's prompts and three more tokens, one at a time."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 448}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=kv_heads)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    loaded = models.load_model(str(tmp_path), "float32", "cpu")
+    assert loaded.config._attn_implementation == chosen
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    rows = [decoding.Row(list(range(3, 3 + length)), Sampling(), 0) for length in (5, 9, 30)]
+    batch = decoding._Batch(loaded, rows)
+    with torch.inference_mode():
+        for _ in range(4):
+            logits = batch.logits()
+            texts = [row.prompt + written for row, written in zip(rows, batch.written)]
+            alone = [plain(torch.tensor([text])).logits[0, -1] for text in texts]
+            assert torch.allclose(logits, torch.stack(alone), atol=1e-5)
+            batch.append(logits.argmax(dim=-1))
+
+
 @pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])
 def test_what_seeds_cannot_change_is_generated_once(backend, model, tmp_path, temperature, calls):
     first = requests(model, 3, temperature)[0]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from maft_lib.backends import BackendError, adapters
+from maft_lib.backends import BackendError, adapters, attention
 from maft_lib.backends.hub import model_folder, one_line
 
 
@@ -30,21 +29,26 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
             model = adapters.load_merged(folder, getattr(torch, dtype))
         else:
             model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                attn_implementation=_attention(folder),
+                folder, dtype=getattr(torch, dtype), use_safetensors=True
             )
+        model.set_attn_implementation(_attention(model))
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded: {one_line(error)}") from error
     model.to(device)
     return model.eval()
 
 
-def _attention(folder: Path) -> str | None:
-    """Plain attention for models that cap its logits (Gemma-2): the faster one leaves that out."""
-    config = AutoConfig.from_pretrained(folder).get_text_config()
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else None
+def _attention(model: PreTrainedModel) -> str:
+    """Plain attention for models that cap its logits (Gemma-2), since the faster ones leave that out.
+
+    Where heads share keys and values, `attention` reads these once; else as transformers decides.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"
+    chosen: str = model.config._attn_implementation
+    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
+    return attention.GROUPED if shared and chosen == "sdpa" else chosen
 
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
