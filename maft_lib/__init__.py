@@ -34,10 +34,13 @@ _PUBLIC = {
     "ExportError": "exports",
     "estimate": "estimation",
     "export": "exports",
+    "gc": "integrity",
     "list_societies": "societies",
     "load_export": "exports",
+    "verify": "integrity",
 }
 _MODULES = {
+    "checkpoints",
     "diversity",
     "grading",
     "metrics",

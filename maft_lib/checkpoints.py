@@ -84,7 +84,7 @@ def _content_hash(path: Path, whole: str) -> str:
 
 
 def find_checkpoint(runs: Path, key: str) -> Path | None:
-    """The folder of a finished checkpoint, or None; a damaged one is put aside, with a `StoreWarning`."""
+    """The folder of a finished checkpoint, or None; a damaged one is put aside and warned of."""
     folder = runs / FOLDER / key
     if not folder.exists():
         return None
@@ -179,5 +179,3 @@ def _rename(beside: Path, place: Path) -> None:
     except OSError as error:  # another process made the same checkpoint meanwhile
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-
-

@@ -13,13 +13,14 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import launching, progress, store
+from maft_lib import checkpoints, launching, progress
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.debate import Agent
+from maft_lib.disk import content_key
 from maft_lib.finetune_data import Example
 from maft_lib.seeds import derive_seed
-from maft_lib.store import content_key
+from maft_lib.store import Store
 from maft_lib.workers import Claims, default_num_workers, run_parallel
 
 _claims = Claims()
@@ -72,7 +73,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
             folders[left[done]] = folder
             progress.trained()
 
-    with closing(store.Store(runs)) as kept:
+    with closing(Store(runs)) as kept:
         with _claims.making(keys.values()) as mine:
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now
@@ -220,7 +221,7 @@ def make_checkpoint(
         else:
             launching.launch(start, examples, told, device, new, gpus)
 
-    return store.make_checkpoint(Path(runs_dir), key, write)
+    return checkpoints.make_checkpoint(Path(runs_dir), key, write)
 
 
 def training_log(checkpoint: str | Path) -> dict:

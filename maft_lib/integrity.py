@@ -1,7 +1,7 @@
 """Looks through a whole store: what is damaged, and what no society needs any more.
 
-`verify` and `gc` only say what they found unless they are told to act. Neither knows how what is missing
-is made again: a study that is run again does that.
+`verify` and `gc` only say what they find unless they are told to act. They know nothing of how that is
+made again: a study that is run again does it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maft_lib.disk import StoreError, StoreWarning, explained
 from maft_lib.store import ROWS, copy_database, entry_checksum, open_database
 
 DATABASE = "completions.sqlite"
-RECORDS = ("societies", "studies")
+RECORDS = (societies.FOLDER, "studies")
 PAGE = 4096  # bytes of the database's pages, SQLite's default
 YOUNG = 24 * 3600  # seconds in which a study that runs may not have said whose a checkpoint is
 
@@ -81,7 +81,7 @@ def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
     """Keys of altered entries, what SQLite says of its pages, and the number of entries."""
     try:
         with tempfile.TemporaryDirectory(prefix="maft-verify-") as place:
-            writable = os.access(path.parent, os.W_OK)  # beside it, as SQLite needs
+            writable = os.access(path.parent, os.W_OK)  # as SQLite needs
             connection = open_database(path if writable else copy_database(path, Path(place)))
             said = [line for (line,) in connection.execute("PRAGMA integrity_check")]
             rows = list(connection.execute(ROWS))
@@ -133,8 +133,8 @@ def rebuild(database: Path) -> None:
                 os.replace(part, f"{aside}{ending}")
         os.replace(new, database)
     warnings.warn(
-        f"{database} was damaged: {num:,} entries could be read and are kept, the others are made anew; "
-        f"the damaged file is kept as {aside.name}.",
+        f"{database} was damaged: {num:,} entries could be read and are kept, the others are made "
+        f"anew; the damaged file is kept as {aside.name}.",
         StoreWarning,
         stacklevel=4,
     )
@@ -202,13 +202,11 @@ class Freed:
         return "\n".join([f"{head}{':' if self.paths else '.'}", *map(str, self.paths)])
 
 
-def gc(
-    runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run: bool = True
-) -> Freed:
+def gc(runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run: bool = True) -> Freed:
     """Frees the space of checkpoints of no society that is to be kept, and of what was damaged.
 
     `keep` is asked with what is known `about` each society of `list_societies` (method, task, seed,
-    iteration, accuracy, profile, ...); None keeps all. A checkpoint of no society at all stays for a day,
+    iteration, accuracy, profile, ...); None keeps all. A checkpoint of no society stays for a day,
     since a study may be running. Completions stay: they are small, and dear to make again. Raises
     `StoreError` if something cannot be removed.
     """

@@ -23,8 +23,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from maft_lib import backends
+from maft_lib.disk import StoreError
 from maft_lib.finetune_data import Example
-from maft_lib.store import StoreError
 from maft_lib.workers import default_num_workers
 
 _RANK = re.compile(r"^\[rank\d+\]: *")

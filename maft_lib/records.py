@@ -1,4 +1,4 @@
-"""Small JSON files named by the hash of what they say, so that damage shows. Knows not what they say."""
+"""Small JSON files named by the hash of what they say, so that damage shows. Knows no meaning."""
 
 from __future__ import annotations
 

@@ -28,12 +28,13 @@ from transformers.trainer_callback import PrinterCallback
 from maft_lib import preferences
 from maft_lib.backends import BackendError, adapters, canary, models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
+from maft_lib.disk import StoreError, explained
 from maft_lib.divergence import DivergenceGuard
+from maft_lib.environment import made_with
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError
 from maft_lib.launching import ERROR
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
-from maft_lib.store import StoreError, explained
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's.
@@ -74,6 +75,7 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     log["seconds"] = busy_seconds(device) - began
     log["peak_memory"] = _peak_memory(device)
     log["losses"] = guard.losses
+    log["made_with"] = made_with()
     if guard.stopped:
         log["stopped"] = guard.stopped
     if own["lora_rank"] is None:

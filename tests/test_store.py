@@ -12,7 +12,9 @@ import pytest
 from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.store import Store, StoreError, content_key, model_identity
+from maft_lib.checkpoints import model_identity
+from maft_lib.disk import StoreError, StoreWarning, content_key
+from maft_lib.store import Store
 
 
 @pytest.fixture
@@ -128,17 +130,49 @@ def test_two_processes_write_at_once(tmp_path):
     assert len(Store(tmp_path)) == 75
 
 
-def test_an_altered_entry_is_found(store):
-    store.put([("k", {"text": "right"})])
-    store._connection.execute("UPDATE completions SET value = replace(value, 'right', 'wrong')")
-    with pytest.raises(StoreError, match="damaged.*move it away"):
-        store.get(["k"])
+def test_an_altered_entry_is_named_and_made_again(store):
+    store.put([(name, {"text": "right"}) for name in ("k", "other")])
+    store._connection.execute(
+        "UPDATE completions SET value = replace(value, 'g', x'ff') WHERE key = 'k'"
+    )
+    with pytest.warns(
+        StoreWarning, match="1 entries were altered on disk and are made anew, k for one"
+    ):
+        assert store.get(["k", "other"]) == {"other": {"text": "right"}}
+    store.put([("k", {"text": "again"})])
+    assert store.get(["k"]) == {"k": {"text": "again"}}
 
 
-def test_a_file_that_is_no_database(tmp_path):
-    (tmp_path / "completions.sqlite").write_bytes(b"not a database, " * 100)
-    with pytest.raises(StoreError, match="damaged.*move it away"):
-        Store(tmp_path)
+def test_a_file_that_is_no_database_is_put_aside(tmp_path):
+    content = b"not a database, " * 1000
+    (tmp_path / "completions.sqlite").write_bytes(content)
+    with pytest.warns(StoreWarning, match="0 entries could be read.* kept as damaged-comp"):
+        assert len(Store(tmp_path)) == 0
+    assert (tmp_path / "damaged-completions.sqlite").read_bytes() == content
+
+
+OLD = """
+CREATE TABLE completions (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL)
+WITHOUT ROWID"""
+
+
+def test_a_store_of_an_older_version_is_read(tmp_path):
+    with sqlite3.connect(tmp_path / "completions.sqlite") as old:
+        old.execute(OLD)
+        values = {"good": '{"text": "kept"}', "bad": '{"text": "altered"}'}
+        rows = [(key, value, content_key(value)) for key, value in values.items()]
+        old.executemany("INSERT INTO completions VALUES (?, ?, ?)", rows)
+        old.execute("UPDATE completions SET value = ? WHERE key = 'bad'", ('{"text": "altereD"}',))
+    with pytest.warns(StoreWarning, match="1 entries were altered on disk.* bad for one"):
+        assert Store(tmp_path).get(["good", "bad"]) == {"good": {"text": "kept"}}
+    assert Store(tmp_path).get(["good"]) == {"good": {"text": "kept"}}
+
+
+def test_a_store_of_a_newer_version_is_refused(store):
+    store.put([("k", {"text": "kept"})])
+    store._connection.execute("PRAGMA user_version=7")
+    with pytest.raises(StoreError, match="newer version .format 7, this one reads 1.: update maft_lib"):
+        Store(store.folder)
 
 
 def test_a_full_disk_says_so_and_keeps_what_is_there(store):
@@ -184,11 +218,35 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(store):
     assert os.listdir(store.folder / "checkpoints") == []
 
 
-def test_a_damaged_checkpoint_is_named(store):
+DAMAGE = {
+    "altered": lambda folder: (folder / "model.safetensors").write_bytes(b"weighty"),
+    "cut off": lambda folder: (folder / "model.safetensors").write_bytes(b"weight"),
+    "gone": lambda folder: (folder / "config.json").unlink(),
+    "added": lambda folder: (folder / "adapter_config.json").write_text("{}"),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest altered": lambda folder: (folder / "manifest.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_named_put_aside_and_made_again(store, damage):
     folder = store.make_checkpoint("key", fill)
-    (folder / "model.safetensors").write_bytes(b"weighty")
-    with pytest.raises(StoreError, match="key is damaged.*delete that folder and run again"):
-        store.checkpoint("key")
+    damage(folder)
+    with pytest.warns(
+        StoreWarning, match="checkpoint .*key is damaged .*json|safetensors.: it is made"
+    ):
+        assert store.checkpoint("key") is None
+    assert store.make_checkpoint("key", fill) == folder == store.checkpoint("key")
+    assert sorted(os.listdir(folder.parent)) == [".damaged-key", "key"]
+
+
+def test_a_damaged_checkpoint_answers_nothing(store):
+    """Who has its path from elsewhere, the studio for one, asks for its identity first."""
+    folder = store.make_checkpoint("key", fill)
+    assert model_identity(folder)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(StoreError, match="model.safetensors.: run the study that made it again"):
+        model_identity(folder)
 
 
 def test_a_models_identity_is_its_content(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maft_lib.backends import hub
-from maft_lib.store import ADAPTER, BASE, model_identity
+from maft_lib.checkpoints import ADAPTER, BASE, model_identity
 
 if TYPE_CHECKING:
     import torch

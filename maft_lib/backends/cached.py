@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from maft_lib.backends import Backend, Completion, OnText, Request, open_stream
-from maft_lib.store import Store, content_key
+from maft_lib.disk import content_key
+from maft_lib.store import Store
 from maft_lib.workers import Claims
 
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, gguf
-from maft_lib.store import MODEL_FILES, model_identity
+from maft_lib.checkpoints import MODEL_FILES, model_identity
 from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
@@ -60,7 +60,7 @@ def model_folder(name_or_path: str) -> Path:
 
 
 def identity(name_or_path: str) -> str:
-    """The model's content hash; see `store.model_identity`."""
+    """The model's content hash; see `checkpoints.model_identity`."""
     return model_identity(model_folder(name_or_path))
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_client import Trouble, pause, scrub, server_identity, trouble
-from maft_lib.store import content_key, explained
+from maft_lib.disk import content_key, explained
 
 T = TypeVar("T")
 MARK = "maft_lib"  # the job's metadata under which its key is

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from maft_lib.backends import BackendError
-from maft_lib.store import content_key
+from maft_lib.disk import content_key
 
 DEFAULT_URL = "https://api.openai.com/v1"
 MODEL_FILE = "openai.json"  # in a checkpoint that a fine-tuning job made: which model that is

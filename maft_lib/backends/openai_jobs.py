@@ -21,9 +21,10 @@ from maft_lib.backends import BackendError
 from maft_lib.backends.openai_calls import Job, begin, losses, poll
 from maft_lib.backends.openai_client import MODEL_FILE, connect, pause, served_name
 from maft_lib.config import Config
+from maft_lib.disk import explained
 from maft_lib.progress import is_watched, trained
 from maft_lib.seeds import derive_seed
-from maft_lib.store import Store, explained
+from maft_lib.store import Store
 
 if TYPE_CHECKING:  # their modules stand above the backends
     from maft_lib.debate import Agent

@@ -15,8 +15,9 @@ from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.cluster import open_cluster
 from maft_lib.config import Config
+from maft_lib.disk import content_key
 from maft_lib.prompts import Message
-from maft_lib.store import Store, content_key
+from maft_lib.store import Store
 from maft_lib.workers import default_num_workers, run_parallel
 
 SCORED_TOGETHER = 64  # prompts a batch; a worker splits it further if they would not fit

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from maft_lib.backends import hub
 from maft_lib.backends.openai_client import MODEL_FILE
+from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES
 from maft_lib.config import Config
 from maft_lib.debate import Agent, Society
 from maft_lib.exports.layout import BASE_MODEL, ExportError, agent_folder
 from maft_lib.finetuning import training_log
-from maft_lib.store import ADAPTER, BASE, MODEL_FILES
 from maft_lib.studies import Result
 
 FILES = (*MODEL_FILES, "*.safetensors.index.json", "training.json", MODEL_FILE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maft_lib.store import file_hash
+from maft_lib.disk import file_hash
 
 CARD, RESULT, SUMS = "README.md", "result.json", "SHA256SUMS"
 CONFIG, PROMPTS, SCORES, COSTS = "config.yml", "prompts.yml", "scores.csv", "costs.csv"

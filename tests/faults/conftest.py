@@ -1,0 +1,57 @@
+"""One undisturbed study to compare with, and the tally that is printed at the end."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from tests.faults.disturbed import Disturbed
+
+KILLS = int(os.environ.get("MAFT_FAULT_KILLS", "10"))
+_tally: dict[str, Counter] = {}
+
+
+class Tally:
+    """Counts, for one kind of fault, what was tried and what it did."""
+
+    def __init__(self, kind):
+        self.counts = _tally.setdefault(kind, Counter())
+
+    def count(self, tried=1, lost=0, orphans=0, **kinds):
+        """`lost` are completions that were in the store before the fault and are not after it."""
+        self.counts.update({"tried": tried, "lost": lost, "orphans": orphans, **kinds})
+
+    def compare(self, study, undisturbed):
+        """A study that was finished after faults, with the undisturbed one."""
+        different = study.results() != undisturbed.results()
+        self.counts.update({"finished": 1, "differed": different})
+        assert not different, f"{study.tables} differs"
+
+
+@pytest.fixture
+def tally():
+    """The counts of a kind of fault."""
+    return Tally
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """A finished study that nothing disturbed."""
+    study = Disturbed(tmp_path_factory.mktemp("undisturbed"))
+    calls, trained, _ = study.finish()
+    assert calls > 500 and trained == 12
+    return study
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What README's table says."""
+    if not _tally:
+        return
+    terminalreporter.section("faults")
+    names = ("tried", "lost", "orphans", "finished", "differed")
+    terminalreporter.line(f"{'':34}" + "".join(f"{name:>10}" for name in names))
+    for kind, counts in _tally.items():
+        terminalreporter.line(f"{kind:34}" + "".join(f"{counts[name]:>10}" for name in names))
+        others = {name: count for name, count in counts.items() if name not in names}
+        if others:
+            terminalreporter.line(f"{'':34}  " + ", ".join(f"{n}: {c}" for n, c in others.items()))

@@ -1,0 +1,109 @@
+"""Disks that lose what was written last, flip a byte, are full or read-only."""
+
+import os
+import random
+import shutil
+
+import pytest
+
+import maft_lib as maft
+from tests.faults.conftest import KILLS
+from tests.faults.disturbed import Disturbed, small_disk
+
+pytestmark = pytest.mark.faults
+REPEATS = max(3, KILLS // 5)
+
+
+@pytest.mark.parametrize("seed", range(REPEATS))
+def test_a_power_cut_loses_the_end_of_what_was_written_last(tmp_path, undisturbed, tally, seed):
+    """After a kill the last written files are cut off at random places."""
+    chance, counted = random.Random(seed), tally("last files cut off")
+    study = Disturbed(tmp_path)
+    process = study.start()
+    study.wait_for(process, chance.randint(1, 500), chance.choice([0, 0, 1, 3, 7]))
+    process.kill()
+    process.communicate()
+    for path in newest_files(study.runs, chance.randint(1, 4)):
+        os.truncate(path, chance.randint(0, path.stat().st_size))
+        counted.count()
+    study.finish()
+    counted.compare(study, undisturbed)
+    assert maft.verify(study.runs).damaged == ()
+
+
+def newest_files(folder, num):
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("-shm")]
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns)[-num:]
+
+
+@pytest.mark.parametrize("seed", range(REPEATS))
+def test_a_flipped_byte_is_found_and_only_that_is_made_again(tmp_path, undisturbed, tally, seed):
+    """In the database, a checkpoint and a record of a finished study."""
+    chance, counted = random.Random(seed), tally("a byte flipped")
+    study = Disturbed(tmp_path / "study")
+    shutil.copytree(undisturbed.runs, study.runs)
+    database = study.runs / "completions.sqlite"
+    checkpoint = chance.choice(sorted(study.runs.glob("checkpoints/[!.]*")))
+    record = chance.choice(sorted(study.runs.glob("societies/*.json")))
+    weights = chance.choice(sorted(checkpoint.iterdir()))
+    for path in (database, weights, record):
+        flip(path, chance)
+        counted.count()
+    found = "\n".join(maft.verify(study.runs).damaged)
+    assert checkpoint.name in found and record.name in found
+    calls, trained, errors = study.finish()
+    counted.compare(study, undisturbed)
+    assert trained == 1 and f"{checkpoint.name} is damaged" in errors
+    assert calls <= len(undisturbed.keys()) // 4
+    counted.count(tried=0, **{"completions made again": calls})
+    maft.gc(study.runs, dry_run=False)
+    assert maft.verify(study.runs).damaged == ()
+
+
+def flip(path, chance):
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content))
+    content[place] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4, 0.95], ids=["generating", "training", "near the end"])
+def test_a_full_disk(tmp_path, undisturbed, tally, share):
+    counted = tally("disk full")
+    needed = sum(path.stat().st_size for path in undisturbed.runs.rglob("*") if path.is_file())
+    with small_disk(tmp_path / "disk", max(300_000, int(share * needed))) as remount:
+        study = Disturbed(tmp_path / "tables", tmp_path / "disk" / "runs")
+        said = study.fail()
+        assert "StoreError: " in said and "Free some space and run again" in said
+        before = study.keys()
+        counted.count()
+        remount(f"size={2 * needed}")
+        assert study.keys() == before
+        study.finish()
+        counted.compare(study, undisturbed)
+
+
+def test_a_read_only_store(tmp_path, undisturbed, tally):
+    """An unfinished study cannot go on there, a finished one can be looked at."""
+    counted = tally("disk read-only")
+    with small_disk(tmp_path / "disk", "200m") as remount:
+        study = Disturbed(tmp_path / "tables", tmp_path / "disk" / "runs")
+        process = study.start()
+        study.wait_for(process, 300, 1)
+        process.kill()
+        process.communicate()
+        remount("ro")
+        said = study.fail()
+        assert "StoreError: " in said and "name another one as `runs_dir`" in said
+        counted.count()
+        remount("rw")
+        study.finish()
+        counted.compare(study, undisturbed)
+        shutil.rmtree(study.tables)
+        study.tables.mkdir()
+        remount("ro")
+        calls, trained, _ = study.finish()
+        counted.count()
+        counted.compare(study, undisturbed)
+        assert (calls, trained) == (0, 0)

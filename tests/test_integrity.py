@@ -1,0 +1,167 @@
+"""A whole store is looked through: damage is named and taken out, what nobody needs is freed."""
+
+import json
+import os
+import random
+import shutil
+import warnings
+
+import pytest
+
+import maft_lib as maft
+from maft_lib.debate import Agent, Society, base_society
+from maft_lib.disk import StoreError, StoreWarning, content_key
+from maft_lib.integrity import YOUNG
+from maft_lib.records import read_records
+from maft_lib.societies import save_society
+from maft_lib.store import Store
+
+ENTRIES = {content_key(n): {"text": f"response {n} " * (n % 40)} for n in range(400)}
+ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 1, "accuracy": 0.5}
+
+
+@pytest.fixture
+def runs(tmp_path, model):
+    """A store of 400 completions with two societies of one checkpoint each, and one of none."""
+    store = Store(tmp_path / "runs")
+    store.put(ENTRIES.items())
+    for name in ("early", "late", "orphan"):
+        folder = store.make_checkpoint(name, lambda new: (new / WEIGHTS).write_text("weights"))
+        os.utime(folder, (0, 0))
+    critics = base_society(model, 2).critics
+    for iteration, name in enumerate(("early", "late"), start=1):
+        agent = Agent("generation-1", "generator", str(store.folder / "checkpoints" / name))
+        society = Society((agent, agent), critics, Agent("s", "summarizer", model))
+        save_society(store.folder, society, **{**ABOUT, "iteration": iteration})
+    store.close()
+    return store.folder
+
+
+def altered(path, place=None):
+    """Changes a byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 4
+    path.write_bytes(content)
+
+
+def alter_entry(runs, key):
+    store = Store(runs)
+    store._connection.execute("UPDATE completions SET value = '{}' WHERE key = ?", (key,))
+    store.close()
+
+
+def test_a_whole_store(runs):
+    found = maft.verify(runs)
+    assert found.damaged == () and "400 completions, 3 checkpoints and 2 records: all whole" in str(
+        found
+    )
+
+
+def test_every_damaged_piece_is_named_and_only_taken_out_when_told(runs):
+    key = next(iter(ENTRIES))
+    alter_entry(runs, key)
+    altered(runs / "checkpoints" / "early" / WEIGHTS)
+    record = next((runs / "societies").iterdir())
+    altered(record)
+    for repair in (False, False, True):
+        found = maft.verify(runs, repair=repair)
+        lines = str(found).splitlines()[1:]
+        assert [any(word in line for line in lines) for word in (key, "early: model", record.name)]
+        assert len(found.damaged) == 3
+    assert maft.verify(runs).damaged == ()
+    assert not (runs / "checkpoints" / "early").exists() and not record.exists()
+    assert len(Store(runs).get(list(ENTRIES))) == 399
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_one_altered_byte_of_the_database_costs_few_entries_and_gives_none_that_is_wrong(runs, seed):
+    altered(runs / "completions.sqlite", random.Random(seed).randrange(60_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        store = Store(runs)
+        found = store.get(list(ENTRIES))
+        assert found.items() <= ENTRIES.items()
+        assert len(found) >= 360
+        store.put(ENTRIES.items())
+        assert store.get(list(ENTRIES)) == ENTRIES
+        store.close()
+        maft.verify(runs, repair=True)
+    assert maft.verify(runs).damaged == ()
+
+
+def test_a_database_that_lost_its_end_keeps_its_beginning(runs):
+    os.truncate(runs / "completions.sqlite", (runs / "completions.sqlite").stat().st_size // 2)
+    with pytest.warns(StoreWarning, match="entries could be read and are kept"):
+        store = Store(runs)
+        found = store.get(list(ENTRIES))
+    assert found.items() <= ENTRIES.items() and len(found) > 100
+
+
+def test_the_first_page_holds_nothing_that_cannot_be_had_again(runs):
+    with (runs / "completions.sqlite").open("r+b") as file:
+        file.write(bytes(4096))
+    with pytest.warns(StoreWarning, match="400 entries could be read and are kept"):
+        assert Store(runs).get(list(ENTRIES)) == ENTRIES
+
+
+def test_a_place_without_a_store(tmp_path):
+    with pytest.raises(StoreError, match="holds no store: give the folder"):
+        maft.verify(tmp_path)
+
+
+def names(freed):
+    return [path.name for path in freed.paths]
+
+
+def test_only_what_no_society_has_is_freed_and_only_when_told(runs):
+    found = maft.gc(runs)
+    assert names(found) == ["orphan"] and found.dry_run
+    assert "1 files and folders" in str(found) and "dry_run=False" in str(found)
+    assert (runs / "checkpoints" / "orphan").is_dir()
+    assert names(maft.gc(runs, dry_run=False)) == ["orphan"]
+    assert not (runs / "checkpoints" / "orphan").exists()
+    assert maft.gc(runs).paths == ()
+
+
+def test_what_is_kept_is_said_by_what_is_known_of_societies(runs):
+    last = maft.gc(runs, keep=lambda about: about["iteration"] == 2, dry_run=False)
+    assert names(last) == ["early", "orphan"] and last.num_bytes > 10
+    assert [saved.about["iteration"] for saved in maft.list_societies(runs)] == [2]
+
+
+def test_a_checkpoint_that_a_running_study_has_just_made_stays(runs):
+    os.utime(runs / "checkpoints" / "orphan")
+    assert maft.gc(runs).paths == ()
+    assert YOUNG == 24 * 3600
+
+
+def test_what_was_put_aside_is_freed(runs):
+    altered(runs / "checkpoints" / "late" / WEIGHTS)
+    maft.verify(runs, repair=True)
+    assert names(maft.gc(runs)) == [".damaged-late", "orphan"]
+
+
+def test_a_store_in_a_folder_that_cannot_be_written_is_read(runs, monkeypatch):
+    """`os.access` is asked instead of the folder's mode, which does not bind everybody."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in runs.iterdir())
+    store = Store(runs)
+    assert store.get(list(ENTRIES)) == ENTRIES
+    with pytest.raises(StoreError, match="readonly.*name another one as `runs_dir`"):
+        store.put([("new", {})])
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in runs.iterdir()) == before
+
+
+def test_a_study_writes_down_what_it_ran_with(config):
+    from maft_lib.studies import run_study
+
+    small = config.replace(num_train=4, num_eval=4, num_workers=0)
+    for _ in range(2):  # the second writes nothing new
+        run_study("base", "arithmetic", small)
+    (record,), damaged = read_records(config.path(config.runs_dir) / "studies")
+    assert damaged == [] and record["method"] == "base"
+    assert record["config"] == json.loads(small.model_dump_json())
+    assert {"maft_lib", "python", "torch", "transformers", "processor", "GPU"} <= record[
+        "made_with"
+    ].keys()
+    shutil.rmtree(config.path(config.runs_dir))
