@@ -16,6 +16,7 @@ from maft_lib.records import read_records
 from maft_lib.societies import save_society
 from maft_lib.store import Store
 
+WEIGHTS = "model.safetensors"
 ENTRIES = {content_key(n): {"text": f"response {n} " * (n % 40)} for n in range(400)}
 ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 1, "accuracy": 0.5}
 
