@@ -7,7 +7,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from maft_lib.backends import BackendError, Request, Sampling, decoding, generate, hub, models, sampling
+from maft_lib.backends import (
+    BackendError,
+    Request,
+    Sampling,
+    alone,
+    decoding,
+    generate,
+    hub,
+    models,
+    sampling,
+)
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
@@ -83,9 +93,27 @@ def test_heads_that_share_keys_see_what_plain_attention_sees(tmp_path, kv_heads,
         for _ in range(4):
             logits = batch.logits()
             texts = [row.prompt + written for row, written in zip(rows, batch.written)]
-            alone = [plain(torch.tensor([text])).logits[0, -1] for text in texts]
-            assert torch.allclose(logits, torch.stack(alone), atol=1e-5)
+            single = [plain(torch.tensor([text])).logits[0, -1] for text in texts]
+            assert torch.allclose(logits, torch.stack(single), atol=1e-5)
             batch.append(logits.argmax(dim=-1))
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_a_row_alone_does_not_depend_on_when_it_was_asked(model, monkeypatch, small):
+    """Bit for bit; and up to rounding its logits are those of one pass over the row."""
+    monkeypatch.setattr(alone, "SMALL", small)
+    loaded = models.load_model(model, "float32", "cpu")
+    ids = torch.randint(3, 448, (150,), generator=torch.Generator().manual_seed(0)).tolist()
+    prompt, written = ids[:50], ids[50:]
+    often, seldom = alone.Alone(loaded), alone.Alone(loaded)
+    with torch.inference_mode():
+        asked = {n: often.logits(0, prompt, written[:n]) for n in range(0, 100, 3)}
+        for n in (0, 33, 96, 99):
+            assert torch.equal(seldom.logits(0, prompt, written[:n]), asked[n])
+            whole = loaded(torch.tensor([ids[: 50 + n]])).logits[:, -1]
+            assert torch.allclose(asked[n], whole, atol=1e-4)
+    often.forget([0])
+    assert not often._caches and bool(seldom._caches) is (small == 0)
 
 
 @pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])

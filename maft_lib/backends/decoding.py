@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks, models, sampling
+from maft_lib.backends.alone import Alone
 from maft_lib.backends.cache import growing_cache
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.rendering import stop_ids, tokenize
@@ -163,6 +164,7 @@ class _Batch:
         self.inputs, self.mask = _left_padded([row.prompt for row in rows], model)
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         self.cache = growing_cache(model.config)
+        self.alone = Alone(model)
 
     def logits(self) -> torch.Tensor:
         """Next-token logits in fp32 (rows, vocabulary); the cache then holds the inputs."""
@@ -189,7 +191,9 @@ class _Batch:
 
     def finish(self, finished: Iterable[int]) -> None:
         """Marks rows as finished and takes them out once they are many."""
-        self.going -= {self.places[i] for i in finished}
+        ended = {self.places[i] for i in finished}
+        self.going -= ended
+        self.alone.forget(ended)
         if not self.going or len(self.going) > 0.75 * len(self.places):
             return
         staying = [i for i, place in enumerate(self.places) if place in self.going]
@@ -209,18 +213,10 @@ def _draw(
     if model.dtype == torch.float32:
         for i in unsure.nonzero().flatten().tolist():
             if (place := batch.places[i]) in batch.going:
-                prefix = rows[place].prompt + batch.written[place]
-                tokens[i] = _draw_alone(model, prefix, drawn, uniform[i : i + 1])
+                logits = batch.alone.logits(place, rows[place].prompt, batch.written[place])
+                own = uniform[i : i + 1]
+                tokens[i] = sampling.draw(logits, drawn.temperature, drawn.top_p, own)[0][0]
     return tokens
-
-
-def _draw_alone(
-    model: PreTrainedModel, prefix: list[int], drawn: Sampling, uniform: torch.Tensor
-) -> torch.Tensor:
-    """The draw that a row makes without company."""
-    ids = torch.tensor([prefix], device=model.device)
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    return sampling.draw(logits, drawn.temperature, drawn.top_p, uniform)[0][0]
 
 
 def _finished(ids: list[int], stops: set[int]) -> tuple[list[int], int, str]:
@@ -261,6 +257,7 @@ def _rows_that_fit(model: PreTrainedModel, rows: Sequence[Row]) -> int:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     logits = 5 * 8 * config.vocab_size  # what `sampling.draw` holds of a row, in fp64
     per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+    per_token *= 2 if model.dtype == torch.float32 else 1  # `alone` keeps rows a second time
     length = max(len(row.prompt) for row in rows) + rows[0].sampling.max_tokens
     free, _ = torch.cuda.mem_get_info()
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
