@@ -107,13 +107,29 @@ def test_a_row_alone_does_not_depend_on_when_it_was_asked(model, monkeypatch, sm
     prompt, written = ids[:50], ids[50:]
     often, seldom = alone.Alone(loaded), alone.Alone(loaded)
     with torch.inference_mode():
+        for single in (often, seldom):
+            if single.remembers:
+                single.read([prompt])
         asked = {n: often.logits(0, prompt, written[:n]) for n in range(0, 100, 3)}
         for n in (0, 33, 96, 99):
             assert torch.equal(seldom.logits(0, prompt, written[:n]), asked[n])
             whole = loaded(torch.tensor([ids[: 50 + n]])).logits[:, -1]
             assert torch.allclose(asked[n], whole, atol=1e-4)
     often.forget([0])
-    assert not often._caches and bool(seldom._caches) is (small == 0)
+    assert not often.caches and bool(seldom.caches) is (small == 0)
+
+
+def test_prompts_read_one_by_one_make_the_same_batch(model, monkeypatch):
+    """As a large model reads them: greedy texts, and drawn ones in batches of several sizes."""
+    loaded = models.load_model(model, "float32", "cpu")
+    prompts = [list(range(3, 3 + length)) for length in (40, 7, 90, 33, 61)]
+    for temperature in (0.0, 1.0):
+        rows = [decoding.Row(p, Sampling(temperature, 0.9, 60), i) for i, p in enumerate(prompts)]
+        together = decoding._decode(loaded, rows, {2})
+        monkeypatch.setattr(alone, "SMALL", 0)
+        assert decoding._decode(loaded, rows, {2}) == together
+        assert [decoding._decode(loaded, [row], {2})[0] for row in rows] == together
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])

@@ -7,8 +7,10 @@ that are enlarged once in `ROOM` tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from transformers import DynamicCache, PretrainedConfig
+from transformers import Cache, DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 ROOM = 64  # tokens
@@ -53,3 +55,23 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def joined(caches: Sequence[Cache], config: PretrainedConfig) -> DynamicCache:
+    """One cache of all rows from growing caches of one row each, padded on the left."""
+    whole = growing_cache(config)
+    for number, layer in enumerate(whole.layers):
+        parts = [cache.layers[number] for cache in caches]
+        keys, values = ([getattr(part, name)[0] for part in parts] for name in ("keys", "values"))
+        layer.update(_left_padded(keys), _left_padded(values))
+    return whole
+
+
+def _left_padded(states: Sequence[torch.Tensor]) -> torch.Tensor:
+    """States (heads, tokens, width) of each row in one tensor (rows, heads, tokens, width)."""
+    longest = max(row.shape[1] for row in states)
+    heads, _, width = states[0].shape
+    padded = states[0].new_zeros(len(states), heads, longest, width)
+    for place, row in enumerate(states):
+        padded[place, :, longest - row.shape[1] :] = row
+    return padded

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks, models, sampling
 from maft_lib.backends.alone import Alone
-from maft_lib.backends.cache import growing_cache
+from maft_lib.backends.cache import growing_cache, joined
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.rendering import stop_ids, tokenize
 from maft_lib.workers import busy_seconds
@@ -163,11 +163,17 @@ class _Batch:
         self.going = set(self.places)
         self.inputs, self.mask = _left_padded([row.prompt for row in rows], model)
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-        self.cache = growing_cache(model.config)
         self.alone = Alone(model)
+        self.cache, self._read = growing_cache(model.config), None
+        if self.alone.remembers:
+            self._read = self.alone.read([row.prompt for row in rows])
+            self.cache = joined(list(self.alone.caches.values()), model.config)
 
     def logits(self) -> torch.Tensor:
         """Next-token logits in fp32 (rows, vocabulary); the cache then holds the inputs."""
+        if self._read is not None:
+            logits, self._read = self._read, None
+            return logits
         return (
             self.model(
                 input_ids=self.inputs,
