@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters
-from maft_lib.backends.hub import model_folder, one_line
+from maft_lib.backends.hub import AGAIN, model_folder, one_line, refuse_partial
 
 
 def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
@@ -29,16 +29,29 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
         if adapters.is_adapter(folder):
             model = adapters.load_merged(folder, getattr(torch, dtype))
         else:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 attn_implementation=_attention(folder),
+                ignore_mismatched_sizes=True,  # they are refused below, with their names
+                output_loading_info=True,
             )
+            refuse_partial(model, found)
+    except BackendError as error:
+        raise BackendError(f"model {folder} cannot be loaded: {error}") from error
     except Exception as error:  # damaged weights surface as many kinds of errors
-        raise BackendError(f"model {folder} cannot be loaded: {one_line(error)}") from error
+        raise BackendError(f"model {folder} cannot be loaded ({one_line(error)}): {AGAIN}.") from error
     model.to(device)
+    _check_numbers(model, folder)
     return model.eval()
+
+
+def _check_numbers(model: PreTrainedModel, folder: Path) -> None:
+    """Raises `BackendError` for weights that are no numbers: such a model would write at random."""
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise BackendError(f"model {folder} has no numbers but NaN or inf in {name}: {AGAIN}.")
 
 
 def _attention(folder: Path) -> str | None:
