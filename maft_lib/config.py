@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
+import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maft_lib import workers
+from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type, canonical
 
 TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
@@ -69,6 +71,8 @@ OWN_PARAMETERS: dict[str, dict[str, Any]] = {
     "R_reviewers_questions": {"task": "gsm", "num_train": 1000, "num_eval": 1000},
 }
 TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
+LONGEST_NAME = 255  # bytes of a file's name, on every common file system
+NAMED = 5  # wrong values that an error names one by one
 
 
 class ConfigError(ValueError):
@@ -141,7 +145,7 @@ class Config(BaseModel):
     )
     # A damaged file is better mended than half read; what is left out changes the numbers.
     on_bad_records: Literal["refuse", "skip"] = "refuse"
-    prompts: str | None = Field(None, description="another prompts file than the default")
+    prompts: str | None = Field(None, min_length=1, description="another prompts file than the default")
 
     # The debate (Section 2.1)
     num_agents: int = Field(3, ge=2, le=100)
@@ -230,13 +234,30 @@ class Config(BaseModel):
                 raise ConfigError(f"{name}: {values!r} names something twice.")
         return self
 
+    @model_validator(mode="after")
+    def _texts(self) -> Config:
+        """Names and paths are one line each, and a file system can hold them."""
+        for name, value in self:
+            if not isinstance(value, str):
+                continue
+            if not value.strip() or any(unicodedata.category(c) == "Cc" for c in value):
+                raise ConfigError(
+                    f"{name}: {_shown(value)} is blank or holds a line break or another control "
+                    "character; write it as one line of text."
+                )
+            if max(map(len, os.fsencode(value).split(b"/"))) > LONGEST_NAME:
+                raise ConfigError(f"{name}: {_shown(value)} is longer than {LONGEST_NAME} bytes.")
+        return self
+
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
         return _validated({**self.model_dump(), **changes})
 
     def path(self, name: str | Path) -> Path:
         """A path of the config, relative ones taken from the project's root."""
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
+        if path.parts[:1] and path.parts[0].startswith("~"):
+            raise ConfigError(f"{name}: there is no such home folder; write the path out.")
         return path if path.is_absolute() else project_root() / path
 
     @property
@@ -256,7 +277,7 @@ class Config(BaseModel):
 
     def _model(self, name: str) -> str:
         folder = self.path(name)
-        return str(folder) if folder.exists() else name
+        return str(folder) if os.path.exists(folder) else name
 
     @property
     def figures(self) -> Path:
@@ -280,7 +301,7 @@ _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profil
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if name not in valid:
-        raise ConfigError(f"unknown {kind} {name!r}{_nearest(name, valid)}")
+        raise ConfigError(f"unknown {kind} {_shown(name)}{_nearest(name, valid)}")
 
 
 def load_config(
@@ -293,16 +314,13 @@ def load_config(
     and the profile (`notebooks`) say for that one comes before the overrides. MAFT_RUNS_DIR names the
     folder of completions and checkpoints where nothing else does. Raises `ConfigError`.
     """
-    path = _params_file(str(profile or os.environ.get("MAFT_PROFILE") or "laptop"))
-    try:
-        keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"params file {path} cannot be read: {problem}") from error
-    if not isinstance(keys, dict):
-        raise ConfigError(f"params file {path} must hold `key: value` lines.")
+    if profile is None:
+        profile = os.environ.get("MAFT_PROFILE") or "laptop"
+    path = _params_file(str(profile))
+    keys = read_mapping(path, "params file", ConfigError)
     if keys.get("profile", path.stem) != path.stem:
-        raise ConfigError(f"params file {path} says `profile: {keys['profile']}`; name it as the file.")
+        said = _shown(keys["profile"])
+        raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
     places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
     config = _validated({**places, **keys, "profile": path.stem, **overrides})
     if notebook is None:
@@ -368,10 +386,13 @@ def project_root() -> Path:
 
 def _params_file(profile: str) -> Path:
     if profile.endswith((".yml", ".yaml")):
-        path = Path(profile).expanduser()
-        path = path if path.is_absolute() or path.exists() else project_root() / path
-        if not path.is_file():
-            raise ConfigError(f"params file {profile} does not exist.")
+        path = Path(os.path.expanduser(profile))
+        path = path if path.is_absolute() or os.path.exists(path) else project_root() / path
+        if not os.path.isfile(path):
+            what = "is a folder" if os.path.isdir(path) else "does not exist"
+            raise ConfigError(
+                f"params file {_shown(profile)} {what}: name a YAML file, or one of params/."
+            )
         return path
     folder = project_root() / "params"
     names = tuple(sorted(p.stem for p in folder.glob("*.yml") if p.stem != "reported"))
@@ -382,11 +403,14 @@ def _params_file(profile: str) -> Path:
 def _validated(keys: Mapping[str, Any]) -> Config:
     for key in keys:
         if key not in Config.model_fields:
-            raise ConfigError(f"unknown parameter {key!r}{_nearest(key, tuple(Config.model_fields))}")
+            known = tuple(Config.model_fields)
+            raise ConfigError(f"unknown parameter {_shown(key)}{_nearest(key, known)}")
     try:
         return Config(**keys)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(problem) for problem in error.errors())) from None
+        found = [_sentence(problem).rstrip(".") for problem in error.errors()]
+        more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
+        raise ConfigError("; ".join(found[:NAMED] + more) + ".") from None
 
 
 def _sentence(problem: Any) -> str:
@@ -397,9 +421,19 @@ def _sentence(problem: Any) -> str:
     note = ""
     if problem["type"] == "float_type" and isinstance(problem["input"], str):
         note = " In YAML a float with an exponent needs a point: 5.0e-7."
-    return f"{name}: {message}, but it is {problem['input']!r}.{note}"
+    return f"{name}: {message}, but it is {_shown(problem['input'])}.{note}"
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: whatever it is, on one line and not long."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 80
+    return short.repr(value)
 
 
 def _nearest(name: str, valid: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."
+    near = difflib.get_close_matches(str(name)[:100], valid, n=1, cutoff=0.5)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    listed = ", ".join(valid) if len(valid) <= 25 else "those of `Config` in maft_lib/config.py"
+    return f": expected one of {listed}."

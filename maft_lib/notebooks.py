@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
 from maft_lib.config import NOTEBOOKS, Config, ConfigError, load_config, project_root
+from maft_lib.store import StoreError, explained
 from maft_lib.workers import default_num_workers, may_have_gpu
 
 # Whose runs a notebook takes from the store: it begins when those are finished.
@@ -55,16 +56,18 @@ def run_notebooks(
     """Executes notebooks with a profile (a name or a path); returns the seconds that each took.
 
     Up to `num_jobs` run at a time. Prints a line per notebook. The contact sheet is written at the end,
-    of what there is if one fails. Raises `ConfigError` for an unknown profile or notebook, papermill's
-    `PapermillExecutionError` at the first that fails (what runs beside it is finished), nbclient's
-    `DeadKernelError` if it is killed, and `OSError`.
+    of what there is if one fails. Raises `ConfigError` for an unknown profile or notebook, `StoreError`
+    if the folder of runs cannot be used, papermill's `PapermillExecutionError` at the first that fails
+    (what runs beside it is finished), nbclient's `DeadKernelError` if it is killed, and `OSError`.
     """
-    if Path(profile).is_file():
+    if os.path.isfile(profile):
         profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
+    _check_jobs(names, num_jobs)
     seeds = {name: _seeds(name, profile) for name in names}  # errors are said now, not hours later
     executed = config.path(config.runs_dir) / config.profile / "notebooks"
-    executed.mkdir(parents=True, exist_ok=True)
+    with explained(executed):
+        executed.mkdir(parents=True, exist_ok=True)
 
     def execute(name: str) -> float:
         start = time.perf_counter()
@@ -80,6 +83,15 @@ def run_notebooks(
     finally:
         gallery.write_gallery(config)
     return seconds
+
+
+def _check_jobs(names: Sequence[str], num_jobs: int) -> None:
+    """Raises `ConfigError` for a notebook named twice, or fewer than one at a time."""
+    for name in names:
+        if list(names).count(name) > 1:
+            raise ConfigError(f"the notebook {name!r} is named twice.")
+    if num_jobs < 1:
+        raise ConfigError(f"--jobs is {num_jobs}: at least one notebook runs at a time.")
 
 
 def _side_by_side(
@@ -177,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         names = given.names or NOTEBOOKS
-        run_notebooks(given.profile, names, given.jobs or _num_jobs(load_config(given.profile), names))
-    except ConfigError as error:
+        run_notebooks(given.profile, names, _num_jobs(given, names))
+    except (ConfigError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
@@ -198,8 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _num_jobs(config: Config, names: Sequence[str]) -> int:
-    """Two at a time on a CPU of several cores; a GPU holds one model at a time."""
+def _num_jobs(given: argparse.Namespace, names: Sequence[str]) -> int:
+    """As given, else two at a time on a CPU of several cores; a GPU holds one model at a time."""
+    if given.jobs is not None:
+        return given.jobs
+    config = load_config(given.profile)
     on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
     return min(2, len(names), default_num_workers()) if on_cpu else 1
 

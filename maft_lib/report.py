@@ -54,8 +54,8 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     """Makes the site of a profile, in place of an earlier one, and returns its front page.
 
     Notebooks that failed are shown up to there; these and those that have not been executed are named
-    on the front page. Raises `ReportError` if nothing has been executed or `folder` holds other files,
-    `ConfigError` if there can be no figures folder, and `OSError`.
+    on the front page. Raises `ReportError` if nothing has been executed, if `folder` holds other files
+    or cannot be written, and `ConfigError` if there can be no figures folder.
     """
     home = config.path(config.runs_dir) / config.profile
     folder = (folder or home / "report").resolve()
@@ -65,7 +65,18 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
             f"no notebook of the profile {config.profile} has been executed: say "
             f"`make figures PROFILE={config.profile}` first."
         )
-    _check_replaceable(folder)
+    try:
+        _check_replaceable(folder)
+        _replace(config, pages, folder)
+    except OSError as error:
+        raise ReportError(
+            f"{folder} cannot be written ({error.strerror}): name another folder, or free some space."
+        ) from error
+    return folder / gallery.SHEET
+
+
+def _replace(config: Config, pages: Sequence[Page], folder: Path) -> None:
+    """Writes the site beside its place, then puts it there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as beside:
         site = Path(beside) / "new"
@@ -74,7 +85,6 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
         if folder.exists():
             folder.rename(Path(beside) / "old")
         site.rename(folder)
-    return folder / gallery.SHEET
 
 
 def read_pages(folder: Path) -> list[Page]:
@@ -89,7 +99,7 @@ def _read_page(path: Path) -> Page:
         return Page(name, name, "has not been executed with this profile", True, None)
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError):
         return Page(name, name, "has an executed copy that cannot be read: run it again", True, None)
     outcome, failed = _outcome(notebook)
     return Page(name, _title(notebook) or name, outcome, failed, notebook)
@@ -214,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         front = write_report(load_config(given.profile), given.folder)
-    except (ConfigError, ReportError, OSError) as error:
+    except (ConfigError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{os.path.relpath(front)}: open it in a browser.")

@@ -1,6 +1,5 @@
-"""Published data sets: every kind of bad record is named, splits are disjoint, the hub is optional."""
+"""Published data sets: splits are disjoint, the hub is optional. What is refused: `test_bad_input`."""
 
-import json
 import os
 import subprocess
 import sys
@@ -23,78 +22,13 @@ from maft_lib.tasks import (
     splits,
 )
 from maft_lib.tasks.records import DataError, DataWarning
-
-GSM = {"question": "What is 1+1?", "answer": "1+1=<<1+1=2>>2\n#### 2"}
-MATH = {
-    "problem": "Is $2^2$?",
-    "level": "Level 2",
-    "type": "Algebra",
-    "solution": r"It is $\boxed{4}$.",
-}
-MMLU = {"question": "Which?", "options": ["x", "y", "z"], "answer": "B", "topic": "physics", "id": 3}
-HUB_MMLU = {"question": "Which?", "subject": "physics", "choices": ["x", "y", "z"], "answer": 1}
-EXAMPLE = {
-    "gsm": ("gsm8k_test.jsonl", GSM, "question"),
-    "math": ("math_test.jsonl", MATH, "problem"),
-    "mmlu": ("mmlu_test.jsonl", MMLU, "question"),
-}
+from tests.bad_inputs.data_files import EXAMPLE, GSM, HUB_MMLU, MATH, MMLU, numbered, write
 
 
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch):
     """Tests say themselves where files are."""
     monkeypatch.delenv("MAFT_DATA_DIR", raising=False)
-
-
-def write(folder, name, rows):
-    """A JSON-lines file; a row may be bytes, to be written as they are."""
-    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-    (folder / name).write_bytes(b"\n".join(lines) + b"\n")
-    return str(folder)
-
-
-def numbered(task, count, start=0):
-    """Different good records of a task."""
-    _, record, question = EXAMPLE[task]
-    return [{**record, question: f"{record[question]} No. {i}"} for i in range(start, start + count)]
-
-
-BAD = {
-    "no ####": ("gsm", {**GSM, "answer": "2"}, "no ####"),
-    "words after ####": ("gsm", {**GSM, "answer": "#### two"}, "no number after ####"),
-    "empty question": ("gsm", {**GSM, "question": "  "}, "'question' is empty"),
-    "broken JSON": ("gsm", b'{"question": "What', "is broken JSON"),
-    "deep JSON": ("gsm", b"[" * 100_000, "is broken JSON"),
-    "wrong encoding": ("gsm", '{"question": "é"}'.encode("latin-1"), "is not UTF-8"),
-    "half a character": ("gsm", b'{"question": "\\ud800", "answer": "#### 1"}', "surrogate"),
-    "no object": ("gsm", b"[1, 2]", "is no JSON object"),
-    "no such field": ("gsm", {"question": "Q?"}, "has no field 'answer'"),
-    "wrong type": ("gsm", {**GSM, "question": 3}, "'question' is int, not text"),
-    "no box": ("math", {**MATH, "solution": "It is 4."}, r"no \\boxed"),
-    "unfinished box": ("math", {**MATH, "solution": r"It is \boxed{4."}, r"no \\boxed"),
-    "empty box": ("math", {**MATH, "solution": r"It is \boxed{}."}, r"empty \\boxed"),
-    "no such level": ("math", {**MATH, "level": "Level 7"}, "'Level 7'"),
-    "level as a number": ("math", {**MATH, "level": 3}, "'level' is int, not text"),
-    "letter without option": ("mmlu", {**MMLU, "answer": "D"}, "'D', which is none of its options"),
-    "index without option": ("mmlu", {**HUB_MMLU, "answer": 3}, "3, which is none of its options"),
-    "answer in words": ("mmlu", {**MMLU, "answer": "both"}, "neither a letter"),
-    "true is no index": ("mmlu", {**HUB_MMLU, "answer": True}, "neither a letter"),
-    "no options": ("mmlu", {**MMLU, "options": []}, "has 0 options"),
-    "options as text": ("mmlu", {**MMLU, "options": "xyz"}, "no list of options"),
-    "empty option": ("mmlu", {**MMLU, "options": ["x", "", "z"]}, "'option B' is empty"),
-    "null option": ("mmlu", {**MMLU, "options": ["x", None]}, "'option B' is NoneType"),
-}
-
-
-@pytest.mark.parametrize("task, row, reason", BAD.values(), ids=BAD)
-def test_a_bad_record_is_refused_or_skipped_by_file_line_and_reason(tmp_path, task, row, reason):
-    file = EXAMPLE[task][0]
-    good = numbered(task, 30)
-    folder = write(tmp_path, file, [*good[:3], row, *good[3:]])
-    with pytest.raises(DataError, match=f"1 of 31 records are bad: {file}:4 .*{reason}.*'skip'"):
-        load_problems(task, "eval", 5, data_dir=folder)
-    with pytest.warns(DataWarning, match=f"{file}.*1 of 31 records left out, by line: .*{reason}.*: 4"):
-        assert len(load_problems(task, "eval", 5, data_dir=folder, on_bad_records="skip")) == 5
 
 
 def test_many_bad_records_are_counted_and_the_first_named(tmp_path):
@@ -109,12 +43,6 @@ def test_a_repeated_question_with_the_same_answer_is_left_out_and_told(tmp_path)
     with pytest.warns(DataWarning, match="1 of 4 records noticed, by line: repeats .*: 4"):
         found = load_problems("gsm", "eval", 3, data_dir=folder)
     assert "What is 1+1?" in {p.question for p in found}
-
-
-def test_a_repeated_question_with_another_answer_is_bad(tmp_path):
-    folder = write(tmp_path, "gsm8k_test.jsonl", [GSM, {**GSM, "answer": "#### 3"}])
-    with pytest.raises(DataError, match="jsonl:2 repeats the question of record 1 with another answer"):
-        load_problems("gsm", "eval", 1, data_dir=folder)
 
 
 def test_the_same_question_with_other_options_is_another_one(tmp_path):
@@ -144,13 +72,6 @@ def test_a_missing_option_is_the_word_none_and_is_told(tmp_path):
     assert problem.options == ("None", "y")
 
 
-@pytest.mark.parametrize("data", [b"", b"\n\n"])
-def test_a_file_without_records_holds_no_problem(tmp_path, data):
-    (tmp_path / "gsm8k_test.jsonl").write_bytes(data)
-    with pytest.raises(DataError, match="holds no problem of gsm"):
-        load_problems("gsm", "eval", 1, data_dir=str(tmp_path))
-
-
 def test_a_changed_file_is_read_again(tmp_path):
     folder = write(tmp_path, "gsm8k_test.jsonl", [GSM])
     assert len(load_problems("gsm", "eval", 1, data_dir=folder)) == 1
@@ -170,21 +91,6 @@ def test_the_environment_names_the_folder_and_generated_tasks_ignore_it(tmp_path
     assert load_problems("mini_gsm", "eval", 3)
     with pytest.raises(DataError, match="MAFT_DATA_DIR .*nowhere is not a folder"):
         load_problems("gsm", "eval", 1)
-
-
-@pytest.mark.parametrize(
-    "task, split, words",
-    [
-        ("gsm", "train", "gsm needs gsm8k_train.jsonl: there is none in "),
-        ("math", "train", "math needs math_test.jsonl: there is none in "),
-        ("mmlu", "eval", "mmlu needs mmlu_test.jsonl or mmlu_stem_test.jsonl: there is none in "),
-    ],
-)
-def test_a_missing_file_is_named(tmp_path, task, split, words):
-    with pytest.raises(DataError, match=words):
-        load_problems(task, split, 1, data_dir=str(tmp_path))
-    with pytest.raises(DataError, match="data_dir .*elsewhere is not a folder"):
-        load_problems(task, split, 1, data_dir=str(tmp_path / "elsewhere"))
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maft_lib.backends import hub
+from maft_lib.backends import BackendError, hub
 from maft_lib.checkpoints import ADAPTER, BASE, model_identity
 
 if TYPE_CHECKING:
@@ -30,14 +31,24 @@ def rank(folder: str | Path) -> int:
 
 
 def base_folder(folder: str | Path) -> Path:
-    """The base model of an adapter. Raises `OSError` if it is gone, `ValueError` if it is another."""
-    named = json.loads((Path(folder) / BASE).read_text())
-    if "name" in named:  # of an exported adapter, on the hub
-        base = hub.model_folder(named["name"])
-    else:
-        base = (Path(folder) / named["folder"]).resolve()
-    if model_identity(base) != named["identity"]:
-        raise ValueError(f"the adapter {folder} belongs to another model than {base} now holds")
+    """The base model of an adapter. Raises `BackendError` if it is gone, another, or not named."""
+    try:
+        named = json.loads((Path(folder) / BASE).read_text(encoding="utf-8"))
+        identity, on_hub = named["identity"], named.get("name")  # the name of an exported adapter's
+        place = on_hub or str((Path(folder) / named["folder"]).resolve())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BackendError(
+            f"the adapter {folder} does not say whose it is, its {BASE} is missing or damaged: "
+            f"{hub.AGAIN}."
+        ) from error
+    if not on_hub and not os.path.isdir(place):
+        raise BackendError(f"the adapter {folder} needs its base model, which is not at {place}.")
+    base = hub.model_folder(place)
+    if hub.identity(place) != identity:
+        raise BackendError(
+            f"the adapter {folder} belongs to another model than {base} now holds: put that one back, "
+            "or train the adapter again."
+        )
     return base
 
 
@@ -45,7 +56,10 @@ def load_merged(folder: str | Path, dtype: torch.dtype) -> Any:
     """The base model with the adapter merged into its weights."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(_base(folder, dtype=dtype), str(folder)).merge_and_unload()
+    base = _base(folder, dtype=dtype)
+    with warnings.catch_warnings():  # weights that it lacks would be drawn at random
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
 
 
 def with_adapter(start: str | Path, rank: int, alpha: int, in_4bit: bool = False) -> Any:
@@ -108,4 +122,12 @@ def _base(folder: str | Path, **how: Any) -> PreTrainedModel:
 def _load(folder: str | Path, **how: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **how)
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are refused below, with their names
+        output_loading_info=True,
+        **how,
+    )
+    hub.refuse_partial(model, found)
+    return model

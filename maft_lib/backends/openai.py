@@ -266,9 +266,9 @@ def read_completion(body: str) -> tuple[Completion | None, bool]:
         text = said["content"] if said.get("content") is not None else said.get("refusal")
         usage = answer.get("usage") or {}
         read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, False
-    if text is not None and not isinstance(text, str):
+    if not isinstance(text, str | None) or min(read, written) < 0:
         return None, False
     whole = text is not None or reason in ("content_filter", "length")
     return Completion(_sendable(text or ""), read, written, str(reason)), whole

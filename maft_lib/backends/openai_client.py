@@ -20,6 +20,7 @@ from maft_lib.backends import BackendError
 from maft_lib.disk import content_key
 
 DEFAULT_URL = "https://api.openai.com/v1"
+NO_ADDRESS = "OPENAI_BASE_URL is no address of a server: write it like http://host:8000/v1."
 MODEL_FILE = "openai.json"  # in a checkpoint that a fine-tuning job made: which model that is
 # At these levels the SDK and its HTTP client (httpx, httpx2 from SDK 3 on) log addresses.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
@@ -52,7 +53,7 @@ def connect(client_class: Any, timeout: float, max_retries: int) -> Any:
         )
     except Exception:  # an address that cannot be parsed, in the words of the HTTP client
         pass
-    raise BackendError("OPENAI_BASE_URL is no address of a server: write it like http://host:8000/v1.")
+    raise BackendError(NO_ADDRESS)
 
 
 def _check_environment() -> None:
@@ -67,13 +68,29 @@ def _check_environment() -> None:
         raise BackendError(
             "OPENAI_BASE_URL does not begin with http:// or https://: write it like http://host:8000/v1."
         )
+    if not _names_a_server(_base_url()):
+        raise BackendError(NO_ADDRESS)
+
+
+def _names_a_server(url: str) -> bool:
+    """Whether there is a host in an address, and no port that cannot be."""
+    try:
+        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=1024)  # every request asks, and a checkpoint never changes
 def served_name(model: str) -> str:
     """The name by which the server knows a model: what a checkpoint's job made, else `model` itself."""
     file = Path(model) / MODEL_FILE
-    return json.loads(file.read_text())["model"] if file.is_file() else model
+    if not os.path.isfile(file):
+        return model
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["model"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise BackendError(f"{file} is damaged: delete the folder that it is in, and run again.")
 
 
 def pause(retries: int) -> float:
@@ -135,4 +152,5 @@ def scrub(text: str) -> str:
     secrets = [_key(), _base_url(), url.netloc, url.hostname, url.password]
     for secret in sorted({s for s in secrets if s and len(s) > 3}, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return " ".join(re.sub(r"\bsk-[\w*.-]+", "***", text).split())[:300].rstrip(".")
+    words = " ".join(re.sub(r"\bsk-[\w*.-]+", "***", text).split())[:300].rstrip(".")
+    return "".join(c if c.isprintable() else "?" for c in words)  # nothing that a terminal obeys

@@ -98,10 +98,12 @@ def chosen(result: Result, wanted: Collection[int] | None) -> list[Checkpoint]:
     Raises `ExportError` for an iteration that the run does not have.
     """
     known = iterations_of(result)
+    if wanted is not None and not isinstance(wanted, Collection):
+        raise ExportError(f"iterations is {wanted!r}: give a list of iterations, such as [1].")
     for iteration in wanted or ():
         if iteration not in known:
             there = ", ".join(map(str, known))
-            raise ExportError(f"iterations: the run has no iteration {iteration}, only {there}.")
+            raise ExportError(f"iterations: the run has no iteration {iteration!r}, only {there}.")
     models = {
         agent.model
         for iteration, society in zip(known, result.societies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from maft_lib.disk import file_hash
@@ -44,13 +45,15 @@ def check(folder: Path) -> None:
     """
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise ExportError(
             f"{folder} is no finished export, it has no {SUMS}: give a folder that maft.export wrote."
         ) from None
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name, digest in ({RESULT: ""} | sums).items():  # sums that were cut short name no result
         path = folder / name
-        if not path.is_file() or (path.suffix != ".safetensors" and file_hash(path) != digest):
-            state = "altered" if path.is_file() else "missing"
-            raise ExportError(f"{folder} is damaged, {name} is {state}: copy or export it again.")
+        if not os.path.isfile(path) or (path.suffix != ".safetensors" and file_hash(path) != digest):
+            state = "altered" if os.path.isfile(path) else "missing"
+            raise ExportError(
+                f"{folder} is damaged, {name!s:.200} is {state}: copy or export it again."
+            )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from maft_lib.config import Config, load_config
+from maft_lib.config import Config, ConfigError, load_config
 from maft_lib.debate import Agent, Debate, Society, load_debates
 from maft_lib.exports import layout
+from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import read_data
 from maft_lib.studies import Result
 
@@ -22,8 +24,19 @@ def load_export(folder: str | Path) -> Result:
     the config's: a name on the hub, or a folder that must then be here. Raises `ExportError` if the
     folder is no export or is damaged.
     """
-    place = Path(folder).expanduser().resolve()
+    place = Path(os.path.expanduser(folder)).resolve()
     layout.check(place)
+    try:
+        return _result(place)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
+        raise ExportError(
+            f"{folder} is no export that this version can read ({' '.join(why.split())[:300]}): export "
+            "the study again, or load it with the version that its README.md names."
+        ) from error
+
+
+def _result(place: Path) -> Result:
     about = json.loads((place / layout.RESULT).read_text(encoding="utf-8"))
     config = _config(place, about["profile"])
     numbers = range(1, about["num_training"] + 1)
@@ -81,5 +94,7 @@ def _society(values: dict[str, Any], folder: Path, config: Config) -> Society:
 def _agent(values: dict[str, str], folder: Path, config: Config) -> Agent:
     exported = folder / layout.BASE_MODEL
     base = str(exported) if exported.is_dir() else config.base_model
+    if not (folder / values.get("folder", "")).resolve().is_relative_to(folder):
+        raise ValueError(f"the model of {values['name']} is not in the export")
     model = str(folder / values["folder"]) if "folder" in values else values.get("model", base)
     return Agent(values["name"], values["role"], model)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -53,7 +54,11 @@ def export(
     is. The same result gives the same bytes. Raises `ExportError` if the folder holds something, if
     a checkpoint is gone, or if the disk says no; then nothing is left of it.
     """
-    place = Path(folder).expanduser().resolve()
+    if not isinstance(result, Result):
+        raise ExportError(
+            f"there is no result in a {type(result).__name__}: give what run_study returns."
+        )
+    place = Path(os.path.expanduser(folder)).resolve()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise ExportError(f"{folder} holds something already: export into a new folder.")
     selected = chosen(result, iterations) if agents else []

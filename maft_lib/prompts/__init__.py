@@ -7,13 +7,14 @@ byte what it is asked.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 
@@ -32,34 +33,23 @@ FIELDS = {
     "generator_id": {"number"},
     "critic_id": {"number"},
 }
+# `{word}` on its own; after a letter, a brace or a sign of LaTeX it is no field, as in \frac{a}{b}.
+_FREE = re.compile(r"(?<![\w}\]^\\])\{(\w+)\}")
+
+
+class PromptError(ValueError):
+    """A prompts file is wrong; the message names the prompt and what it lacks or has too much."""
 
 
 class Prompts:
-    """One prompt set. Raises `ValueError` if the file lacks a prompt or a prompt lacks a field."""
+    """One prompt set. Raises `PromptError` if the file has other prompts, or a prompt other fields."""
 
     def __init__(self, path: str | Path = DEFAULT):
-        try:
-            texts = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            problem = " ".join(str(error).split())
-            raise ValueError(f"prompts file {path} cannot be read: {problem}") from error
-        if not isinstance(texts, dict):
-            raise ValueError(f"prompts file {path} must be a mapping, as {DEFAULT} is")
-        for name, fields in FIELDS.items():
-            missing = [f for f in sorted(fields) if f"{{{f}}}" not in str(texts.get(name, ""))]
-            if missing:
-                raise ValueError(f"prompts file {path}: `{name}` lacks {{{missing[0]}}}")
-        formats = texts.get("answer_format")
-        formats = formats if isinstance(formats, dict) else {}
-        missing = [kind for kind in KINDS if kind not in formats]
-        if missing:
-            raise ValueError(f"prompts file {path}: answer_format needs `{missing[0]}`")
-        try:
-            for name in set(formats) - set(KINDS):
-                answer_type(name)
-        except ValueError as error:
-            raise ValueError(f"prompts file {path}: in answer_format, {error}") from None
-        self.texts = texts
+        self.texts = read_mapping(path, "prompts file", PromptError)
+        if problem := next(_problems(self.texts), None):
+            raise PromptError(
+                f"prompts file {path}: {problem}; {DEFAULT.name} shows how it is written."
+            )
 
     def fill(self, name: str, **values: object) -> str:
         """The prompt `name` with its fields filled in one pass, so values are never templates."""
@@ -111,6 +101,51 @@ class Prompts:
     def _listed(self, responses: Sequence[str]) -> str:
         numbered = enumerate(responses, start=1)
         return "\n".join(self.fill("response", number=n, response=r) for n, r in numbered)
+
+
+def _problems(texts: dict[Any, Any]) -> Iterator[str]:
+    """What is wrong with a prompt set, each in a few words."""
+    for name in texts:
+        if name not in FIELDS and name != "answer_format":
+            yield f"there is no prompt {name!r}{_nearest(str(name), FIELDS)}"
+    for name, fields in FIELDS.items():
+        if not isinstance(texts.get(name, ""), str):
+            yield f"`{name}` is {type(texts[name]).__name__}, not text"
+        yield from _wrong_fields(name, texts.get(name, ""), fields)
+    yield from _wrong_formats(texts.get("answer_format"))
+
+
+def _wrong_fields(name: str, text: str, fields: set[str]) -> Iterator[str]:
+    """Fields that a prompt lacks, and words in braces that look like fields and would not be filled."""
+    for field in sorted(fields):
+        if f"{{{field}}}" not in text:
+            yield f"`{name}` lacks {{{field}}}"
+    known = set().union(*FIELDS.values())
+    for word in _FREE.findall(text):
+        if word not in fields and difflib.get_close_matches(word, known, 1, cutoff=0.8):
+            yield f"`{name}` has {{{word}}}, which is not filled in there{_nearest(word, fields)}"
+
+
+def _wrong_formats(formats: object) -> Iterator[str]:
+    """What `answer_format` lacks, or has for tasks that do not exist."""
+    if not isinstance(formats, dict):
+        formats = {}
+    for kind in KINDS:
+        if kind not in formats:
+            yield f"answer_format needs `{kind}`"
+    for name, text in formats.items():
+        if not isinstance(text, str) or not text.strip():
+            yield f"`{name}` of answer_format is no text"
+        try:
+            if name not in KINDS:
+                answer_type(name)
+        except ValueError as error:
+            yield f"in answer_format, {str(error).rstrip('.')}"
+
+
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(valid), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _user(content: str) -> Message:

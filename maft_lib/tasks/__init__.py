@@ -11,6 +11,7 @@ import random
 
 from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
 from maft_lib.tasks.problem import Problem, problem_id, split_of
+from maft_lib.tasks.records import POLICIES, DataError
 from maft_lib.tasks.worked import Worked
 
 ANSWER_TYPES = {
@@ -37,18 +38,20 @@ def canonical(task: str) -> str:
 
 
 def answer_type(task: str) -> str:
-    """`number`, `expression`, `choice` or `text`. Raises `ValueError` for an unknown task.
+    """`number`, `expression`, `choice` or `text`. Raises `DataError` for an unknown task.
 
     `text` is that of `reasoning_gym:<name>`, whatever the name: free text, which can be compared as a
     number where it is one; the dataset's own scorer judges it (see `grading.is_correct`).
     """
+    if not isinstance(task, str):
+        raise DataError(f"a task is a name such as 'gsm', not {task!r}.")
     if task.startswith(reasoning_gym.PREFIX):
         return "text"
     if canonical(task) not in ANSWER_TYPES:
         valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
         near = difflib.get_close_matches(task, valid, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."
-        raise ValueError(f"unknown task {task!r}{hint}")
+        raise DataError(f"unknown task {task!r}{hint}")
     return ANSWER_TYPES[canonical(task)]
 
 
@@ -100,11 +103,15 @@ def load_problems(
     `on_bad_records` says whether records that cannot be read are an error (`refuse`) or are left out
     with a warning (`skip`).
 
-    Raises `ValueError` for an unknown task, split or option, or if the task has fewer than `num`
-    problems, and its subclass `DataError` if files or records cannot be read.
+    Raises `DataError` for an unknown task, split or option, if the task has fewer than `num`
+    problems, and if files or records cannot be read.
     """
+    answer_type(task)
     task = canonical(task)
     _check(task, split, levels, data_dir)
+    _check_numbers(num, max_operand)
+    if on_bad_records not in POLICIES:
+        raise DataError(f"unknown on_bad_records {on_bad_records!r}: expected 'refuse' or 'skip'.")
     rng = random.Random(f"{task} {split} {seed}")
     if task in PUBLISHED:
         pool = splits.pool(task, split, data_dir, on_bad_records)
@@ -116,7 +123,7 @@ def load_problems(
     if len(problems) == num:
         return problems
     about = "" if task in PUBLISHED else "about "
-    raise ValueError(
+    raise DataError(
         f"{task} has only {about}{len(problems)} different {split} problems with these options; "
         f"{num} were asked for. Ask for fewer{_OR_ELSE.get(task, '')}."
     )
@@ -125,15 +132,25 @@ def load_problems(
 def _check(
     task: str, split: str, levels: tuple[int, ...] | list[int] | None, data_dir: str | None
 ) -> None:
-    """Raises `ValueError` for what `load_problems` cannot be asked for."""
-    answer_type(task)
+    """Raises `DataError` for what `load_problems` cannot be asked for."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
+        raise DataError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
     if data_dir is not None and task not in PUBLISHED:
-        raise ValueError(f"{task} is generated and reads no files: leave data_dir out.")
-    if levels is not None and (task not in WITH_LEVELS or not set(levels) <= {1, 2, 3, 4, 5}):
+        raise DataError(f"{task} is generated and reads no files: leave data_dir out.")
+    if levels is None:
+        return
+    if not isinstance(levels, (list, tuple)) or not levels:
+        raise DataError(f"levels is {levels!r}: give a list of levels from 1 to 5, or leave it out.")
+    if task not in WITH_LEVELS or any(level not in (1, 2, 3, 4, 5) for level in levels):
         having = " and ".join(WITH_LEVELS)
-        raise ValueError(f"levels {list(levels)} do not fit {task}: only {having} have levels, 1-5.")
+        raise DataError(f"levels {list(levels)} do not fit {task}: only {having} have levels, 1-5.")
+
+
+def _check_numbers(num: int, max_operand: int) -> None:
+    """Raises `DataError` for counts that are none."""
+    for name, value, least in (("num", num, 1), ("max_operand", max_operand, 2)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise DataError(f"{name} is {value!r}: give a whole number of at least {least}.")
 
 
 def _generate(

@@ -13,7 +13,7 @@ from typing import Any
 
 from maft_lib.tasks.boxes import last_box
 from maft_lib.tasks.problem import Problem, problem_id
-from maft_lib.tasks.records import BadRecord, Published, text
+from maft_lib.tasks.records import BadRecord, Published, gradable, text
 
 LEVELS = (1, 2, 3, 4, 5)
 _REPO = "DigitalLearningGmbH/MATH-lighteval"
@@ -28,7 +28,7 @@ def parse(record: dict[str, Any]) -> Problem:
     if not answer:
         raise BadRecord("has an empty \\boxed{}")
     level, subject = _level(text(record, "level")), text(record, "type")
-    return Problem(problem_id(question), "math", question, answer, level, subject)
+    return Problem(problem_id(question), "math", question, gradable(answer), level, subject)
 
 
 def _level(written: str) -> int | None:

@@ -9,9 +9,9 @@ import re
 from typing import Any
 
 from maft_lib.tasks.problem import Problem, problem_id
-from maft_lib.tasks.records import BadRecord, Published, text
+from maft_lib.tasks.records import BadRecord, Published, gradable, text
 
-_NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)")
+_NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)", re.ASCII)
 _REPO, _REVISION = "openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866"
 
 
@@ -24,7 +24,7 @@ def parse(record: dict[str, Any]) -> Problem:
     answer = answer.strip().replace(",", "")
     if not _NUMBER.fullmatch(answer):
         raise BadRecord(f"has no number after ####, but {answer[:40]!r}")
-    return Problem(problem_id(question), "gsm", question, answer)
+    return Problem(problem_id(question), "gsm", question, gradable(answer))
 
 
 TRAIN = Published(

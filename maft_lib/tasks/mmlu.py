@@ -6,6 +6,7 @@ the STEM file (`options`, `answer` as a letter, `topic`). There is a test split 
 
 from __future__ import annotations
 
+from reprlib import repr as shortened
 from string import ascii_uppercase
 from typing import Any
 
@@ -61,7 +62,7 @@ def _letter(record: dict[str, Any], num_options: int) -> str:
     if isinstance(answer, str) and len(answer.strip()) == 1:
         answer = ascii_uppercase.find(answer.strip())
     if not isinstance(answer, int) or isinstance(answer, bool):
-        raise BadRecord(f"has the answer {answer!r}, neither a letter nor a whole number")
+        raise BadRecord(f"has the answer {shortened(answer)}, neither a letter nor a whole number")
     if not 0 <= answer < num_options:
         raise BadRecord(f"has the answer {record['answer']!r}, which is none of its options")
     return ascii_uppercase[answer]

@@ -27,10 +27,14 @@ from maft_lib.tasks.problem import Problem, normalised
 ENVIRONMENT = "MAFT_DATA_DIR"
 POLICIES = ("refuse", "skip")
 NAMED = 5  # bad records that an error names one by one
+LONGEST_ANSWER = 300  # characters that grading reads, `grading.latex.LONGEST`: longer is always wrong
+# How files begin that hold records in another form than JSON lines.
+_OTHERS = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip file", b"PAR1": "a Parquet file"}
 
 
 class DataError(ValueError):
-    """Problems cannot be read; the message says which file is needed or which records are bad."""
+    """Problems cannot be had; the message says what cannot be asked for, which file is needed or which
+    records are bad."""
 
 
 class DataWarning(UserWarning):
@@ -89,19 +93,21 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
     Raises `DataError` if it is no folder.
     """
-    named = data_dir or os.environ.get(ENVIRONMENT)
-    if not named:
+    named = os.environ.get(ENVIRONMENT) or None if data_dir is None else data_dir
+    if named is None:
         return None
-    folder = Path(named).expanduser()
-    if not folder.is_dir():
-        name = "data_dir" if data_dir else ENVIRONMENT
-        raise DataError(f"{name} {folder} is not a folder: name the one that holds the data files.")
-    return folder
+    folder = os.path.expanduser(named)
+    if not os.path.isdir(folder):
+        name = ENVIRONMENT if data_dir is None else "data_dir"
+        raise DataError(
+            f"{name} {folder or repr('')!s:.300} is not a folder: name the one with the data files."
+        )
+    return Path(folder)
 
 
 def find_file(published: Published, folder: Path) -> Path | None:
-    """The split's file in a folder, or None."""
-    return next((folder / name for name in published.files if (folder / name).is_file()), None)
+    """The split's file in a folder, or None. What has its name and cannot be read is found, too."""
+    return next((folder / name for name in published.files if os.path.lexists(folder / name)), None)
 
 
 def load(published: Published, folder: Path | None, on_bad_records: str = "refuse") -> list[Problem]:
@@ -110,8 +116,6 @@ def load(published: Published, folder: Path | None, on_bad_records: str = "refus
     Raises `DataError` if they cannot be read, if there is none, or if records are bad and
     `on_bad_records` is `refuse`; `skip` leaves those out with a `DataWarning`.
     """
-    if on_bad_records not in POLICIES:
-        raise ValueError(f"unknown on_bad_records {on_bad_records!r}: expected 'refuse' or 'skip'.")
     loaded = _from_hub(published) if folder is None else _from_folder(published, folder)
     if loaded.bad and on_bad_records == "refuse":
         raise DataError(_refusal(loaded))
@@ -136,6 +140,13 @@ def text(record: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
+def gradable(answer: str) -> str:
+    """An answer that grading can read. Raises `BadRecord` for one that no response could match."""
+    if len(answer) > LONGEST_ANSWER:
+        raise BadRecord(f"has an answer of {len(answer)} characters, more than {LONGEST_ANSWER}")
+    return answer
+
+
 def content_hash(records: Iterable[Mapping[str, Any]], fields: tuple[str, str]) -> str:
     """Hash of two fields of all records, white space folded, whatever the order of the records."""
     pairs = ([" ".join(str(r.get(name)).split()) for name in fields] for r in records)
@@ -157,7 +168,10 @@ def _from_folder(published: Published, folder: Path) -> Loaded:
 @lru_cache(maxsize=16)
 def _read_file(published: Published, path: Path, changed: int, size: int) -> Loaded:
     """A file's records, read once per process unless the file changes (its time and size say so)."""
-    lines = [*_json_lines(path.read_bytes())]
+    data = path.read_bytes()
+    if other := next((_OTHERS[begin] for begin in _OTHERS if data.startswith(begin)), None):
+        raise DataError(f"{path} is {other}, not JSON lines: unpack or convert it.")
+    lines = [*_json_lines(data)]
     records = [record for _, record in lines if isinstance(record, dict)]
     known = published.content in (None, content_hash(records, published.fields))
     source = path.name if known else f"{path.name}, not the published records"
@@ -173,12 +187,22 @@ def _json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
 
 def _json(line: bytes) -> Any:
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
+    except BadRecord as reason:
+        return reason
     except UnicodeDecodeError:
         return BadRecord("is not UTF-8 text")
     except (ValueError, RecursionError):
         return BadRecord("is broken JSON")
     return record if isinstance(record, dict) else BadRecord("is no JSON object")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of whose repeated names JSON would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRecord("names a field twice")
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,364 @@
+"""Bad arguments of public functions and of the command lines, and files of our own that are damaged.
+
+A call is given `case`: a config, a finished `result`, an `exported` copy of it, an empty folder `tmp`.
+"""
+
+import json
+
+import maft_lib as maft
+from maft_lib import notebooks, report
+from maft_lib.backends import BackendError
+from maft_lib.backends.openai_client import served_name
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import ConfigError
+from maft_lib.debate import Agent
+from maft_lib.exports import ExportError, layout
+from maft_lib.prompts import PromptError, load_prompts
+from maft_lib.report import ReportError
+from maft_lib.store import StoreError
+from maft_lib.tasks.records import DataError
+
+
+def file(case, name="file", data=b""):
+    """A file in the case's folder."""
+    path = case.tmp / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def executed(case, data):
+    """The config of a profile with one executed copy of a notebook, which holds `data`."""
+    file(case, "runs/smoke/notebooks/00_quickstart.ipynb", data)
+    return case.config.replace(runs_dir=str(case.tmp / "runs"))
+
+
+def copied(case):
+    """The config of a profile with one notebook that has been executed."""
+    cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "source": "1"}
+    whole = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    return executed(case, json.dumps(whole).encode())
+
+
+def sealed(case, name, change):
+    """The export with another content of one of its files, and sums that agree."""
+    path = case.exported / name
+    path.write_bytes(change(path.read_bytes()))
+    (case.exported / layout.SUMS).unlink()
+    layout.write_sums(case.exported)
+    return case.exported
+
+
+def about(**changes):
+    """Another `result.json`; None leaves a key out."""
+
+    def changed(data):
+        values = json.loads(data) | changes
+        return json.dumps({name: value for name, value in values.items() if value is not None}).encode()
+
+    return changed
+
+
+NOWHERE = "/nowhere/model"
+ROWS = {
+    "a study of no method": (
+        ConfigError,
+        lambda case: maft.run_study("debates", "arithmetic", case.config),
+        ["unknown method 'debates'", "did you mean 'debate'"],
+    ),
+    "a study of no task": (
+        DataError,
+        lambda case: maft.run_study("base", "algebra", case.config),
+        ["unknown task 'algebra'"],
+    ),
+    "one study of several": (
+        ConfigError,
+        lambda case: maft.run_studies([("star2", "arithmetic", case.config)]),
+        ["unknown method 'star2'"],
+    ),
+    "a study without prompts": (
+        PromptError,
+        lambda case: maft.run_study("base", "arithmetic", case.config.replace(prompts="gone.yml")),
+        ["gone.yml cannot be read", "No such file"],
+    ),
+    "a study without data": (
+        DataError,
+        lambda case: maft.run_study("base", "gsm", case.config.replace(data_dir=str(case.tmp))),
+        ["gsm needs gsm8k_train.jsonl", "data_dir"],
+    ),
+    "an estimate of no method": (
+        ConfigError,
+        lambda case: maft.estimate(case.config, "multiagent"),
+        ["unknown method 'multiagent'"],
+    ),
+    "an unknown change": (
+        ConfigError,
+        lambda case: case.config.replace(num_agent=3),
+        ["unknown parameter 'num_agent'"],
+    ),
+    "a change out of bounds": (
+        ConfigError,
+        lambda case: case.config.replace(num_iterations=0),
+        ["num_iterations", "greater than or equal to 1"],
+    ),
+    "the config of no notebook": (
+        ConfigError,
+        lambda case: maft.load_config("smoke", notebook="F_agents"),
+        ["unknown notebook 'F_agents'", "'F_more_agents'"],
+    ),
+    "an answer to no task": (
+        DataError,
+        lambda case: maft.extract_answer("5", "maths"),
+        ["unknown task 'maths'", "did you mean 'math'"],
+    ),
+    "equality in no task": (
+        DataError,
+        lambda case: maft.is_equivalent("5", "5", "algebra"),
+        ["unknown task 'algebra'", "expected one of"],
+    ),
+    "a vote on no task": (
+        DataError,
+        lambda case: maft.majority_vote(["5", "5"], "gsm9k", 0),
+        ["unknown task 'gsm9k'", "did you mean 'gsm8k'"],
+    ),
+    "prompts of nobody's home": (
+        PromptError,
+        lambda case: load_prompts("~nobody-here/mine.yml"),
+        ["cannot be read"],
+    ),
+    "a home that is not there": (
+        ConfigError,
+        lambda case: maft.open_backend(case.config.replace(runs_dir="~nobody-here/runs")),
+        ["no such home folder", "write the path out"],
+    ),
+    "a device that is none": (BackendError, lambda case: TransformersBackend("gpu"), ["device 'gpu'"]),
+    "finetuning no model": (
+        BackendError,
+        lambda case: maft.finetune(Agent("generation-1", "generator", NOWHERE), [], case.config),
+        ["'/nowhere/model' does not exist"],
+    ),
+    "runs in a file": (
+        StoreError,
+        lambda case: maft.open_backend(case.config.replace(runs_dir=str(file(case)))),
+        ["cannot be used", "runs_dir"],
+    ),
+    "a store that is none": (
+        StoreError,
+        lambda case: maft.store.Store(file(case, "completions.sqlite", b"not a database " * 99).parent),
+        ["completions.sqlite is damaged", "move it away"],
+    ),
+    "figures in a file": (
+        ConfigError,
+        lambda case: case.config.replace(figures_dir=str(file(case))).figures,
+        ["figures_dir", "cannot be made"],
+    ),
+    "a hosted model without a name": (
+        BackendError,
+        lambda case: served_name(str(file(case, "a/openai.json", b"{}").parent)),
+        ["openai.json is damaged", "run again"],
+    ),
+    "a hosted model in no JSON": (
+        BackendError,
+        lambda case: served_name(str(file(case, "b/openai.json", b"{").parent)),
+        ["openai.json is damaged", "run again"],
+    ),
+    "a hosted model in a list": (
+        BackendError,
+        lambda case: served_name(str(file(case, "c/openai.json", b"[1]").parent)),
+        ["openai.json is damaged", "run again"],
+    ),
+    "notebooks of no profile": (
+        ConfigError,
+        lambda case: notebooks.run_notebooks("smok"),
+        ["unknown profile 'smok'"],
+    ),
+    "no notebook at a time": (
+        ConfigError,
+        lambda case: notebooks.run_notebooks("smoke", ["00_quickstart"], 0),
+        ["--jobs is 0", "at least one"],
+    ),
+    # Reports
+    "a report of nothing": (
+        ReportError,
+        lambda case: report.write_report(case.config),
+        ["no notebook of the profile smoke", "make figures"],
+    ),
+    "a report in a folder of others": (
+        ReportError,
+        lambda case: report.write_report(copied(case), case.tmp),
+        ["holds something else", "new or empty folder"],
+    ),
+    "a report in a file": (
+        ReportError,
+        lambda case: report.write_report(copied(case), file(case)),
+        ["holds something else"],
+    ),
+    "a report below a file": (
+        ReportError,
+        lambda case: report.write_report(copied(case), file(case) / "site"),
+        ["cannot be written", "name another folder"],
+    ),
+    "a report of an endless name": (
+        ReportError,
+        lambda case: report.write_report(copied(case), case.tmp / ("x" * 300)),
+        ["cannot be written", "too long"],
+    ),
+    **{
+        f"a report of {name}": (
+            ReportError,
+            lambda case, data=data: report.write_report(executed(case, data)),
+            ["no notebook of the profile smoke"],
+        )
+        for name, data in {
+            "half a copy": b'{"cells": [',
+            "an empty copy": b"",
+            "a copy that is a list": b"[]",
+            "a copy without cells": b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+            "a copy of another format": b'{"nbformat": 99}',
+            "a copy that is binary": b"\x80\x04\x95",
+        }.items()
+    },
+    # Exports
+    "exporting a name": (
+        ExportError,
+        lambda case: maft.export("multiagent_ft", case.tmp / "new"),
+        ["no result in a str", "run_study"],
+    ),
+    "exporting over something": (
+        ExportError,
+        lambda case: maft.export(case.result, file(case).parent),
+        ["holds something already", "new folder"],
+    ),
+    "exporting over a file": (
+        ExportError,
+        lambda case: maft.export(case.result, file(case)),
+        ["holds something already"],
+    ),
+    "exporting below a file": (
+        ExportError,
+        lambda case: maft.export(case.result, file(case) / "new"),
+        ["cannot be exported", "name another folder"],
+    ),
+    "an iteration that never was": (
+        ExportError,
+        lambda case: maft.export(case.result, case.tmp / "new", iterations=[7]),
+        ["no iteration 7", "only 0"],
+    ),
+    "an iteration in words": (
+        ExportError,
+        lambda case: maft.export(case.result, case.tmp / "new", iterations=["0"]),
+        ["no iteration '0'", "only 0"],
+    ),
+    "an iteration alone": (
+        ExportError,
+        lambda case: maft.export(case.result, case.tmp / "new", iterations=1),
+        ["iterations is 1", "give a list"],
+    ),
+    "loading nothing": (
+        ExportError,
+        lambda case: maft.load_export(case.tmp / "gone"),
+        ["no finished export", "SHA256SUMS"],
+    ),
+    "loading a file": (
+        ExportError,
+        lambda case: maft.load_export(file(case)),
+        ["no finished export", "maft.export wrote"],
+    ),
+    "loading from nobody's home": (
+        ExportError,
+        lambda case: maft.load_export("~nobody-here/export"),
+        ["no finished export"],
+    ),
+    "sums that are none": (
+        ExportError,
+        lambda case: maft.load_export(file(case, "SHA256SUMS", b"\xff\xfe").parent),
+        ["no finished export"],
+    ),
+    "sums of nothing": (
+        ExportError,
+        lambda case: maft.load_export(file(case, "SHA256SUMS", b"").parent),
+        ["is damaged", "result.json is missing"],
+    ),
+    "sums of an endless name": (
+        ExportError,
+        lambda case: maft.load_export(file(case, "SHA256SUMS", b"0  " + b"x" * 5000).parent),
+        ["is damaged", "missing"],
+    ),
+    "an altered score": (
+        ExportError,
+        lambda case: (
+            (case.exported / layout.SCORES).write_text("x"),
+            maft.load_export(case.exported),
+        ),
+        ["scores.csv is altered", "copy or export it again"],
+    ),
+    **{
+        f"an export with {name}": (
+            ExportError,
+            lambda case, file=file, change=change: maft.load_export(sealed(case, file, change)),
+            ["no export that this version can read", *words],
+        )
+        for name, file, change, words in [
+            ("half a result", layout.RESULT, lambda data: data[:50], ["JSONDecodeError"]),
+            ("a list for a result", layout.RESULT, lambda data: b"[1]", ["TypeError"]),
+            ("no societies", layout.RESULT, about(societies=None), ["societies"]),
+            ("no method", layout.RESULT, about(method=None), ["method"]),
+            (
+                "unknown types",
+                layout.RESULT,
+                about(dtypes={"scores.csv": {"task": "no type"}}),
+                ["no type"],
+            ),
+            (
+                "a model elsewhere",
+                layout.RESULT,
+                about(
+                    societies=[
+                        {
+                            "generators": [{"name": "g", "role": "generator", "folder": "../../etc"}],
+                            "critics": [],
+                        }
+                    ]
+                ),
+                ["the model of g is not in the export"],
+            ),
+            ("an unknown parameter", layout.CONFIG, lambda data: b"num_agent: 3\n", ["'num_agent'"]),
+            ("no parameters", layout.CONFIG, lambda data: b"", ["config.yml is empty"]),
+            ("no scores", layout.SCORES, lambda data: b"", ["EmptyDataError"]),
+            (
+                "debates that are none",
+                layout.debates_file(0, "eval"),
+                lambda data: b'{"turns": []}\n',
+                ["problem"],
+            ),
+        ]
+    },
+}
+
+# (main, arguments, words of the last line on stderr); the exit code is 2
+COMMANDS = {
+    "notebooks of a misspelt profile": (notebooks.main, ["lapto"], ["did you mean 'laptop'"]),
+    "notebooks of a missing file": (notebooks.main, ["nowhere.yml"], ["nowhere.yml' does not exist"]),
+    "no such notebook": (notebooks.main, ["smoke", "03_5"], ["unknown notebook '03_5'"]),
+    "a notebook's file": (
+        notebooks.main,
+        ["smoke", "00_quickstart.ipynb"],
+        ["unknown notebook", "did you mean '00_quickstart'"],
+    ),
+    "a notebook twice": (
+        notebooks.main,
+        ["smoke", "00_quickstart", "00_quickstart"],
+        ["'00_quickstart' is named twice"],
+    ),
+    "no notebook at a time": (
+        notebooks.main,
+        ["smoke", "00_quickstart", "--jobs", "0"],
+        ["--jobs is 0"],
+    ),
+    "less than none": (notebooks.main, ["smoke", "00_quickstart", "--jobs", "-2"], ["--jobs is -2"]),
+    "jobs in words": (notebooks.main, ["smoke", "--jobs", "two"], ["--jobs", "invalid int", "'two'"]),
+    "an unknown option": (notebooks.main, ["smoke", "--fast"], ["unrecognized arguments: --fast"]),
+    "a report of a misspelt profile": (report.main, ["smok"], ["did you mean 'smoke'"]),
+    "a report before any run": (report.main, ["smoke"], ["no notebook of the profile smoke"]),
+    "a report with too many folders": (report.main, ["smoke", "a", "b"], ["unrecognized arguments: b"]),
+}

@@ -1,0 +1,64 @@
+"""Bad prompts files: changes of the default set, and files that are none."""
+
+from pathlib import Path
+
+import yaml
+
+from maft_lib.prompts import DEFAULT
+
+
+def changed(**changes):
+    """The text of the default prompts file with other values; None leaves a key out."""
+    texts = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+    texts["answer_format"] |= changes.pop("formats", {})
+    texts |= changes
+    kept = {name: text for name, text in texts.items() if text is not None}
+    return yaml.safe_dump(kept, allow_unicode=True).encode()
+
+
+BOTH = "{question} {answer_format}"
+
+# the bytes of a file mine.yml, None for a folder of that name, a path for one that is not there
+ROWS = {
+    "no summary in a critic's": (changed(critic=BOTH), ["`critic` lacks {summary}"]),
+    "no question": (changed(generation="{answer_format}"), ["`generation` lacks {question}"]),
+    "no number": (changed(response="{response}"), ["`response` lacks {number}"]),
+    "no answer in a hint": (changed(hint=BOTH), ["`hint` lacks {answer}"]),
+    "no prompt": (changed(summary=None), ["`summary` lacks {responses}"]),
+    "an empty prompt": (changed(critic_id=""), ["`critic_id` lacks {number}"]),
+    "one brace": (changed(generation="{question {answer_format}"), ["`generation` lacks {question}"]),
+    "two words in braces": (changed(critic_id="{the number}"), ["`critic_id` lacks {number}"]),
+    "another's field": (
+        changed(generation=BOTH + " {summary}"),
+        ["`generation` has {summary}", "not filled in"],
+    ),
+    "a misspelt field": (
+        changed(generation=BOTH + " {anwser_format}"),
+        ["{anwser_format}", "did you mean 'answer_format'"],
+    ),
+    "a field in capitals": (changed(summary="{responses} {Responses}"), ["{Responses}", "'responses'"]),
+    "a misspelt prompt": (changed(critics="?"), ["no prompt 'critics'", "did you mean 'critic'"]),
+    "a prompt of another library": (changed(system="Be brief."), ["there is no prompt 'system'"]),
+    "a list of lines": (changed(generation=["{question}"]), ["`generation` is list, not text"]),
+    "a number for a prompt": (changed(critic=5), ["`critic` is int, not text"]),
+    "a nested prompt": (changed(critic={"text": BOTH}), ["`critic` is dict, not text"]),
+    "one format": (changed(answer_format={"number": "n"}), ["answer_format needs `expression`"]),
+    "formats as a list": (changed(answer_format=["number"]), ["answer_format needs `number`"]),
+    "no formats": (changed(answer_format=None), ["answer_format needs `number`"]),
+    "a format of no task": (changed(formats={"gms": "As a number."}), ["did you mean 'gsm'"]),
+    "a format of a number": (changed(formats={5: "As a number."}), ["in answer_format", "not 5"]),
+    "an empty format": (changed(formats={"number": " "}), ["`number` of answer_format is no text"]),
+    "a null format": (changed(formats={"gsm": None}), ["`gsm` of answer_format is no text"]),
+    "a prompt twice": (
+        DEFAULT.read_bytes() + b"\nsummary: '{responses}'\n",
+        ["'summary' stands there twice"],
+    ),
+    "a list": (b"- generation\n", ["mine.yml is a list or a single value"]),
+    "empty": (b"", ["mine.yml is empty"]),
+    "broken": (b"generation: '{question}\n", ["mine.yml cannot be read as YAML"]),
+    "Latin-1": (changed(critic_id="é {number}").decode().encode("latin-1"), ["not UTF-8 text"]),
+    "binary": (b"\x80\x04\x95", ["not UTF-8 text"]),
+    "JSON lines": (b'{"generation": 1}\n{"critic": 2}\n', ["cannot be read as YAML"]),
+    "a folder": (None, ["mine.yml cannot be read", "directory"]),
+    "no such file": (Path("nowhere.yml"), ["nowhere.yml cannot be read", "No such file"]),
+}

@@ -1,0 +1,443 @@
+"""Whatever is wrong with what comes in is said in one sentence, as an error of the project's own.
+
+The tables are in `tests/bad_inputs`. Nearly all rows are handed in here and now; at the end one of each
+kind goes through papermill, as a user would meet it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import maft_lib as maft
+from maft_lib.backends import BackendError, Request, Sampling, adapters, generate
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import ConfigError, load_config, notebook_config
+from maft_lib.grading.latex import LONGEST
+from maft_lib.prompts import PromptError, Prompts
+from maft_lib.tasks import load_problems
+from maft_lib.tasks.records import LONGEST_ANSWER, DataError, DataWarning
+from tests.bad_inputs import (
+    answers,
+    calls,
+    configs,
+    data_files,
+    model_folders,
+    one_sentence,
+    prompt_files,
+)
+from tests.bad_inputs.data_files import EXAMPLE, GOOD, numbered, write
+from tests.openai_server import BASE, Handler, Server
+
+ROOT = Path(__file__).parent.parent
+TABLES = {
+    "parameters": configs.VALUES,
+    "profiles": configs.PROFILES,
+    "params files": configs.FILES,
+    "notebook parameters": configs.INJECTED,
+    "records": data_files.RECORDS,
+    "data files": data_files.FILES,
+    "requests for problems": data_files.REQUESTS,
+    "prompts files": prompt_files.ROWS,
+    "model folders": model_folders.ROWS,
+    "adapters": model_folders.ADAPTERS,
+    "model names": model_folders.NAMES,
+    "answers of a server": answers.ROWS,
+    "streams of a server": answers.STREAMS,
+    "addresses": answers.ADDRESSES,
+    "calls": calls.ROWS,
+    "command lines": calls.COMMANDS,
+}
+
+
+def rows(table):
+    """Each row of a table as a test."""
+    return pytest.mark.parametrize("row", table.values(), ids=table)
+
+
+def test_there_are_as_many_different_rows_as_promised():
+    different = {(kind, repr(row)) for kind, table in TABLES.items() for row in table.values()}
+    assert len(different) == sum(map(len, TABLES.values())) >= 150
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch):
+    """Rows say themselves where files are."""
+    monkeypatch.delenv("MAFT_DATA_DIR", raising=False)
+
+
+def put(path, content):
+    """Makes a file of bytes, a folder for None, or a link to a path."""
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.symlink_to(content)
+
+
+# --- configs ------------------------------------------------------------------------------------
+
+
+@rows(configs.VALUES)
+def test_parameters(row):
+    values, words = row
+    with one_sentence(ConfigError, words):
+        load_config("smoke", **values)
+
+
+@rows(configs.PROFILES)
+def test_profiles(row):
+    profile, words = row
+    with one_sentence(ConfigError, words):
+        load_config(profile)
+
+
+@rows(configs.FILES)
+def test_params_files(row, tmp_path):
+    content, words = row
+    put(tmp_path / "own.yml", content)
+    with one_sentence(ConfigError, words):
+        load_config(tmp_path / "own.yml")
+
+
+@rows(configs.INJECTED)
+def test_notebook_parameters(row):
+    injected, words = row
+    with one_sentence(ConfigError, words):
+        notebook_config({"profile": "smoke", **injected}, "00_quickstart")
+
+
+# --- data files ---------------------------------------------------------------------------------
+
+
+@rows(data_files.RECORDS)
+def test_a_bad_record_is_refused_or_skipped_by_file_line_and_reason(row, tmp_path):
+    task, record, reason = row
+    file = EXAMPLE[task][0]
+    good = numbered(task, 30)
+    folder = write(tmp_path, file, [*good[:3], record, *good[3:]])
+    with one_sentence(DataError, ["'skip'"]):
+        load_problems(task, "eval", 5, data_dir=folder)
+    with pytest.raises(DataError, match=f"1 of 31 records are bad: {file}:4 .*{reason}.*'skip'"):
+        load_problems(task, "eval", 5, data_dir=folder)
+    with pytest.warns(DataWarning, match=f"{file}.*1 of 31 records left out, by line: .*{reason}.*: 4"):
+        assert len(load_problems(task, "eval", 5, data_dir=folder, on_bad_records="skip")) == 5
+
+
+def test_no_answer_is_longer_than_grading_reads():
+    assert LONGEST_ANSWER == LONGEST
+
+
+@rows(data_files.FILES)
+def test_data_files(row, tmp_path):
+    task, files, words = row
+    for name, content in files.items():
+        put(tmp_path / name, content)
+    with one_sentence(DataError, words):
+        load_problems(task, "eval" if task != "math" else "train", 12, data_dir=str(tmp_path))
+
+
+@rows(data_files.REQUESTS)
+def test_requests_for_problems(row):
+    arguments, words = row
+    if str(arguments["task"]).startswith("reasoning_gym:"):
+        pytest.importorskip("reasoning_gym")
+    with one_sentence(DataError, words):
+        load_problems(**arguments)
+
+
+# --- prompts files ------------------------------------------------------------------------------
+
+
+@rows(prompt_files.ROWS)
+def test_prompts_files(row, tmp_path):
+    content, words = row
+    path = tmp_path / "mine.yml"
+    if isinstance(content, Path):
+        path = tmp_path / content
+    else:
+        put(path, content)
+    with one_sentence(PromptError, words):
+        Prompts(path)
+
+
+# --- model folders ------------------------------------------------------------------------------
+
+
+def ask(model):
+    """One short response of a model, generated in this process."""
+    backend = TransformersBackend("cpu", num_workers=1, progress=False)
+    backend.num_workers = 0
+    asked = ({"role": "user", "content": "What is 1+1?"},)
+    return generate(backend, [Request(str(model), asked, Sampling(1.0, 1.0, 4), 0)])
+
+
+def spoil(folder, changes):
+    """Makes the changes of a row, see `model_folders`, in a folder that is a copy."""
+    for name, change in changes.items():
+        path = folder / name
+        before = path.read_bytes() if path.exists() else b"{}"
+        if isinstance(change, str):
+            path.rename(folder / change)
+            continue
+        path.unlink(missing_ok=True)
+        if change is model_folders.FOLDER:
+            path.mkdir()
+        elif isinstance(change, dict):
+            path.write_text(model_folders.merged(before, change))
+        elif change is not None:
+            path.write_bytes(change if isinstance(change, bytes) else change(before))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A fresh adapter of the shipped model, which it finds beside itself."""
+    base = Path(load_config("smoke").base_model)
+    place = tmp_path_factory.mktemp("adapter")
+    shutil.copytree(base, place / "model")
+    (place / "adapter").mkdir()
+    fresh = adapters.with_adapter(place / "model", 4, 8)
+    adapters.save_adapter(fresh, place / "model", place / "adapter")
+    for path in base.glob("*token*"):
+        shutil.copy(path, place / "adapter")
+    shutil.copy(base / "chat_template.jinja", place / "adapter")
+    return place
+
+
+def test_what_is_spoilt_was_good(model, adapter):
+    assert ask(model) == ask(adapter / "adapter")  # fresh adapters change nothing
+
+
+@rows(model_folders.ROWS)
+def test_model_folders(row, tmp_path, model):
+    changes, words = row
+    spoil(Path(shutil.copytree(model, tmp_path / "model")), changes)
+    with one_sentence(BackendError, words):
+        ask(tmp_path / "model")
+
+
+@rows(model_folders.ADAPTERS)
+def test_adapters(row, tmp_path, adapter):
+    changes, words = row
+    shutil.copytree(adapter, tmp_path, dirs_exist_ok=True)
+    spoil(tmp_path / "adapter", changes)
+    with one_sentence(BackendError, words):
+        ask(tmp_path / "adapter")
+
+
+@rows(model_folders.NAMES)
+def test_model_names(row, monkeypatch, tmp_path):
+    name, words = row
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with one_sentence(BackendError, words):
+        ask(name)
+
+
+# --- answers of a server ------------------------------------------------------------------------
+
+KEY = "key-of-the-test"
+
+
+class Saying(Handler):
+    """Answers whatever `state.said` holds: (status, headers, body)."""
+
+    def fault(self, kind):
+        status, headers, body = self.state.said
+        self.close_connection = True
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        return True
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server whose next answers a test chooses."""
+    pytest.importorskip("openai")
+    model = load_config("smoke").base_model
+    with Server(model, tmp_path_factory.mktemp("server"), KEY) as server:
+        server.http.RequestHandlerClass = type("Bound", (Saying,), {"state": server})
+        yield server
+
+
+@pytest.fixture
+def reached(server, monkeypatch):
+    """The server, named by the environment."""
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    return server
+
+
+def ask_server(on_text=None):
+    from maft_lib.backends.openai import OpenAIBackend
+
+    backend = OpenAIBackend(max_retries=0, request_timeout=5.0, progress=False)
+    asked = ({"role": "user", "content": "What is 1+1?"},)
+    return generate(backend, [Request(BASE, asked, Sampling(1.0, 1.0, 4), 0)], on_text)
+
+
+def say(server, status, headers, body):
+    server.said = status, {"Content-Type": "application/json"} | headers, body
+    server.faults["/chat/completions"] = ["say"]
+
+
+@rows(answers.ROWS)
+def test_answers_of_a_server(row, reached):
+    status, headers, body, words = row
+    say(reached, status, headers, body if isinstance(body, bytes) else answers.as_json(body))
+    with one_sentence(BackendError, [f"model {BASE}: ", *words]):
+        ask_server()
+
+
+@rows(answers.STREAMS)
+def test_streams_of_a_server(row, reached):
+    body, words = row
+    say(reached, 200, {"Content-Type": "text/event-stream"}, body)
+    with one_sentence(BackendError, [f"model {BASE}: ", *words]):
+        ask_server(lambda index, text: None)
+
+
+@rows(answers.ADDRESSES)
+def test_addresses(row, monkeypatch):
+    pytest.importorskip("openai")
+    address, key, words = row
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with one_sentence(BackendError, words):
+        ask_server()
+
+
+# --- calls --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished study, and its export."""
+    place = tmp_path_factory.mktemp("study")
+    config = load_config("smoke", runs_dir=str(place / "runs"))
+    scripted = ScriptedBackend(lambda request: "\\boxed{4}")
+    result = maft.run_study("base", "arithmetic", config, scripted, lambda line: None)
+    return result, maft.export(result, place / "exported")
+
+
+@pytest.fixture
+def case(config, finished, tmp_path):
+    """What calls are made with."""
+    result, exported = finished
+    shutil.copytree(exported, tmp_path / "exported")
+    (tmp_path / "tmp").mkdir()
+    return SimpleNamespace(
+        config=config, result=result, exported=tmp_path / "exported", tmp=tmp_path / "tmp"
+    )
+
+
+@rows(calls.ROWS)
+def test_calls(row, case):
+    error_class, call, words = row
+    with one_sentence(error_class, words):
+        call(case)
+
+
+@rows(calls.COMMANDS)
+def test_command_lines(row, capsys, monkeypatch, tmp_path):
+    main, arguments, words = row
+    monkeypatch.setenv("MAFT_RUNS_DIR", str(tmp_path))
+    try:
+        code = main(arguments)
+    except SystemExit as exit:  # argparse's own
+        code = exit.code
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and "error: " in said and all(word in said for word in words), said
+
+
+# --- through papermill --------------------------------------------------------------------------
+
+
+def by_papermill(folder, environment=None, **parameters):
+    """Runs notebook 02_1 on the smoke profile: (exit code, last line of the output)."""
+    given = {"profile": "smoke", "runs_dir": folder / "runs", "figures_dir": folder / "figures"}
+    pairs = [part for pair in (given | parameters).items() for part in ("-p", *map(str, pair))]
+    notebook = ROOT / "notebooks" / "02_1_multiagent_debate.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(folder / "out.ipynb"), *pairs]
+    run = subprocess.run(
+        [*command, "--no-progress-bar", "-k", "python3"],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return run.returncode, re.sub(r"\x1b\[[\d;]*m", "", run.stdout).strip().splitlines()[-1]
+
+
+def through_params_file(folder, model, server):
+    """A key that stands in a params file twice."""
+    (folder / "own.yml").write_text("num_agents: 3\nseed: 1\nnum_agents: 5\n")
+    return (
+        {"profile": folder / "own.yml"},
+        "ConfigError: params file ",
+        "'num_agents' stands there twice",
+    )
+
+
+def through_parameter(folder, model, server):
+    """A parameter that no notebook knows."""
+    return {"num_agentz": 5}, "ConfigError: unknown parameter ", "did you mean 'num_agents'?"
+
+
+def through_data_file(folder, model, server):
+    """A data set that was not unpacked."""
+    put(folder / "gsm8k_test.jsonl", b"\x1f\x8b" + GOOD)
+    return {"task": "gsm", "data_dir": folder}, "DataError: ", "is a gzip file"
+
+
+def through_prompts_file(folder, model, server):
+    """Prompts without the question."""
+    put(folder / "mine.yml", prompt_files.ROWS["no question"][0])
+    return {"prompts": folder / "mine.yml"}, "PromptError: prompts file ", "lacks {question}"
+
+
+def through_model_folder(folder, model, server):
+    """A model that was not copied to its end."""
+    shutil.copytree(model, folder / "model")
+    spoil(folder / "model", model_folders.ROWS["a missing tensor"][0])
+    return {"model_name_or_path": folder / "model"}, "BackendError: model ", "weights lack"
+
+
+def through_server(folder, model, server):
+    """A server that answers with a web page."""
+    say(server, *answers.ROWS["HTML"][:3])
+    server.faults["/chat/completions"] *= 1000
+    hosted = {"backend": "openai", "model_name_or_path": BASE, "max_retries": 0}
+    return hosted, "BackendError: model miniature: ", "no chat completion"
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize(
+    "through",
+    [
+        through_params_file,
+        through_parameter,
+        through_data_file,
+        through_prompts_file,
+        through_model_folder,
+        through_server,
+    ],
+)
+def test_through_papermill(through, tmp_path, model, reached):
+    parameters, begin, words = through(tmp_path, model, reached)
+    began = time.monotonic()
+    code, said = by_papermill(tmp_path, **parameters)
+    assert code != 0 and said.startswith(begin) and words in said, said
+    assert time.monotonic() - began < 120
