@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-<<<<<<< HEAD
 from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import model_folder, one_line
-=======
-from maft_lib.backends import BackendError, adapters
 from maft_lib.backends.hub import AGAIN, model_folder, one_line, refuse_partial
->>>>>>> bad
 
 
 def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
@@ -33,24 +29,17 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
         if adapters.is_adapter(folder):
             model = adapters.load_merged(folder, getattr(torch, dtype))
         else:
-<<<<<<< HEAD
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True
-            )
-        model.set_attn_implementation(_attention(model))
-=======
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
-                attn_implementation=_attention(folder),
                 ignore_mismatched_sizes=True,  # they are refused below, with their names
                 output_loading_info=True,
             )
             refuse_partial(model, found)
+        model.set_attn_implementation(_attention(model))
     except BackendError as error:
         raise BackendError(f"model {folder} cannot be loaded: {error}") from error
->>>>>>> bad
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded ({one_line(error)}): {AGAIN}.") from error
     model.to(device)
@@ -58,7 +47,6 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
     return model.eval()
 
 
-<<<<<<< HEAD
 def _attention(model: PreTrainedModel) -> str:
     """Plain attention for models that cap its logits (Gemma-2), since the faster ones leave that out.
 
@@ -70,19 +58,13 @@ def _attention(model: PreTrainedModel) -> str:
     chosen: str = model.config._attn_implementation
     shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
     return attention.GROUPED if shared and chosen == "sdpa" else chosen
-=======
+
+
 def _check_numbers(model: PreTrainedModel, folder: Path) -> None:
     """Raises `BackendError` for weights that are no numbers: such a model would write at random."""
     for name, weights in model.named_parameters():
         if weights.is_floating_point() and not weights.isfinite().all():
             raise BackendError(f"model {folder} has no numbers but NaN or inf in {name}: {AGAIN}.")
-
-
-def _attention(folder: Path) -> str | None:
-    """Plain attention for models that cap its logits (Gemma-2): the faster one leaves that out."""
-    config = AutoConfig.from_pretrained(folder).get_text_config()
-    return "eager" if getattr(config, "attn_logit_softcapping", None) else None
->>>>>>> bad
 
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
