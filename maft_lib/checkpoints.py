@@ -124,7 +124,7 @@ def _manifest(folder: Path) -> dict[str, str]:
     """Hashes of a checkpoint's files; empty for a model that is no checkpoint of a store."""
     path = folder / MANIFEST
     sealed = json.loads(path.read_text()) if path.is_file() else {}
-    if not isinstance(sealed, dict):
+    if not isinstance(sealed, dict) or any(Path(name).name != name for name in sealed):
         raise ValueError(f"{path} is no manifest")
     return sealed
 

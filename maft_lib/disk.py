@@ -39,6 +39,13 @@ def flush(path: Path) -> None:
     os.close(descriptor)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that a file's content is wrong, or that the file ends too soon."""
+    kind = error.sqlite_errorcode
+    wrong = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return kind & 0xFF in wrong or kind == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
 @contextmanager
 def explained(path: Path):
     """Turns errors of the disk and the database into one sentence that says what to do."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from maft_lib import checkpoints, records, societies
-from maft_lib.disk import StoreError, StoreWarning, explained
+from maft_lib.disk import StoreError, StoreWarning, explained, is_damage
 from maft_lib.store import ROWS, copy_database, entry_checksum, open_database
 
 DATABASE = "completions.sqlite"
@@ -86,9 +86,9 @@ def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
             said = [line for (line,) in connection.execute("PRAGMA integrity_check")]
             rows = list(connection.execute(ROWS))
             connection.close()
-    except sqlite3.OperationalError:
-        raise
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
         return [], [str(error)], 0
     keys = [row[0].decode(errors="replace") for row in rows if not _is_whole(row)]
     return keys, [line for line in said if line != "ok"], len(rows)

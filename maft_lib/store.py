@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from maft_lib import checkpoints
-from maft_lib.disk import StoreError, StoreWarning, content_key, explained
+from maft_lib.disk import StoreError, StoreWarning, content_key, explained, is_damage
 
 T = TypeVar("T")
 FORMAT = 1  # of the database, as its user_version; 0 had checksums of the values alone
@@ -60,8 +60,7 @@ class Store:
         try:
             return action()
         except sqlite3.DatabaseError as error:
-            damaged = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            if not damaged or self._copy:
+            if not is_damage(error) or self._copy:
                 raise
         from maft_lib.integrity import rebuild  # which knows this module
 

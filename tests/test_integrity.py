@@ -105,6 +105,20 @@ def test_the_first_page_holds_nothing_that_cannot_be_had_again(runs):
         assert Store(runs).get(list(ENTRIES)) == ENTRIES
 
 
+@pytest.mark.parametrize("length", [0, 10, 99, 2000, 4096, 5000, 8192])
+def test_a_kill_and_a_cut_file_leave_what_the_log_holds(runs, tmp_path, length):
+    """The database as a killed process leaves it, with its write-ahead log, and then cut off."""
+    store = Store(runs)
+    more = {content_key(f"more {n}"): {"text": "x"} for n in range(50)}
+    store.put(more.items())
+    shutil.copytree(runs, tmp_path / "killed")
+    os.truncate(tmp_path / "killed" / "completions.sqlite", length)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        found = Store(tmp_path / "killed").get([*ENTRIES, *more])
+    assert found.items() <= (ENTRIES | more).items()
+
+
 def test_a_place_without_a_store(tmp_path):
     with pytest.raises(StoreError, match="holds no store: give the folder"):
         maft.verify(tmp_path)
