@@ -151,3 +151,41 @@ def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(symbolic, "_PROGRAM", tmp_path / "broken.py")
     with pytest.raises(process.GradingError, match="import math_verify"):
         is_equivalent(*EQUAL, "math")
+
+
+AUDITED = """
+import json, os, sys
+
+sys.path[:] = json.loads(sys.argv[1])
+from maft_lib.grading import symbolic_worker
+
+for pair in ({equal!r}, ("\\\\sqrt{{2}}", "1,2"), ("\\\\begin{{pmatrix}}1\\\\end{{pmatrix}}", "x=2")):
+    list(symbolic_worker._words(*pair))  # what is imported late is imported now
+
+def told(event, details):
+    if event == "compile":
+        source = str(details[1])
+    elif event == "exec":
+        source = getattr(details[0], "co_filename", "")
+    else:
+        source = "<process>" if event in ("os.system", "os.exec", "subprocess.Popen") else ""
+    if source.startswith("<") and not source.startswith("<frozen"):
+        os.mkdir({mark!r})
+
+sys.addaudithook(told)
+{then}
+symbolic_worker.main()
+"""
+
+
+@pytest.mark.parametrize("then", ["eval('1')", ""], ids=["the trap works", "no text is compiled"])
+def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
+    """Python itself says when text is compiled or a process started: no hostile answer gets there."""
+    program, mark = tmp_path / "audited.py", tmp_path / "compiled"
+    program.write_text(AUDITED.format(equal=EQUAL, mark=str(mark), then=then))
+    monkeypatch.setattr(symbolic, "_PROGRAM", program)
+    monkeypatch.setattr(symbolic, "LIMIT", 0.5)
+    for answer in HOSTILE.values() if not then else ["1"]:
+        symbolic.symbolically_equal(answer[:2000], "x+1")
+    assert is_equivalent(*EQUAL, "math")  # and the audited process does grade
+    assert mark.exists() is bool(then)

@@ -14,26 +14,24 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters
-from maft_lib.backends.hub import model_folder, one_line
+from maft_lib.backends.hub import check_code, model_folder, one_line
 
 
-def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
-    """The model in `dtype` on `device`, ready for inference."""
+def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
+    """The model in `dtype` on `device`, ready for inference; with `trust` its own code is run."""
     folder = model_folder(name_or_path)
-    if not list(folder.glob("*.safetensors")):
-        raise BackendError(
-            f"model {folder} has no .safetensors file; other formats can run code when they are "
-            "loaded and are refused."
-        )
+    check_code(folder, trust)
+    adapters.check_weights(folder)
     try:
         if adapters.is_adapter(folder):
-            model = adapters.load_merged(folder, getattr(torch, dtype))
+            model = adapters.load_merged(folder, getattr(torch, dtype), trust)
         else:
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
-                attn_implementation=_attention(folder),
+                trust_remote_code=trust,
+                attn_implementation=_attention(folder, trust),
             )
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded: {one_line(error)}") from error
@@ -41,29 +39,31 @@ def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
     return model.eval()
 
 
-def _attention(folder: Path) -> str | None:
+def _attention(folder: Path, trust: bool) -> str | None:
     """Plain attention for models that cap its logits (Gemma-2): the faster one leaves that out."""
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust).get_text_config()
     return "eager" if getattr(config, "attn_logit_softcapping", None) else None
 
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
-_LOADED: dict[tuple[str, str, str, str], PreTrainedModel] = {}
+_LOADED: dict[tuple[str, str, str, str, bool], PreTrainedModel] = {}
 
 
-def cached_model(folder: str, content: str, dtype: str, device: str) -> PreTrainedModel:
+def cached_model(
+    folder: str, content: str, dtype: str, device: str, trust: bool = False
+) -> PreTrainedModel:
     """`load_model`, kept in memory; `content` is its identity, so a changed folder is read anew.
 
     A GPU keeps one model at a time, a CPU worker the last that were used, up to `KEPT` bytes.
     """
-    key = (folder, content, dtype, device)
+    key = (folder, content, dtype, device, trust)
     if key in _LOADED:
         _LOADED[key] = _LOADED.pop(key)  # now the last used
         return _LOADED[key]
     if device != "cpu":
         release_models()
         let_engines_sleep()
-    _LOADED[key] = load_model(folder, dtype, device)
+    _LOADED[key] = load_model(folder, dtype, device, trust)
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]

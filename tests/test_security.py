@@ -1,0 +1,338 @@
+"""Strangers' models: their code, their pickles and their templates do nothing; and our own source."""
+
+import ast
+import json
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers.dynamic_module_utils
+
+import maft_lib
+from maft_lib import training, workers
+from maft_lib.backends import BackendError, Request, Sampling, engine_start, generate, hub, models, vllm
+from maft_lib.backends.engine_start import Settings
+from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import notebook_config
+from maft_lib.finetuning import hyper_parameters
+from maft_lib.rendering import prompt_text
+from maft_lib.store import ADAPTER, BASE, model_identity
+from tests.hostile_answers import HOSTILE
+
+ASKED = ({"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},)
+CODE = """
+import os
+os.mkdir({mark!r})
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+MODEL = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A folder that appears when a stranger's code has run."""
+    return tmp_path / "it_ran"
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A copy of the shipped model, to be spoiled."""
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+@pytest.fixture
+def load(scorer, examples, agent, config, tmp_path, monkeypatch):
+    """Every way that a model's folder is loaded, by name."""
+    monkeypatch.setattr(vllm, "_version", lambda: "vllm 0")
+    settings = hyper_parameters(agent, config)
+
+    def generation(name, trust=False):
+        backend = TransformersBackend("cpu", progress=False, trust_remote_code=trust)
+        backend.num_workers = 0
+        return generate(backend, [Request(name, ASKED, Sampling(max_tokens=8), 0)])
+
+    def train(name, **changes):
+        training.train(name, examples[:2], settings | changes, "cpu", tmp_path / "trained")
+
+    answered = [[*ASKED, {"role": "assistant", "content": "\\boxed{6}"}]]
+    return {
+        "generation": generation,
+        "likelihoods": lambda name: scorer.log_likelihoods([name], answered),
+        "divergences": lambda name: scorer.divergences(name, [list(ASKED)], [["6", "7"]]),
+        "embeddings": lambda name: scorer.embeddings(name, ["6"]),
+        "training": train,
+        "training of an adapter": lambda name: train(name, lora_rank=2),
+        "vllm": lambda name: vllm.VLLMBackend(name, "float32"),
+        "weights": lambda name: models.load_model(name, "float32", "cpu"),
+    }
+
+
+WAYS = (
+    *("generation", "likelihoods", "divergences", "embeddings", "training", "training of an adapter"),
+    *("vllm", "weights"),
+)
+
+
+def refused(load, mark, match):
+    with pytest.raises(BackendError, match=match) as caught:
+        load()
+    assert "\n" not in str(caught.value) and not mark.exists()
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+# Code of their own
+
+
+def with_code(folder, mark, tokenizer=False):
+    """The model as one whose classes are in a file beside it."""
+    (folder / "own.py").write_text(CODE.format(mark=str(mark)))
+    if tokenizer:
+        own = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+        change(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=own)
+    else:
+        change(folder / "config.json", model_type="own", auto_map=MODEL)
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("tokenizer", [False, True], ids=["model", "tokenizer"])
+def test_a_models_own_code_is_refused(load, way, folder, mark, tokenizer):
+    with_code(folder, mark, tokenizer)
+    sentence = "needs code of its own .`auto_map` in .*set trust_remote_code: true"
+    refused(lambda: load[way](str(folder)), mark, sentence)
+
+
+def test_the_base_of_an_adapter_is_no_way_in(folder, mark, tmp_path, load):
+    with_code(folder, mark)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(folder / name, adapter)
+    (adapter / "config.json").write_text('{"model_type": "llama"}')
+    (adapter / ADAPTER).write_text('{"r": 2, "peft_type": "LORA"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    named = {"folder": "../model", "identity": model_identity(folder)}
+    (adapter / BASE).write_text(json.dumps(named))
+    for way in ("weights", "training of an adapter"):
+        refused(lambda way=way: load[way](str(adapter)), mark, "needs code of its own")
+
+
+def test_code_runs_where_it_is_trusted(folder, mark, load, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "code"))
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    expected = load["generation"](model)
+    assert load["generation"](str(with_code(folder, mark)), trust=True) == expected and mark.exists()
+
+
+def test_code_that_nothing_needs_is_left_alone(folder, mark, load, model):
+    """Phi-3 brings its authors' code along, and transformers knows it by itself."""
+    (folder / "own.py").write_text(CODE.format(mark=str(mark)))
+    change(folder / "config.json", auto_map=MODEL)
+    assert load["generation"](str(folder)) == load["generation"](model) and not mark.exists()
+
+
+def test_keys_tell_whose_code_ran(folder, mark, model):
+    assert hub.identity(model, trust=True) == hub.identity(model)
+    with_code(folder, mark)
+    trusted = hub.identity(str(folder), trust=True)
+    assert trusted != hub.identity(str(folder))
+    (folder / "own.py").write_text("# other code")
+    assert trusted != hub.identity(str(folder), trust=True)
+
+
+def test_vllm_is_told(monkeypatch):
+    monkeypatch.setattr(engine_start, "on_cpu", lambda: False)
+    chosen = engine_start.arguments(Settings("model", "float32"), 0)
+    assert chosen["trust_remote_code"] is False and chosen["load_format"] == "safetensors"
+    trusted = engine_start.arguments(Settings("model", "float32", trust_remote_code=True), 0)
+    assert trusted["trust_remote_code"] is True
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_notebook_says_that_code_will_run(trust, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(workers, "warm_up", lambda: None)
+    given = {"profile": "smoke", "runs_dir": str(tmp_path), "encoder": "some/encoder"}
+    assert notebook_config({**given, "trust_remote_code": trust}).trust_remote_code is trust
+    line = "code that comes with maft_lib/miniature/model, some/encoder will be run"
+    assert (line in capsys.readouterr().out) is trust
+
+
+def encoder(folder, kind, path=""):
+    (folder / "modules.json").write_text(json.dumps([{"type": kind, "path": path}]))
+    return str(folder)
+
+
+def test_an_encoder_may_not_name_its_own_classes(folder, mark, load, tmp_path):
+    with_code(folder, mark)
+    (folder / "config.json").write_text("{}")
+    own = encoder(folder, "own.OwnModel")
+    refused(lambda: load["embeddings"](own), mark, "`own.OwnModel` in modules.json.*trust_remote_code")
+    own = encoder(folder, "sentence_transformers.models.Dense", "../..")
+    refused(lambda: load["embeddings"](own), mark, "'../..', which lies outside")
+
+
+# Pickles
+
+
+class Pickled:
+    """What creates a folder while it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.fixture
+def trap(mark, tmp_path):
+    """A file that makes `mark` when it is unpickled; tried out, and not sprung."""
+    path = tmp_path / "trap.bin"
+    path.write_bytes(pickle.dumps(Pickled(mark)))
+    with pytest.raises(Exception):  # noqa: B017  whatever comes after the damage is done
+        torch.load(path, weights_only=False)
+    mark.rmdir()
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pickled_weights_are_refused(load, way, folder, mark, trap):
+    (folder / "model.safetensors").unlink()
+    shutil.copy(trap, folder / "pytorch_model.bin")
+    refused(lambda: load[way](str(folder)), mark, r"safetensors")
+
+
+@pytest.mark.parametrize("beside", [None, "other.safetensors"])
+@pytest.mark.parametrize("way", ["generation", "likelihoods", "training of an adapter", "weights"])
+def test_pickled_adapters_are_refused(load, way, folder, mark, trap, model, beside):
+    """Also beside a file that only looks as if weights were there."""
+    (folder / "model.safetensors").unlink()
+    shutil.copy(trap, folder / "adapter_model.bin")
+    (folder / ADAPTER).write_text('{"r": 2, "peft_type": "LORA", "target_modules": "all-linear"}')
+    named = {"folder": os.path.relpath(model, folder), "identity": model_identity(model)}
+    (folder / BASE).write_text(json.dumps(named))
+    if beside:
+        (folder / beside).write_bytes(b"")
+    refused(lambda: load[way](str(folder)), mark, "has no .safetensors file.*can run code")
+
+
+def test_a_pickle_inside_an_encoder_is_refused(load, folder, mark, trap):
+    (folder / "1_Dense").mkdir()
+    (folder / "1_Dense" / "config.json").write_text('{"in_features": 4, "out_features": 4}')
+    shutil.copy(trap, folder / "1_Dense" / "pytorch_model.bin")
+    made = encoder(folder, "sentence_transformers.models.Dense", "1_Dense")
+    refused(lambda: load["embeddings"](made), mark, "1_Dense has no .safetensors file")
+
+
+# Chat templates
+
+
+ESCAPES = (
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.mkdir('it_ran') }}",
+    "{{ lipsum.__globals__['os'].mkdir('it_ran') }}",
+    "{{ raise_exception.__globals__ }}",
+    "{{ raise_exception('a\nb') }}",
+    "{{ (messages[0].content.format).__self__.__class__ }}",
+    "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
+    "{{ messages|map(attribute='__class__')|list|first }}{{ messages.__class__ }}",
+    "{% set _ = messages.append(1) %}",
+    "{% include '/etc/passwd' %}",
+    "{% import 'os' as os %}{{ os.mkdir('it_ran') }}",
+    "{% for i in range(10**9) %}{% endfor %}",
+    "{% if %}",
+    "{{ 1 / 0 }}",
+    *(text for name, text in HOSTILE.items() if name.startswith("jinja_config")),
+)
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+def test_a_template_cannot_escape(folder, template, tmp_path, monkeypatch):
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = hub.load_tokenizer(str(folder))
+    with pytest.raises(BackendError, match="the chat template of .* cannot be rendered") as caught:
+        prompt_text(tokenizer, list(ASKED))
+    assert "\n" not in str(caught.value) and os.listdir(tmp_path / "cwd") == []
+
+
+def test_what_is_said_is_no_template(model):
+    tokenizer = hub.load_tokenizer(model)
+    said = "{{ 7*7 }}{% for x in range(9) %}{{ cycler }}{% endfor %}"
+    assert said in prompt_text(tokenizer, [{"role": "user", "content": said}])
+
+
+# Our own source
+
+FORBIDDEN = {"eval", "exec", "compile", "__import__"}
+MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+CALLS = {"os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pd.read_pickle", "torch.save"}
+
+
+def risks(tree):
+    """What in a module's source could run foreign text."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [a.name for a in node.names]
+            )
+            yield from (name for name in names if name.split(".")[0] in MODULES)
+        elif isinstance(node, ast.Call):
+            called, told = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            safe = told.get("weights_only") == "True"
+            if called in FORBIDDEN | CALLS or told.get("shell", "False") != "False":
+                yield called
+            if called == "torch.load" and not safe or told.get("allow_pickle", "False") != "False":
+                yield called
+            if called.endswith("from_pretrained") and told.get("trust_remote_code") == "True":
+                yield called
+
+
+def test_the_search_for_risks_finds_them():
+    source = (
+        "import pickle\nfrom dill import load\neval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\n"
+        "yaml.load(x)\ntorch.load(x)\ntorch.load(x, weights_only=False)\nnp.load(x, allow_pickle=True)\n"
+        "A.from_pretrained(x, trust_remote_code=True)\n"
+    )
+    assert len(list(risks(ast.parse(source)))) == 10
+    assert not list(
+        risks(ast.parse("torch.load(x, weights_only=True)\nmodel.eval()\nyaml.safe_load(x)"))
+    )
+
+
+def test_no_foreign_text_is_run():
+    sources = sorted(Path(maft_lib.__file__).parent.rglob("*.py"))
+    found = {path.name: list(risks(ast.parse(path.read_text()))) for path in sources}
+    assert {name: what for name, what in found.items() if what} == {}
+    assert len(found) > 80
+
+
+def test_every_loader_says_whether_code_is_trusted():
+    """By default transformers asks the keyboard, which in a notebook may be a hurried click."""
+    for path in Path(maft_lib.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.search(
+                r"(Auto\w+|kind|_tokenizer_class\(folder\)|SentenceTransformer)(\.from_pretrained)?$",
+                ast.unparse(node.func),
+            ):
+                told = ast.unparse(node)
+                assert re.search(r"trust_remote_code=|\*\*how", told), f"{path.name}: {told}"
