@@ -99,7 +99,7 @@ def _text(
     ) as error:  # a template is a stranger's program: in a sandbox, but it may say anything
         said = " ".join(str(error).split())[:300]
         raise BackendError(
-            f"the chat template of {tokenizer.name_or_path} cannot be rendered ({said}): mend it, or use "
-            "another model."
+            f"the chat template of {tokenizer.name_or_path} cannot be rendered ({said}): mend it, or "
+            "use another model."
         ) from error
     return str(text)

@@ -247,11 +247,8 @@ ESCAPES = (
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "{{ cycler.__init__.__globals__.os.mkdir('it_ran') }}",
     "{{ lipsum.__globals__['os'].mkdir('it_ran') }}",
-    "{{ raise_exception.__globals__ }}",
     "{{ raise_exception('a\nb') }}",
-    "{{ (messages[0].content.format).__self__.__class__ }}",
     "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
-    "{{ messages|map(attribute='__class__')|list|first }}{{ messages.__class__ }}",
     "{% set _ = messages.append(1) %}",
     "{% include '/etc/passwd' %}",
     "{% import 'os' as os %}{{ os.mkdir('it_ran') }}",
@@ -271,6 +268,19 @@ def test_a_template_cannot_escape(folder, template, tmp_path, monkeypatch):
     with pytest.raises(BackendError, match="the chat template of .* cannot be rendered") as caught:
         prompt_text(tokenizer, list(ASKED))
     assert "\n" not in str(caught.value) and os.listdir(tmp_path / "cwd") == []
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception.__globals__ }}",
+        "{{ (messages[0].content.format).__self__.__class__ }}",
+        "{{ messages|map(attribute='__class__')|list|first }}{{ messages.__class__ }}",
+    ],
+)
+def test_what_a_template_must_not_see_is_not_there(folder, template):
+    (folder / "chat_template.jinja").write_text(template)
+    assert prompt_text(hub.load_tokenizer(str(folder)), list(ASKED)) == ""
 
 
 def test_what_is_said_is_no_template(model):
@@ -310,7 +320,8 @@ def risks(tree):
 def test_the_search_for_risks_finds_them():
     source = (
         "import pickle\nfrom dill import load\neval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\n"
-        "yaml.load(x)\ntorch.load(x)\ntorch.load(x, weights_only=False)\nnp.load(x, allow_pickle=True)\n"
+        "yaml.load(x)\ntorch.load(x)\ntorch.load(x, weights_only=False)\n"
+        "np.load(x, allow_pickle=True)\n"
         "A.from_pretrained(x, trust_remote_code=True)\n"
     )
     assert len(list(risks(ast.parse(source)))) == 10
@@ -326,13 +337,15 @@ def test_no_foreign_text_is_run():
     assert len(found) > 80
 
 
+LOADER = re.compile(r"((Auto\w+|kind|_tokenizer_class\(folder\))\.from_pretrained|SentenceTransformer)")
+
+
 def test_every_loader_says_whether_code_is_trusted():
-    """By default transformers asks the keyboard, which in a notebook may be a hurried click."""
-    for path in Path(maft_lib.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and re.search(
-                r"(Auto\w+|kind|_tokenizer_class\(folder\)|SentenceTransformer)(\.from_pretrained)?$",
-                ast.unparse(node.func),
-            ):
-                told = ast.unparse(node)
-                assert re.search(r"trust_remote_code=|\*\*how", told), f"{path.name}: {told}"
+    """By default transformers asks at the keyboard, and a hurried yes is soon said."""
+    for_all = (
+        ast.walk(ast.parse(path.read_text())) for path in Path(maft_lib.__file__).parent.rglob("*.py")
+    )
+    calls = [node for nodes in for_all for node in nodes if isinstance(node, ast.Call)]
+    loaders = [ast.unparse(call) for call in calls if LOADER.fullmatch(ast.unparse(call.func))]
+    assert len(loaders) == 10
+    assert [call for call in loaders if not re.search(r"trust_remote_code=|\*\*how", call)] == []

@@ -154,7 +154,8 @@ def test_pickles_in_an_export_are_refused(exported, trap, mark):  # noqa: F811
     assert same == str(agent) and not mark.exists()
 
 
-HOSTILE = 'x`` "); import os #\n---\n# Title\n<script>alert(1)</script> | a | [l](javascript:f) ![i](x) *y*\r\n'
+HOSTILE = 'x`` "); import os #\n---\n# Title\n<script>alert(1)</script> | a | [l](javascript:f)'
+HOSTILE += " ![i](x) *y*\r\n"
 
 
 def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
@@ -187,8 +188,8 @@ def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
         assert not page.find_all(["script", "img"]) and "alert(1)" in page.text
         assert [h.text for h in page.find_all("h1")][1:] == []
         assert not [a for a in page.find_all("a") if "javascript" in a["href"]]
-        widths = {len(row.find_all(["td", "th"])) for row in page.table.find_all("tr")}
-        assert widths == {2}
+        for table in page.find_all("table"):
+            assert len({len(row.find_all(["td", "th"])) for row in table.find_all("tr")}) == 1
         for program in page.select("code.language-python"):
             compile(program.text, "card", "exec")
             assert "import os" not in program.text.replace(json.dumps(HOSTILE), "")
@@ -200,8 +201,10 @@ def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
 def test_words_in_markdown(words):
     row = f"| a | b |\n| --- | --- |\n| {plain(words)} | {cell(words)} |\n"
     page = BeautifulSoup(mistune.create_markdown(escape=False, plugins=["table"])(row), "html.parser")
-    shown = [found.text for found in page.find_all("td")]
-    assert [text.strip() for text in shown] == [" ".join(words.split())] * 2
+    shown = [found.text.strip() for found in page.find_all("td")]
+    expected = " ".join(words.split())
+    assert shown[0] == expected
+    assert shown[1].replace("\\|", "|") == expected  # GitHub takes a bar's mark away, mistune does not
     assert not page.find_all(["a", "img", "script", "em", "h1", "hr"])
 
 

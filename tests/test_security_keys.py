@@ -1,10 +1,9 @@
-"""Keys are never stored or shown: every file, output and traceback of whole runs is searched for them."""
+"""Keys are never stored or shown: all files, outputs and tracebacks of whole runs are searched."""
 
 import base64
 import logging
 import re
 import traceback
-from pathlib import Path
 
 import pytest
 import yaml
@@ -40,11 +39,11 @@ SMALL = {
     "model_name_or_path": BASE,
     "task": "arithmetic",
     "max_operand": 9,
-    "num_train": 8,
+    "num_train": 6,
     "num_eval": 4,
     "num_agents": 2,
     "num_iterations": 1,
-    "max_tokens": 64,
+    "max_tokens": 48,
     "max_retries": 3,
     "request_timeout": 20.0,
 }
@@ -98,23 +97,6 @@ def test_the_search_finds_what_is_there(server, tmp_path):
         (tmp_path / f"{number}.bin").write_bytes(b"nothing")
 
 
-def test_a_whole_study_and_its_export(server, profile, tmp_path, caplog, capfd):
-    """With faults on the way, the log at its most talkative, and the database still open."""
-    caplog.set_level(logging.DEBUG)
-    config = load_config(profile("study"))
-    server.faults[CHAT] = ["429", "500", "no_json", "drop", "no_choices"]
-    server.faults[f"POST {JOBS}"] = ["500"]
-    result = run_study("multiagent_ft", "arithmetic", config)
-    assert len(server.jobs) > 1 and set(result.frame.iteration) == {0, 1}
-    export(result, tmp_path / "exported")
-    assert list(tmp_path.rglob("*.sqlite-wal"))  # what is not in the database yet
-    written = capfd.readouterr()
-    backend = open_backend(config)
-    shown = [repr(result), result._repr_html_(), config._repr_html_(), repr(vars(backend.inner))]
-    shown += [Store(config.path(config.runs_dir))._repr_html_(), caplog.text, *map(str, caplog.records)]
-    check(server, tmp_path, written.out, written.err, *shown)
-
-
 FAULTS = {
     "a wrong key": lambda server, env: env.setattr(server, "key", "another"),
     "500": lambda server, env: server.faults.update({CHAT: ["500"] * 99}),
@@ -144,18 +126,25 @@ def test_tracebacks_hold_no_secret(server, fault, monkeypatch, tmp_path, caplog,
     check(server, tmp_path, str(caught.value), *frames, caplog.text, written.out, written.err)
 
 
-def test_notebooks_their_pages_and_their_failures(server, profile, tmp_path, monkeypatch, capfd):
-    whole = profile("whole")
-    server.faults[CHAT] = ["500", "no_json"]
-    run_notebooks(whole, [NOTEBOOK])
+def test_a_whole_study_in_a_notebook(server, profile, tmp_path, monkeypatch, caplog, capfd):
+    """Its executed copy, store, jobs, checkpoints, pages and export; then one that fails."""
+    caplog.set_level(logging.DEBUG)
+    server.faults[CHAT] = ["500", "no_json", "drop"]
+    server.faults[f"POST {JOBS}"] = ["500"]
+    run_notebooks(whole := profile("whole"), [NOTEBOOK])
     config = load_config(whole)
-    page = write_report(config)
-    assert (config.path(config.runs_dir) / "whole" / "notebooks" / f"{NOTEBOOK}.ipynb").is_file()
-    assert "took" in page.read_text()
-    broken = profile("broken", max_retries=0)
+    assert "took" in write_report(config).read_text()
+    seen = len(server.seen)
+    result = run_study("multiagent_ft", config.task, config)  # out of the store
+    assert len(server.seen) == seen and len(server.jobs) > 1
+    export(result, tmp_path / "exported")
+    assert list(tmp_path.rglob("*.sqlite-wal"))  # what is not in the database yet is searched, too
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://someone:{PASSWORD}@planted-host.invalid/v1")
     with pytest.raises(PapermillExecutionError, match="no answer after all retries") as caught:
-        run_notebooks(broken, [NOTEBOOK])
+        run_notebooks(profile("broken", max_retries=0), [NOTEBOOK])
+    copies = {path.parent for path in tmp_path.rglob(f"{NOTEBOOK}.ipynb")}
+    assert len(copies) == 2
+    backend, store = open_backend(config).inner, Store(config.path(config.runs_dir))
+    shown = [repr(result), repr(backend), *(x._repr_html_() for x in (result, config, store))]
     written = capfd.readouterr()
-    assert Path(tmp_path / "broken" / "runs" / "broken" / "notebooks" / f"{NOTEBOOK}.ipynb").is_file()
-    check(server, tmp_path, str(caught.value), written.out, written.err)
+    check(server, tmp_path, written.out, written.err, str(caught.value), caplog.text, *shown)

@@ -65,8 +65,8 @@ def _own_places(folder: Path) -> Config:
     taken = sorted((layout.PLACES - {"profile"}) & _keys(folder / layout.CONFIG))
     if taken:
         raise ExportError(
-            f"{folder / layout.CONFIG} sets {taken[0]}, which no export does: take that line out if you "
-            "know who wrote it, and set the parameter yourself."
+            f"{folder / layout.CONFIG} sets {taken[0]}, which no export does: take that line out, and "
+            "set the parameter yourself if you want it."
         )
     return config
 
