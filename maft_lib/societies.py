@@ -101,7 +101,7 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
             if content_key(values) != path.stem:
                 raise ValueError("altered")
             found.append(_read(values, runs))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             damaged.append(path.name)
     if damaged:
         warnings.warn(

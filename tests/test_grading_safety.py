@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from maft_lib.grading import equivalence, extract_answer, is_equivalent, process, symbolic
-from tests.hostile_answers import HOSTILE
+from tests.hostile_answers import CODE, HOSTILE
 
 FOR_EVER = "9^{9^{9^9}}"
 EQUAL = ("(x+1)^2", "x^2+2x+1")
@@ -185,7 +185,7 @@ def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
     program.write_text(AUDITED.format(equal=EQUAL, mark=str(mark), then=then))
     monkeypatch.setattr(symbolic, "_PROGRAM", program)
     monkeypatch.setattr(symbolic, "LIMIT", 0.5)
-    for answer in HOSTILE.values() if not then else ["1"]:
-        symbolic.symbolically_equal(answer[:2000], "x+1")
+    for answer in ["1"] if then else CODE.values():
+        symbolic.symbolically_equal(answer, "x+1")
     assert is_equivalent(*EQUAL, "math")  # and the audited process does grade
     assert mark.exists() is bool(then)

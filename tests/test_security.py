@@ -76,6 +76,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
         "training": train,
         "training of an adapter": lambda name: train(name, lora_rank=2),
         "vllm": lambda name: vllm.VLLMBackend(name, "float32"),
+        "adapters of vllm": vllm._adapter,
         "weights": lambda name: models.load_model(name, "float32", "cpu"),
     }
 
@@ -219,7 +220,9 @@ def test_pickled_weights_are_refused(load, way, folder, mark, trap):
 
 
 @pytest.mark.parametrize("beside", [None, "other.safetensors"])
-@pytest.mark.parametrize("way", ["generation", "likelihoods", "training of an adapter", "weights"])
+@pytest.mark.parametrize(
+    "way", ["generation", "likelihoods", "training of an adapter", "adapters of vllm", "weights"]
+)
 def test_pickled_adapters_are_refused(load, way, folder, mark, trap, model, beside):
     """Also beside a file that only looks as if weights were there."""
     (folder / "model.safetensors").unlink()

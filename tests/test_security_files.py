@@ -83,9 +83,13 @@ def refused(folder, match):
 # Exports
 
 
-@pytest.mark.parametrize("place", ["../../etc", "/etc", "agents/../../made", "agents/link"])
+@pytest.mark.parametrize(
+    "place", ["../../etc", "/etc", "agents/../../made", "agents/link", "agents/ring", "a\0b"]
+)
 def test_an_agent_of_an_export_lies_in_it(exported, place):
-    (exported / "agents" / "link").symlink_to("/etc")
+    links = {"agents/link": "/etc", "agents/ring": "ring"}
+    if place in links:
+        (exported / place).symlink_to(links[place])
 
     def elsewhere(about):
         about["societies"][0]["generators"][0]["folder"] = place
@@ -211,12 +215,15 @@ def test_words_in_markdown(words):
 # Societies, profiles, agents
 
 
-@pytest.mark.parametrize("model", ["checkpoints/../../x", "checkpoints/..", "checkpoints/link", "../x"])
+@pytest.mark.parametrize(
+    "model", ["checkpoints/../../x", "checkpoints/..", "checkpoints/link", "checkpoints/ring", "../x"]
+)
 def test_a_society_file_does_not_lead_out_of_the_store(tmp_path, model):
     (tmp_path / "x").mkdir()
     runs = tmp_path / "runs"
     place = save_society(runs, finetuned(runs, "base", "one", "two"), **ABOUT)
     (runs / "checkpoints" / "link").symlink_to(tmp_path / "x")
+    (runs / "checkpoints" / "ring").symlink_to("ring")
     values = json.loads(place.read_text())
     values["society"]["generators"][0]["model"] = model
     (place.parent / f"{content_key(values)}.json").write_text(json.dumps(values))

@@ -49,10 +49,8 @@ def stream_texts(
     After every step `on_text(row, text so far)` is told of the rows that were going; what it raises
     ends the decoding. The texts are the same.
     """
-    rows, tokenizer = (
-        _rows(model, prompts, drawn, seeds),
-        load_tokenizer(model.folder, trust=model.trust),
-    )
+    rows = _rows(model, prompts, drawn, seeds)
+    tokenizer = load_tokenizer(model.folder, trust=model.trust)
     with _one_thread(model.device):
         with _loading:
             loaded = models.cached_model(*model)

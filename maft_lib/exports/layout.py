@@ -44,7 +44,11 @@ def debates_file(iteration: int, split: str) -> str:
 def inside(folder: Path, name: str) -> Path:
     """The path of a part. Raises `ExportError` for one that `..` or a link leads out of the export."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a ring, characters that no path has
+        is_inside = False
+    if not is_inside:
         raise ExportError(
             f"{folder} names {name!r}, which lies outside of it: ask whoever made it, or, if you made "
             "those links, copy it with the files behind them (cp -rL)."
