@@ -5,8 +5,11 @@ import json
 import os
 import pickle
 import re
+import runpy
 import shutil
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -352,3 +355,23 @@ def test_every_loader_says_whether_code_is_trusted():
     loaders = [ast.unparse(call) for call in calls if LOADER.fullmatch(ast.unparse(call.func))]
     assert len(loaders) == 10
     assert [call for call in loaders if not re.search(r"trust_remote_code=|\*\*how", call)] == []
+
+
+AUDIT = Path(__file__).parents[1] / ".ci" / "audit.py"
+WEAK = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+
+
+@pytest.mark.parametrize(
+    "packages, code, line",
+    [
+        ([WEAK], 1, "a 1: CVE-1, mended in 2."),
+        ([{**WEAK, "vulns": []}], 0, "1 of 1 packages audited, 0 findings."),
+        ([{"name": "a", "skip_reason": "unknown"}], 0, "nothing was audited"),
+        ([{"name": "b", "skip_reason": "unknown"}, WEAK], 1, "1 of 2 packages audited, 1 findings."),
+    ],
+)
+def test_the_audit_fails_for_findings_alone(packages, code, line, monkeypatch, capsys):
+    audit = runpy.run_path(str(AUDIT))
+    said = SimpleNamespace(stdout=json.dumps({"dependencies": packages}), stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *command, **how: said)
+    assert audit["main"]() == code and line in capsys.readouterr().out

@@ -176,11 +176,11 @@ def open_scorer(config: Config) -> Scorer:
     large as what a finetuned agent differs by.
     """
     store = Store(config.path(config.runs_dir))
-    device, workers, run = config.device, config.num_workers, None
-    if config.executor == "ray":
-        there = open_cluster(config)
-        device, workers, run = there.device, there.num_workers, there.generate
-    rows = config.max_batch_size
+    there = open_cluster(config) if config.executor == "ray" else None
+    device, workers = (
+        (there.device, there.num_workers) if there else (config.device, config.num_workers)
+    )
+    rows, run = config.max_batch_size, there.generate if there else None
     return Scorer(store, device, "float32", workers, rows, run, config.trust_remote_code)
 
 

@@ -212,7 +212,7 @@ def _load_encoder(model: Model) -> tuple:
         from sentence_transformers import SentenceTransformer
 
         _check_modules(Path(model.folder), model.trust)
-        how = {"local_files_only": True, "trust_remote_code": model.trust}
+        how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": model.trust}
         safe = {"use_safetensors": True}
         return SentenceTransformer(model.folder, device=model.device, model_kwargs=safe, **how), None
     config = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust)

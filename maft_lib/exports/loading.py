@@ -72,7 +72,7 @@ def _own_places(folder: Path) -> Config:
 
 
 def _keys(path: Path) -> set[str]:
-    return set(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return set(yaml.safe_load(path.read_text(encoding="utf-8")) or ())
 
 
 def _frame(path: Path, about: dict[str, Any]) -> pd.DataFrame:
