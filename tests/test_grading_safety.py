@@ -154,7 +154,7 @@ def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
 
 
 AUDITED = """
-import json, os, sys
+import json, os, re, sys
 
 sys.path[:] = json.loads(sys.argv[1])
 from maft_lib.grading import symbolic_worker
@@ -162,15 +162,15 @@ from maft_lib.grading import symbolic_worker
 for pair in ({equal!r}, ("\\\\sqrt{{2}}", "1,2"), ("\\\\begin{{pmatrix}}1\\\\end{{pmatrix}}", "x=2")):
     list(symbolic_worker._words(*pair))  # what is imported late is imported now
 
+number = re.compile(rb"from sympy import \\*|(Integer|Float|Rational) ?\\(['\\d., ]+\\)")
+
 def told(event, details):
-    if event == "compile":
-        source = str(details[1])
-    elif event == "exec":
-        source = getattr(details[0], "co_filename", "")
+    if event == "compile" and str(details[1]).startswith("<"):
+        spoken = not number.fullmatch((details[0] or b"").strip())
     else:
-        source = "<process>" if event in ("os.system", "os.exec", "subprocess.Popen") else ""
-    if source.startswith("<") and not source.startswith("<frozen"):
-        os.mkdir({mark!r})
+        spoken = event in ("os.system", "os.exec", "subprocess.Popen")
+    if spoken:
+        os.makedirs({mark!r}, exist_ok=True)
 
 sys.addaudithook(told)
 {then}
@@ -180,7 +180,10 @@ symbolic_worker.main()
 
 @pytest.mark.parametrize("then", ["eval('1')", ""], ids=["the trap works", "no text is compiled"])
 def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
-    """Python itself says when text is compiled or a process started: no hostile answer gets there."""
+    """Python itself says when text is compiled or a process started: no hostile answer gets there.
+
+    Numbers do: latex2sympy has SymPy read the digits that its grammar found, which evaluates them.
+    """
     program, mark = tmp_path / "audited.py", tmp_path / "compiled"
     program.write_text(AUDITED.format(equal=EQUAL, mark=str(mark), then=then))
     monkeypatch.setattr(symbolic, "_PROGRAM", program)
