@@ -47,11 +47,13 @@ lab: $(READY)  ## JupyterLab in notebooks/
 report: $(READY)  ## the notebooks that make figures has run, as a site: runs/$(PROFILE)/report/index.html
 	$(BIN)/python -m maft_lib.report $(PROFILE)
 
-lint: $(READY)  ## style, types and stripped notebooks
+lint: $(READY)  ## style, types, stripped notebooks, risky code and packages with known weaknesses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/bandit --quiet --recursive maft_lib --configfile pyproject.toml
+	$(BIN)/python .ci/audit.py
 
 format: $(READY)  ## writes code and notebooks in the project's style
 	$(BIN)/ruff check --fix .

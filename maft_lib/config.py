@@ -95,6 +95,8 @@ class Config(BaseModel):
 
     # The base model and what runs it
     model_name_or_path: str = Field("maft_lib/miniature/model", min_length=1)
+    # Such code can do whatever the user can; only who has read it can say that it may run.
+    trust_remote_code: bool = Field(False, description="runs code that comes with the models")
     backend: Literal["transformers", "vllm", "openai"] = "transformers"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -359,6 +361,10 @@ def notebook_config(
     kept = [f"{key}: {value}" for key, value in own_here.items() if getattr(config, key) == value]
     if kept:
         print(f"{notebook} has values of its own: {', '.join(kept)}.")
+    if config.trust_remote_code:
+        named = (config.model_name_or_path, config.scorer, config.encoder)
+        models = ", ".join(dict.fromkeys(name for name in named if name))
+        print(f"trust_remote_code: code that comes with {models} will be run, with all your rights.")
     if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
     if first_run:

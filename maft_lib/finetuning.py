@@ -176,6 +176,7 @@ def _at_scale(config: Config) -> dict:
         "optim",
         "load_in_4bit",
         "nproc_per_node",
+        "trust_remote_code",
     ]
     default = {name: Config.model_fields[name].default for name in names}
     return {name: getattr(config, name) for name in names if getattr(config, name) != default[name]}
@@ -194,7 +195,9 @@ def checkpoint_key(start: str, examples: Sequence[Example], settings: dict, devi
     messages: list[list] = [list(example.messages) for example in examples]
     if "dpo_beta" in settings:
         messages.append([example.rejected for example in examples])
-    return content_key([hub.identity(start), messages, settings, device])
+    return content_key(
+        [hub.identity(start, settings.get("trust_remote_code", False)), messages, settings, device]
+    )
 
 
 def make_checkpoint(

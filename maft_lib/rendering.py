@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from maft_lib.backends import BackendError
 from maft_lib.prompts import Message
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
@@ -89,7 +90,16 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int)
 def _text(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
 ) -> str:
-    text = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except (
+        Exception
+    ) as error:  # a template is a stranger's program: in a sandbox, but it may say anything
+        said = " ".join(str(error).split())[:300]
+        raise BackendError(
+            f"the chat template of {tokenizer.name_or_path} cannot be rendered ({said}): mend it, or "
+            "use another model."
+        ) from error
     return str(text)

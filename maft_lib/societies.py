@@ -81,7 +81,7 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
     for values in records:
         try:
             found.append(_read(values, runs))
-        except (LookupError, TypeError, AttributeError):
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             damaged.append(runs / FOLDER / f"{content_key(values)}.json")
     if damaged:
         warnings.warn(
@@ -117,9 +117,14 @@ def _portable(model: str, runs: Path) -> str:
 
 
 def _located(model: str, runs: Path) -> str:
-    """The inverse of `_portable`, where the folders are now."""
+    """The inverse of `_portable`, where the folders are now. Raises `ValueError` for one that is not
+    in its place: a file from elsewhere must not send anybody through `..` or a link."""
     if model.startswith(f"{CHECKPOINTS}/"):
+        if (runs / model).resolve().parent != (runs / CHECKPOINTS).resolve():
+            raise ValueError(f"{model} leads out of {CHECKPOINTS}")
         return str(runs / model)
+    if ".." in Path(model).parts:
+        raise ValueError(f"{model} leads out of its folder")
     folder = project_root() / model
     return str(folder) if folder.is_dir() else model
 

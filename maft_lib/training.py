@@ -38,7 +38,10 @@ from maft_lib.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's.
-_OWN = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node", "report")
+_OWN = (
+    *("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node", "report"),
+    "trust_remote_code",
+)
 
 
 def train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
@@ -52,11 +55,12 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
         models.release_models()  # on a CPU they are bounded, and needed again right after
     _forget_peak_memory(device)
     began = busy_seconds(device)
-    tokenizer = load_tokenizer(start)
     own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
+    trust = bool(own.pop("trust_remote_code"))
+    tokenizer = load_tokenizer(start, trust=trust)
     settings = {name: value for name, value in settings.items() if name not in _OWN}
     set_seed(settings["seed"])  # before the model: an adapter begins with random weights
-    model = _trainable(start, own, device)
+    model = _trainable(start, own, device, trust)
     rows = [render_conversation(tokenizer, example.messages, own["loss_on"]) for example in examples]
     rejected = [] if own["dpo_beta"] is None else _rejected(tokenizer, examples)
     if rejected and own["nproc_per_node"]:
@@ -129,16 +133,16 @@ def _peak_memory(device: str) -> int:
     )
 
 
-def _trainable(start: str, own: dict, device: str) -> PreTrainedModel:
+def _trainable(start: str, own: dict, device: str, trust: bool) -> PreTrainedModel:
     """The model in fp32 with all its parameters to train, or with an adapter.
 
     What several processes share stays on the CPU until it is cut into their shards.
     """
     place = "cpu" if own["nproc_per_node"] else device
     if own["lora_rank"] is None:
-        return models.load_model(start, "float32", place).train()
-    four = bool(own["load_in_4bit"])
-    model = adapters.with_adapter(start, own["lora_rank"], own["lora_alpha"] or own["lora_rank"], four)
+        return models.load_model(start, "float32", place, trust).train()
+    four, rank = bool(own["load_in_4bit"]), own["lora_rank"]
+    model = adapters.with_adapter(start, rank, own["lora_alpha"] or rank, four, trust)
     return (model if four else model.to(place)).train()
 
 
@@ -241,7 +245,8 @@ def _save_events(report: dict, folder: Path) -> None:
     """TensorBoard's files go beside the store: a checkpoint holds only what its weights came from."""
     events = folder / "events"
     if events.is_dir():
-        place = Path(report["folder"]) / f"{report['run_name']}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = Path(report["run_name"]).name  # an agent may be called ../../x
+        place = Path(report["folder"]) / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(events, place)
 

@@ -22,7 +22,7 @@ from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config, project_root
 from maft_lib.debate import run_debates
-from maft_lib.exports import ExportError, agents, export, load_export, writing
+from maft_lib.exports import ExportError, agents, export, layout, load_export
 from maft_lib.finetune_data import AgentData, Example
 from maft_lib.finetuning import training_log
 from maft_lib.rendering import render_conversation
@@ -115,7 +115,7 @@ def test_loading_back_gives_the_same_evidence(method, runs, exports):
             [[d.to_dict() for d in part] for part in getattr(r, name)] for r in (result, loaded)
         )
         assert mine == its
-    kept = [r.config.model_dump(exclude=writing.PLACES - {"profile"}) for r in (result, loaded)]
+    kept = [r.config.model_dump(exclude=layout.PLACES - {"profile"}) for r in (result, loaded)]
     assert kept[0] == kept[1]
     named = [
         [[(a.name, a.role, hub.identity(a.model)) for a in agents.members(s)] for s in r.societies]

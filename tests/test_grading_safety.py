@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from maft_lib.grading import equivalence, extract_answer, is_equivalent, process, symbolic
-from tests.hostile_answers import HOSTILE
+from tests.hostile_answers import CODE, HOSTILE
 
 FOR_EVER = "9^{9^{9^9}}"
 EQUAL = ("(x+1)^2", "x^2+2x+1")
@@ -151,3 +151,44 @@ def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(symbolic, "_PROGRAM", tmp_path / "broken.py")
     with pytest.raises(process.GradingError, match="import math_verify"):
         is_equivalent(*EQUAL, "math")
+
+
+AUDITED = """
+import json, os, re, sys
+
+sys.path[:] = json.loads(sys.argv[1])
+from maft_lib.grading import symbolic_worker
+
+for pair in ({equal!r}, ("\\\\sqrt{{2}}", "1,2"), ("\\\\begin{{pmatrix}}1\\\\end{{pmatrix}}", "x=2")):
+    list(symbolic_worker._words(*pair))  # what is imported late is imported now
+
+number = re.compile(rb"from sympy import \\*|(Integer|Float|Rational) ?\\(['\\d., ]+\\)")
+
+def told(event, details):
+    if event == "compile" and str(details[1]).startswith("<"):
+        spoken = not number.fullmatch((details[0] or b"").strip())
+    else:
+        spoken = event in ("os.system", "os.exec", "subprocess.Popen")
+    if spoken:
+        os.makedirs({mark!r}, exist_ok=True)
+
+sys.addaudithook(told)
+{then}
+symbolic_worker.main()
+"""
+
+
+@pytest.mark.parametrize("then", ["eval('1')", ""], ids=["the trap works", "no text is compiled"])
+def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
+    """Python itself says when text is compiled or a process started: no hostile answer gets there.
+
+    Numbers do: latex2sympy has SymPy read the digits that its grammar found, which evaluates them.
+    """
+    program, mark = tmp_path / "audited.py", tmp_path / "compiled"
+    program.write_text(AUDITED.format(equal=EQUAL, mark=str(mark), then=then))
+    monkeypatch.setattr(symbolic, "_PROGRAM", program)
+    monkeypatch.setattr(symbolic, "LIMIT", 0.5)
+    for answer in ["1"] if then else CODE.values():
+        symbolic.symbolically_equal(answer, "x+1")
+    assert is_equivalent(*EQUAL, "math")  # and the audited process does grade
+    assert mark.exists() is bool(then)

@@ -171,9 +171,7 @@ def test_a_store_of_an_older_version_is_read(tmp_path):
 def test_a_store_of_a_newer_version_is_refused(store):
     store.put([("k", {"text": "kept"})])
     store._connection.execute("PRAGMA user_version=7")
-    with pytest.raises(
-        StoreError, match="newer version .*format 7.*: update maft_lib"
-    ):
+    with pytest.raises(StoreError, match="newer version .*format 7.*: update maft_lib"):
         Store(store.folder)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+WEIGHTS = "adapter_model.safetensors"
+
 
 def is_adapter(folder: str | Path) -> bool:
     """Whether a checkpoint holds an adapter instead of a whole model."""
@@ -52,17 +54,28 @@ def base_folder(folder: str | Path) -> Path:
     return base
 
 
-def load_merged(folder: str | Path, dtype: torch.dtype) -> Any:
-    """The base model with the adapter merged into its weights."""
+def check_weights(folder: Path) -> None:
+    """Raises `BackendError` for a model or an adapter without weights as safetensors."""
+    if not list(folder.glob(WEIGHTS if is_adapter(folder) else "*.safetensors")):
+        raise BackendError(
+            f"model {folder} has no .safetensors file; other formats can run code when they are "
+            "loaded and are refused."
+        )
+
+
+def load_merged(folder: str | Path, dtype: torch.dtype, trust: bool = False) -> Any:
+    """The base model with the adapter merged into its weights; with `trust` its own code is run."""
     from peft import PeftModel
 
-    base = _base(folder, dtype=dtype)
+    base = _base(folder, dtype=dtype, trust_remote_code=trust)
     with warnings.catch_warnings():  # weights that it lacks would be drawn at random
         warnings.filterwarnings("error", message=".*missing adapter keys")
         return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
 
 
-def with_adapter(start: str | Path, rank: int, alpha: int, in_4bit: bool = False) -> Any:
+def with_adapter(
+    start: str | Path, rank: int, alpha: int, in_4bit: bool = False, trust: bool = False
+) -> Any:
     """The model to train: an adapter checkpoint goes on, any other model gets a new adapter.
 
     Every linear layer is adapted, the base is frozen, with `in_4bit` in NF4 (QLoRA, Dettmers et al.,
@@ -72,7 +85,9 @@ def with_adapter(start: str | Path, rank: int, alpha: int, in_4bit: bool = False
     from peft import LoraConfig, PeftModel, get_peft_model
 
     how = _four_bits() if in_4bit else {"dtype": torch.float32}
+    how["trust_remote_code"] = trust
     if is_adapter(start):
+        check_weights(Path(start))  # peft would take pickled ones
         model = PeftModel.from_pretrained(_base(start, **how), str(start), is_trainable=True)
     else:
         adapter = LoraConfig(
@@ -122,6 +137,8 @@ def _base(folder: str | Path, **how: Any) -> PreTrainedModel:
 def _load(folder: str | Path, **how: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    hub.check_code(Path(folder), how["trust_remote_code"])
+    check_weights(Path(folder))
     model, found = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,

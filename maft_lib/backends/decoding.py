@@ -50,7 +50,8 @@ def stream_texts(
     After every step `on_text(row, text so far)` is told of the rows that were going; what it raises
     ends the decoding. The texts are the same.
     """
-    rows, tokenizer = _rows(model, prompts, drawn, seeds), load_tokenizer(model.folder)
+    rows = _rows(model, prompts, drawn, seeds)
+    tokenizer = load_tokenizer(model.folder, trust=model.trust)
     with _one_thread(model.device):
         with _loading:
             loaded = models.cached_model(*model)
@@ -89,14 +90,14 @@ def _text_so_far(tokenizer: Tokenizer, ids: list[int], stops: set[int]) -> str:
 
 
 def _rows(model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]) -> list[Row]:
-    tokenizer = load_tokenizer(model.folder)
+    tokenizer = load_tokenizer(model.folder, trust=model.trust)
     return [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
 
 
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
     """Generates for rows that share their sampling, in halves if they do not fit into memory."""
     loaded = models.cached_model(*model)
-    tokenizer = load_tokenizer(model.folder)
+    tokenizer = load_tokenizer(model.folder, trust=model.trust)
     allowed = _rows_that_fit(loaded, rows)
     if len(rows) > allowed:
         return [c for part in chunks(rows, allowed) for c in generate_rows(model, part)]

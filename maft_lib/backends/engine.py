@@ -133,7 +133,7 @@ class Engine:
                 "gpu_memory_utilization, max_model_len or tensor_parallel_size."
             ) from error
         self.num_starts += 1
-        content = identity(self.settings.base)
+        content = identity(self.settings.base, self.settings.trust_remote_code)
         self._check(self.settings.base, content)
         self.holds = content
 
@@ -181,7 +181,7 @@ class Engine:
         """Mean negative log-likelihood of the fixed text in nats a token, as the engine sees it."""
         from vllm import SamplingParams, TokensPrompt
 
-        ids = canary.canary_ids(load_tokenizer(folder))
+        ids = canary.canary_ids(load_tokenizer(folder, trust=self.settings.trust_remote_code))
         asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
         (output,) = self._llm.generate([TokensPrompt(prompt_token_ids=ids)], asked, use_tqdm=False)
         scores = [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], ids[1:])]
@@ -212,7 +212,7 @@ class Engine:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
-        tokenizer = load_tokenizer(self.settings.base)
+        tokenizer = load_tokenizer(self.settings.base, trust=self.settings.trust_remote_code)
         ids = tokenize(tokenizer, row.prompt)
         parameters = SamplingParams(
             temperature=drawn.temperature,
@@ -245,7 +245,7 @@ class Engine:
 
     def _completion(self, output: Any, seconds: float) -> Completion:
         (answer,) = output.outputs
-        tokenizer = load_tokenizer(self.settings.base)
+        tokenizer = load_tokenizer(self.settings.base, trust=self.settings.trust_remote_code)
         text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
         read, written = len(output.prompt_token_ids), len(answer.token_ids)
         return Completion(text, read, written, str(answer.finish_reason), seconds)

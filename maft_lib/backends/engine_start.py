@@ -26,6 +26,7 @@ class Settings(NamedTuple):
     gpu_memory_utilization: float = 0.9
     max_model_len: int | None = None
     max_num_seqs: int | None = None
+    trust_remote_code: bool = False
 
 
 def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
         "tensor_parallel_size": settings.tensor_parallel_size,
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "max_model_len": settings.max_model_len,
+        "trust_remote_code": settings.trust_remote_code,
+        "load_format": "safetensors",  # of others vLLM would take pickles, too
         "worker_extension_cls": "maft_lib.backends.vllm_worker.WeightSwap",
         "disable_log_stats": True,
         "seed": 0,

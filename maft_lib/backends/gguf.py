@@ -52,9 +52,12 @@ def _convert(source: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         source,
         gguf_file=file,
+        trust_remote_code=False,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
     )
     vars(model.config).pop("quantization_config", None)  # what is saved is plain fp32
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False).save_pretrained(
+        folder
+    )

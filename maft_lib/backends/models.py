@@ -14,25 +14,23 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import AGAIN, model_folder, one_line, refuse_partial
+from maft_lib.backends.hub import AGAIN, check_code, model_folder, one_line, refuse_partial
 
 
-def load_model(name_or_path: str, dtype: str, device: str) -> PreTrainedModel:
-    """The model in `dtype` on `device`, ready for inference."""
+def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
+    """The model in `dtype` on `device`, ready for inference; with `trust` its own code is run."""
     folder = model_folder(name_or_path)
-    if not list(folder.glob("*.safetensors")):
-        raise BackendError(
-            f"model {folder} has no .safetensors file; other formats can run code when they are "
-            "loaded and are refused."
-        )
+    check_code(folder, trust)
+    adapters.check_weights(folder)
     try:
         if adapters.is_adapter(folder):
-            model = adapters.load_merged(folder, getattr(torch, dtype))
+            model = adapters.load_merged(folder, getattr(torch, dtype), trust)
         else:
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
+                trust_remote_code=trust,
                 ignore_mismatched_sizes=True,  # they are refused below, with their names
                 output_loading_info=True,
             )
@@ -68,22 +66,24 @@ def _check_numbers(model: PreTrainedModel, folder: Path) -> None:
 
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
-_LOADED: dict[tuple[str, str, str, str], PreTrainedModel] = {}
+_LOADED: dict[tuple[str, str, str, str, bool], PreTrainedModel] = {}
 
 
-def cached_model(folder: str, content: str, dtype: str, device: str) -> PreTrainedModel:
+def cached_model(
+    folder: str, content: str, dtype: str, device: str, trust: bool = False
+) -> PreTrainedModel:
     """`load_model`, kept in memory; `content` is its identity, so a changed folder is read anew.
 
     A GPU keeps one model at a time, a CPU worker the last that were used, up to `KEPT` bytes.
     """
-    key = (folder, content, dtype, device)
+    key = (folder, content, dtype, device, trust)
     if key in _LOADED:
         _LOADED[key] = _LOADED.pop(key)  # now the last used
         return _LOADED[key]
     if device != "cpu":
         release_models()
         let_engines_sleep()
-    _LOADED[key] = load_model(folder, dtype, device)
+    _LOADED[key] = load_model(folder, dtype, device, trust)
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]

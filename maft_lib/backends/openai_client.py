@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import re
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,12 +48,10 @@ def connect(client_class: Any, timeout: float, max_retries: int) -> Any:
     _check_environment()
     for logger in map(logging.getLogger, _LOGGERS):
         logger.setLevel(max(logger.level, logging.WARNING))
-    try:
+    with suppress(Exception):  # an address that cannot be parsed, in the words of the HTTP client
         return client_class(
             api_key=_key(), base_url=_base_url(), timeout=timeout, max_retries=max_retries
         )
-    except Exception:  # an address that cannot be parsed, in the words of the HTTP client
-        pass
     raise BackendError(NO_ADDRESS)
 
 

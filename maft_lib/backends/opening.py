@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SETTINGS = (
     "backend",
     "base_model",
+    "trust_remote_code",
     "runs_dir",
     "device",
     "dtype",
@@ -61,6 +62,7 @@ def bare_backend(config: Config) -> Backend:
             config.max_batch_size,
             config.lora_rank,
             run,
+            trust_remote_code=config.trust_remote_code,
         )
     from maft_lib.backends.transformers import TransformersBackend
 
@@ -68,7 +70,14 @@ def bare_backend(config: Config) -> Backend:
     device, num_workers = (
         (cluster.device, cluster.num_workers) if cluster else (config.device, config.num_workers)
     )
-    return TransformersBackend(device, config.dtype, num_workers, config.max_batch_size, run=run)
+    return TransformersBackend(
+        device,
+        config.dtype,
+        num_workers,
+        config.max_batch_size,
+        run=run,
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _cluster(config: Config) -> Cluster | None:

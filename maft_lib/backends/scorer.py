@@ -28,7 +28,8 @@ EMBEDDED_TOGETHER = 128  # texts
 class Scorer:
     """Scores text with causal language models and encoders; `store` keeps what was scored.
 
-    `device`, `dtype`, `num_workers`, `max_batch_size` and `run` as for the transformers backend.
+    `device`, `dtype`, `num_workers`, `max_batch_size`, `run` and `trust_remote_code` as for the
+    transformers backend.
     `num_calls` counts the texts that a model read: zero when a notebook is run again.
     """
 
@@ -40,12 +41,14 @@ class Scorer:
         num_workers: int | None = None,
         max_batch_size: int | None = None,
         run: Callable[..., Iterator] | None = None,
+        trust_remote_code: bool = False,
     ):
         self.store, self.dtype, self.max_batch_size = store, dtype, max_batch_size
         self.device = device if run else hub.resolve_device(device)
         side_by_side = self.device == "cpu" or run
         self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
         self.run = run
+        self.trust = trust_remote_code
         self.num_calls = 0
 
     def log_likelihoods(
@@ -136,7 +139,7 @@ class Scorer:
         Numbers are kept, and returned even when new, in fp32.
         """
         keys = [
-            content_key([kind, hub.identity(model), self.dtype, self.device, *rest])
+            content_key([kind, hub.identity(model, self.trust), self.dtype, self.device, *rest])
             for model, *rest in texts
         ]
         wanted = dict(zip(keys, texts))
@@ -160,7 +163,8 @@ class Scorer:
         return run_parallel(function, tasks, self.num_workers)
 
     def _model(self, name: str) -> Model:
-        return Model(str(hub.model_folder(name)), hub.identity(name), self.dtype, self.device)
+        folder, content = str(hub.model_folder(name)), hub.identity(name, self.trust)
+        return Model(folder, content, self.dtype, self.device, self.trust)
 
     def _share(self, num: int, largest: int) -> int:
         return batch_size(num, self.num_workers, self.max_batch_size or largest)
@@ -173,11 +177,12 @@ def open_scorer(config: Config) -> Scorer:
     large as what a finetuned agent differs by.
     """
     store = Store(config.path(config.runs_dir))
-    if config.executor == "ray":
-        there = open_cluster(config)
-        workers, rows = there.num_workers, config.max_batch_size
-        return Scorer(store, there.device, "float32", workers, rows, there.generate)
-    return Scorer(store, config.device, "float32", config.num_workers, config.max_batch_size)
+    there = open_cluster(config) if config.executor == "ray" else None
+    device, workers = (
+        (there.device, there.num_workers) if there else (config.device, config.num_workers)
+    )
+    rows, run = config.max_batch_size, there.generate if there else None
+    return Scorer(store, device, "float32", workers, rows, run, config.trust_remote_code)
 
 
 def _packed(numbers: np.ndarray) -> dict:

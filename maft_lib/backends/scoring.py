@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from transformers import (
 
 from maft_lib.backends import BackendError, chunks, models
 from maft_lib.backends.cache import growing_cache
-from maft_lib.backends.hub import Model, load_tokenizer, one_line
+from maft_lib.backends.hub import Model, check_code, load_tokenizer, needs_code, one_line
 from maft_lib.prompts import Message
 from maft_lib.rendering import IGNORED, render_conversation
 
@@ -140,7 +141,7 @@ def _rendered(
     model: Model, prompts: Sequence[list[Message]], responses: Sequence[Sequence[str]]
 ) -> list[Group]:
     """Prompts and responses as token ids: by the chat template, or plainly by a model without one."""
-    tokenizer = load_tokenizer(model.folder, chat=False)
+    tokenizer = load_tokenizer(model.folder, chat=False, trust=model.trust)
     groups = []
     for prompt, own in zip(prompts, responses):
         pairs = [_split(tokenizer, prompt, response) for response in own]
@@ -163,7 +164,7 @@ def _split(tokenizer, prompt: list[Message], response: str) -> tuple[list[int], 
 
 # --- embeddings ----------------------------------------------------------------------------------
 
-_ENCODERS: dict[tuple[str, str], tuple] = {}
+_ENCODERS: dict[Model, tuple] = {}
 
 
 @torch.inference_mode()
@@ -196,33 +197,47 @@ def embeddings(model: Model, texts: Sequence[str], pooling: str) -> np.ndarray:
 
 def _encoder(model: Model) -> tuple:
     """(encoder, tokenizer), the tokenizer None for a sentence-transformers model, kept in memory."""
-    key = (model.folder, model.identity)
-    if key not in _ENCODERS:
+    if model not in _ENCODERS:
+        check_code(Path(model.folder), model.trust)
         try:
-            _ENCODERS[key] = _load_encoder(model)
+            _ENCODERS[model] = _load_encoder(model)
         except Exception as error:  # damaged or missing weights surface as many kinds of errors
             message = f"encoder {model.folder} cannot be loaded: {one_line(error)}"
             raise BackendError(message) from error
-    return _ENCODERS[key]
+    return _ENCODERS[model]
 
 
 def _load_encoder(model: Model) -> tuple:
     if (Path(model.folder) / "modules.json").is_file():
         from sentence_transformers import SentenceTransformer
 
+        _check_modules(Path(model.folder), model.trust)
+        how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": model.trust}
         safe = {"use_safetensors": True}
-        return SentenceTransformer(
-            model.folder, device=model.device, local_files_only=True, model_kwargs=safe
-        ), None
-    has_encoder = type(AutoConfig.from_pretrained(model.folder)) in MODEL_FOR_TEXT_ENCODING_MAPPING
+        return SentenceTransformer(model.folder, device=model.device, model_kwargs=safe, **how), None
+    config = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust)
+    has_encoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
     kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
     dtype = getattr(torch, model.dtype)
-    encoder, found = kind.from_pretrained(
-        model.folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
+    how = {"use_safetensors": True, "trust_remote_code": model.trust}
+    encoder, found = kind.from_pretrained(model.folder, dtype=dtype, output_loading_info=True, **how)
     absent = [name for name in found["missing_keys"] if "pooler" not in name]  # which is not used
     if absent:
         raise BackendError(f"its weights lack {sorted(absent)[0]}.")
-    tokenizer = AutoTokenizer.from_pretrained(model.folder, padding_side="right")
+    tokenizer = AutoTokenizer.from_pretrained(
+        model.folder, padding_side="right", trust_remote_code=model.trust
+    )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return encoder.to(model.device).eval(), tokenizer
+
+
+def _check_modules(folder: Path, trust: bool) -> None:
+    """A sentence-transformers model says itself which classes it is made of, and where they lie."""
+    for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+        place = (folder / module["path"]).resolve()
+        if not place.is_relative_to(folder.resolve()):
+            raise BackendError(f"modules.json names {module['path']!r}, which lies outside.")
+        if not trust and not module["type"].startswith("sentence_transformers."):
+            raise BackendError(needs_code(folder, f"`{module['type']}` in modules.json"))
+        if list(place.glob("*.bin")) and not list(place.glob("*.safetensors")):
+            raise BackendError(f"{place} has no .safetensors file, and others can run code.")

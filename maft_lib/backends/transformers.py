@@ -27,6 +27,7 @@ class TransformersBackend:
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
+    `trust_remote_code` runs code that comes with a model.
     `run` has batches generated elsewhere (see `cluster`), `num_workers` side by side, on its `device`.
     """
 
@@ -40,6 +41,7 @@ class TransformersBackend:
         max_batch_size: int | None = None,
         progress: bool = True,
         run: Callable[..., Iterator[tuple[int, list[Completion]]]] | None = None,
+        trust_remote_code: bool = False,
     ):
         self.device = device if run else hub.resolve_device(device)
         self.dtype = dtype
@@ -49,13 +51,14 @@ class TransformersBackend:
         self.streams_text = run is None  # what a node of a cluster writes is heard when it is whole
         self.max_batch_size = max_batch_size
         self.progress = progress
+        self.trust = trust_remote_code
 
     def describe(self, request: Request) -> list:
         """Model content, rendered prompt, sampling, seed, engine, precision."""
         drawn = request.sampling
         return [
             self.name,
-            hub.identity(request.model),
+            hub.identity(request.model, self.trust),
             self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
             request.seed if drawn.temperature else None,  # nothing is drawn at temperature 0
@@ -92,7 +95,8 @@ class TransformersBackend:
         return run_parallel(_generate_texts, tasks, self.num_workers)
 
     def _render(self, request: Request) -> str:
-        return prompt_text(hub.load_tokenizer(request.model), request.messages)
+        tokenizer = hub.load_tokenizer(request.model, trust=self.trust)
+        return prompt_text(tokenizer, request.messages)
 
     def _task(self, requests: Sequence[Request], prompts: Sequence[str]) -> Task:
         """Arguments of `generate_texts` for requests that share a model and its sampling."""
@@ -101,7 +105,8 @@ class TransformersBackend:
 
     def _model(self, name: str) -> Model:
         folder = str(hub.model_folder(name))
-        return Model(folder, hub.identity(name), self.dtype, self.device)
+        content = hub.identity(name, self.trust)
+        return Model(folder, content, self.dtype, self.device, self.trust)
 
     def _batches(
         self, requests: Sequence[Request], prompts: Sequence[str], num_workers: int

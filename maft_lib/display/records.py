@@ -125,7 +125,7 @@ def _accuracies(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     heads = ["iteration", "accuracy", "first answers", "last answers", "unreadable", "problems"]
     rows = [
         [
-            str(row["iteration"]),
+            escaped(row["iteration"]),
             f"<b>{row['accuracy']:.1f}</b> ± {row['standard_error']:.1f}",
             *(f"{row[name]:.1f}" for name in ("first_answers", "last_answers", "unreadable")),
             f"{row['problems']:,}",
@@ -148,7 +148,7 @@ def _costs(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     ]
     rows = [
         [
-            str(row["iteration"]),
+            escaped(row["iteration"]),
             escaped(row["phase"]),
             *(f"{row[name]:,.0f}" for name in metrics.COSTS[:-1]),
             f"{row['seconds']:,.1f}",

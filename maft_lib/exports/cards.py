@@ -1,7 +1,8 @@
 """The cards of an exported study: Markdown with a YAML head that the Hugging Face hub reads.
 
 What models wrote stands in them as JSON inside a fence only, where no line of it can end the fence;
-names of models, tasks and methods stand as code. Knows no checkpoint's weights.
+names of models, tasks and methods stand as code, other words of strangers with their marks escaped (a
+study that was loaded from an export may hold anything). Knows no checkpoint's weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import maft_lib
 from maft_lib import metrics
 from maft_lib.debate import Debate
+from maft_lib.display.markdown import cell, plain
 from maft_lib.exports.agents import Checkpoint, config_of, is_named, public_name
 from maft_lib.exports.layout import BASE_MODEL, CARD, DATASETS
 from maft_lib.exports.lessons import Dataset, row
@@ -78,13 +80,14 @@ def write_cards(
 
 
 def _render(template: str, path: Path, values: dict[str, Any]) -> None:
-    environment = Environment(
+    environment = Environment(  # Markdown: the filters make text of foreign words  # nosec B701
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"code": cell, "plain": plain, "quoted": json.dumps}
     path.write_text(environment.get_template(template).render(values), encoding="utf-8")
 
 
@@ -213,11 +216,11 @@ def _agents(result: Result, selected: list[Checkpoint], lessons: list[Dataset | 
         rows.append(
             {
                 "folder": f"[`{checkpoint.folder}`]({checkpoint.folder})",
-                "used as": ", ".join(checkpoint.agents),
+                "used as": plain(", ".join(checkpoint.agents)),
                 "examples": f"{about['num_examples']:,}",
                 "training tokens": about["num_tokens"],
                 "final loss": about["final_loss"],
-                "seed": about["settings"]["seed"],
+                "seed": plain(about["settings"]["seed"]),
             }
         )
     return _table(pd.DataFrame(rows)) if rows else ""
@@ -279,5 +282,5 @@ def _own_scores(result: Result, checkpoint: Checkpoint) -> str:
         if name in checkpoint.agents:
             right = [is_correct(debate.answers[n][number], debate.problem) for debate in debates]
             percent = f"{100 * sum(right) / len(right):.1f} ± {100 * standard_error(right):.1f}"
-            rows.append({"agent": name, "what": answer, "accuracy (%)": percent})
+            rows.append({"agent": plain(name), "what": answer, "accuracy (%)": percent})
     return _table(pd.DataFrame(rows)) if rows else ""

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
+from maft_lib.checkpoints import BASE
 from maft_lib.config import Config, ConfigError, load_config
 from maft_lib.debate import Agent, Debate, Society, load_debates
 from maft_lib.exports import layout
@@ -59,13 +61,29 @@ def _result(place: Path) -> Result:
 
 def _config(folder: Path, profile: str) -> Config:
     """The parameters, with the export's own prompts and, if there is one, its own base model."""
-    config = load_config(folder / layout.CONFIG).replace(profile=profile)
+    config = _own_places(folder).replace(profile=profile)
     if config.prompts:
         config = config.replace(prompts=str(folder / layout.PROMPTS))
     exported = folder / layout.BASE_MODEL
     if exported.is_dir() and not Path(config.base_model).is_dir():
         config = config.replace(model_name_or_path=str(exported))
     return config
+
+
+def _own_places(folder: Path) -> Config:
+    """The exported parameters, if they leave to the user what is the user's."""
+    config = load_config(folder / layout.CONFIG)
+    taken = sorted((layout.PLACES - {"profile"}) & _keys(folder / layout.CONFIG))
+    if taken:
+        raise ExportError(
+            f"{folder / layout.CONFIG} sets {taken[0]}, which no export does: take that line out, and "
+            "set the parameter yourself if you want it."
+        )
+    return config
+
+
+def _keys(path: Path) -> set[str]:
+    return set(yaml.safe_load(path.read_text(encoding="utf-8")) or ())
 
 
 def _frame(path: Path, about: dict[str, Any]) -> pd.DataFrame:
@@ -80,7 +98,7 @@ def _frame(path: Path, about: dict[str, Any]) -> pd.DataFrame:
 
 
 def _debates(folder: Path, iteration: int, split: str) -> list[Debate]:
-    return load_debates(folder / layout.debates_file(iteration, split))
+    return load_debates(layout.inside(folder, layout.debates_file(iteration, split)))
 
 
 def _society(values: dict[str, Any], folder: Path, config: Config) -> Society:
@@ -94,7 +112,10 @@ def _society(values: dict[str, Any], folder: Path, config: Config) -> Society:
 def _agent(values: dict[str, str], folder: Path, config: Config) -> Agent:
     exported = folder / layout.BASE_MODEL
     base = str(exported) if exported.is_dir() else config.base_model
-    if not (folder / values.get("folder", "")).resolve().is_relative_to(folder):
-        raise ValueError(f"the model of {values['name']} is not in the export")
-    model = str(folder / values["folder"]) if "folder" in values else values.get("model", base)
-    return Agent(values["name"], values["role"], model)
+    if "folder" not in values:
+        return Agent(values["name"], values["role"], values.get("model", base))
+    checkpoint = layout.inside(folder, values["folder"])
+    if (checkpoint / BASE).is_file():  # of an adapter: where its base model is, from there
+        named = json.loads((checkpoint / BASE).read_text(encoding="utf-8"))
+        layout.inside(folder, os.path.join(values["folder"], named.get("folder", "")))
+    return Agent(values["name"], values["role"], str(checkpoint))

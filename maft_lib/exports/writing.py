@@ -37,9 +37,6 @@ from maft_lib.finetune_data import AgentData
 from maft_lib.prompts import DEFAULT
 from maft_lib.studies import Result
 
-# Where things are on this machine, and which notebooks do what: no parameters of this study.
-PLACES = {"profile", "runs_dir", "figures_dir", "data_dir", "ray_address", "notebooks"}
-
 
 def export(
     result: Result,
@@ -92,7 +89,7 @@ def _write(result: Result, selected: list[Checkpoint], folder: Path) -> None:
 
 def _write_config(config: Config, folder: Path) -> None:
     """The parameters as a params file, and the prompts."""
-    values = {name: value for name, value in config if name not in PLACES}
+    values = {name: value for name, value in config if name not in layout.PLACES}
     for name in ("model_name_or_path", "scorer", "encoder"):
         values[name] = values[name] and public_name(values[name])
     values["prompts"] = layout.PROMPTS if config.prompts else None

@@ -48,7 +48,7 @@ def build_tokenizer(texts: Iterable[str], min_count: int) -> PreTrainedTokenizer
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
+        pad_token="<|pad|>",  # no password  # nosec B106
         eos_token="<|end|>",
         chat_template=CHAT_TEMPLATE,
         model_max_length=1024,

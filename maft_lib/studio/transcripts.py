@@ -7,11 +7,11 @@ backticks in it, so that it stays text.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from maft_lib.debate import Debate, Turn
+from maft_lib.display.markdown import cell, code, fenced
 from maft_lib.grading import is_correct
 from maft_lib.tasks.problem import Problem
 
@@ -63,29 +63,6 @@ def _answer(answer: str | None, problem: Problem) -> str:
 def _table(title: str, name: str, value: str, rows: Mapping[str, object]) -> str:
     lines = [f"| {cell(key)} | {cell(item)} |" for key, item in rows.items()]
     return "\n".join([f"## {title}\n", f"| {name} | {value} |", "| --- | --- |", *lines])
-
-
-def fenced(text: str) -> str:
-    """Foreign text as a block of code that nothing in it can end."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}text\n{text}\n{fence}"
-
-
-def code(text: object) -> str:
-    """Foreign text as a code span on one line."""
-    line = " ".join(str(text).split())
-    mark = "`" * (_longest_run(line) + 1)
-    pad = " " if not line or line[0] == "`" or line[-1] == "`" else ""
-    return f"{mark}{pad}{line}{pad}{mark}"
-
-
-def cell(text: object) -> str:
-    """Foreign text as a code span in a table, where only a bar could end it."""
-    return code(text).replace("|", "\\|")
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def to_json(debate: Debate, parameters: Mapping[str, object]) -> str:

@@ -1,0 +1,279 @@
+"""Names in a stranger's files lead nowhere else, and words in them stay words in cards and pages."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import mistune
+import pandas as pd
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from huggingface_hub import DatasetCard, ModelCard
+
+from maft_lib import estimate, training
+from maft_lib.backends import BackendError, models
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.config import ConfigError, load_config
+from maft_lib.debate import Agent, Society
+from maft_lib.disk import content_key, file_hash
+from maft_lib.display.markdown import cell, plain
+from maft_lib.exports import ExportError, export, load_export
+from maft_lib.finetune_data import AgentData, Example
+from maft_lib.societies import list_societies, save_society
+from maft_lib.studies import run_study
+from tests.test_security import mark, trap  # noqa: F401  fixtures
+from tests.test_societies import ABOUT, finetuned
+
+LOG = {
+    "settings": {"learning_rate": 1e-4, "num_train_epochs": 1, "seed": 0},
+    "num_examples": 2,
+    "num_tokens": 20,
+    "losses": [1.0, 0.5],
+}
+
+
+@pytest.fixture
+def result(config, model, tmp_path):
+    """A study of scripted agents, one of which is called finetuned: a copy of the shipped model."""
+    small = config.replace(num_train=2, num_eval=2, num_agents=2)
+    backend = ScriptedBackend(lambda request: "\\boxed{6}")
+    debated = run_study("debate", "arithmetic", small, backend, report=str)
+    made = Path(shutil.copytree(model, tmp_path / "made"))
+    (made / "training.json").write_text(json.dumps(LOG))
+    return with_agent(debated, "generation-1", str(made))
+
+
+def with_agent(result, name, model=None):
+    """The result with another first generation agent, which has learned something."""
+    (society,) = result.societies[:1]
+    first = Agent(name, "generator", model or society.generators[0].model)
+    changed = replace(society, generators=(first, *society.generators[1:]))
+    said = ({"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"})
+    data = [[AgentData([Example("0" * 16, said)], [], [], [])] * 2]
+    return replace(result, societies=[changed], data=data, training=result.evaluations)
+
+
+@pytest.fixture
+def exported(result, tmp_path):
+    return export(result, tmp_path / "exported")
+
+
+def resealed(folder):
+    """The sums of an export as whoever changed it would write them."""
+    sums = folder / "SHA256SUMS"
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != sums and not p.is_symlink())
+    sums.write_text("".join(f"{file_hash(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
+
+
+def changed(folder, change):
+    about = json.loads((folder / "result.json").read_text())
+    change(about)
+    (folder / "result.json").write_text(json.dumps(about))
+    resealed(folder)
+
+
+def refused(folder, match):
+    with pytest.raises(ExportError, match=match) as caught:
+        load_export(folder)
+    assert "\n" not in str(caught.value)
+
+
+# Exports
+
+
+@pytest.mark.parametrize(
+    "place", ["../../etc", "/etc", "agents/../../made", "agents/link", "agents/ring", "a\0b"]
+)
+def test_an_agent_of_an_export_lies_in_it(exported, place):
+    links = {"agents/link": "/etc", "agents/ring": "ring"}
+    if place in links:
+        (exported / place).symlink_to(links[place])
+
+    def elsewhere(about):
+        about["societies"][0]["generators"][0]["folder"] = place
+
+    changed(exported, elsewhere)
+    refused(exported, "which lies outside of it")
+
+
+def test_debates_of_an_export_lie_in_it(exported):
+    changed(exported, lambda about: about.update(iterations=["/../../../../made"]))
+    refused(exported, "which lies outside of it")
+
+
+@pytest.mark.parametrize("name", ["../made/config.json", "/etc/passwd"])
+def test_sums_of_an_export_name_what_is_in_it(exported, name):
+    with (exported / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  {name}\n")
+    refused(exported, f"names '{name}', which lies outside")
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "agents/iteration-0/generation-1/extra.json"])
+def test_no_link_leads_out_of_an_export(exported, tmp_path, name):
+    (tmp_path / "secret").write_text("mine")
+    (exported / name).unlink(missing_ok=True)
+    (exported / name).symlink_to(tmp_path / "secret")
+    resealed(exported)
+    refused(exported, f"names '{name}', which lies outside of it.*cp -rL|{name} is altered")
+
+
+def test_the_base_of_an_exported_adapter_lies_in_the_export(exported):
+    named = {"folder": "../../../../made", "identity": "0"}
+    (exported / "agents/iteration-0/generation-1/base.json").write_text(json.dumps(named))
+    resealed(exported)
+    refused(exported, "made', which lies outside of it")
+
+
+@pytest.mark.parametrize(
+    "line", ["trust_remote_code: true", "runs_dir: /tmp/x", "figures_dir: ../..", "data_dir: /"]
+)
+def test_an_export_decides_nothing_that_is_the_users(exported, line):
+    assert line.split(":")[0] not in (exported / "config.yml").read_text()
+    with (exported / "config.yml").open("a") as file:
+        file.write(line + "\n")
+    resealed(exported)
+    refused(exported, f"sets {line.split(':')[0]}, which no export does")
+
+
+@pytest.mark.parametrize("name", ["../../../x", "a/b", "..", "", "a`b", "<b>"])
+def test_an_agent_whose_name_is_no_folders_is_not_exported(result, tmp_path, name):
+    model = result.societies[0].generators[0].model
+    with pytest.raises(ExportError, match="no folder is called so"):
+        export(with_agent(result, name, model), tmp_path / "new")
+    assert not (tmp_path / "new").exists() and not (tmp_path / "x").exists()
+
+
+def test_pickles_in_an_export_are_refused(exported, trap, mark):  # noqa: F811
+    loaded = load_export(exported)
+    agent = Path(loaded.societies[0].generators[0].model)
+    models.load_model(str(agent), "float32", "cpu")
+    (agent / "model.safetensors").unlink()
+    (agent / "pytorch_model.bin").write_bytes(trap.read_bytes())
+    resealed(exported)
+    same = load_export(exported).societies[0].generators[0].model
+    with pytest.raises(BackendError, match="no .safetensors file"):
+        models.load_model(same, "float32", "cpu")
+    assert same == str(agent) and not mark.exists()
+
+
+HOSTILE = 'x`` "); import os #\n---\n# Title\n<script>alert(1)</script> | a | [l](javascript:f)'
+HOSTILE += " ![i](x) *y*\r\n"
+
+
+def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
+    """All that a loaded study may bring along: method, note, sources, model, settings."""
+    model = Path(result.societies[0].generators[0].model)
+    log = {**LOG, "settings": {**LOG["settings"], HOSTILE: HOSTILE}, "lora_rank": HOSTILE}
+    (model / "training.json").write_text(json.dumps(log))
+    (debates,) = result.evaluations
+    sourced = [replace(d, problem=replace(d.problem, source=HOSTILE)) for d in debates]
+    config = result.config.replace(model_name_or_path=HOSTILE, scorer=HOSTILE)
+    spoiled = replace(
+        result,
+        method=HOSTILE,
+        note=HOSTILE,
+        evaluations=[sourced],
+        config=config,
+    )
+    society = spoiled.societies[0]
+    twin = replace(society.generators[0], name=HOSTILE)
+    spoiled.societies[0] = replace(society, generators=(society.generators[0], twin))
+    folder = export(spoiled, tmp_path / "new")
+    cards = sorted(folder.rglob("README.md"))
+    assert len(cards) >= 3
+    for path in cards:
+        head, body = path.read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n", 1)
+        assert yaml.safe_load(head)["tags"][0] == "multiagent-finetuning"
+        page = BeautifulSoup(
+            mistune.create_markdown(escape=False, plugins=["table"])(body), "html.parser"
+        )
+        assert not page.find_all(["script", "img"]) and "alert(1)" in page.text
+        assert [h.text for h in page.find_all("h1")][1:] == []
+        assert not [a for a in page.find_all("a") if "javascript" in a["href"]]
+        for table in page.find_all("table"):
+            assert len({len(row.find_all(["td", "th"])) for row in table.find_all("tr")}) == 1
+        for program in page.select("code.language-python"):
+            compile(program.text, "card", "exec")
+            assert "import os" not in program.text.replace(json.dumps(HOSTILE), "")
+    DatasetCard.load(folder / "README.md")
+    ModelCard.load(cards[1])
+
+
+@pytest.mark.parametrize("words", [HOSTILE, "`", "``", "a|b", "\\", "\\`", "", "<", "a\n\n---\n"])
+def test_words_in_markdown(words):
+    row = f"| a | b |\n| --- | --- |\n| {plain(words)} | {cell(words)} |\n"
+    page = BeautifulSoup(mistune.create_markdown(escape=False, plugins=["table"])(row), "html.parser")
+    shown = [found.text.strip() for found in page.find_all("td")]
+    expected = " ".join(words.split())
+    assert shown[0] == expected
+    assert shown[1].replace("\\|", "|") == expected  # GitHub takes a bar's mark away, mistune does not
+    assert not page.find_all(["a", "img", "script", "em", "h1", "hr"])
+
+
+# Societies, profiles, agents
+
+
+@pytest.mark.parametrize(
+    "model", ["checkpoints/../../x", "checkpoints/..", "checkpoints/link", "checkpoints/ring", "../x"]
+)
+def test_a_society_file_does_not_lead_out_of_the_store(tmp_path, model):
+    (tmp_path / "x").mkdir()
+    runs = tmp_path / "runs"
+    place = save_society(runs, finetuned(runs, "base", "one", "two"), **ABOUT)
+    (runs / "checkpoints" / "link").symlink_to(tmp_path / "x")
+    (runs / "checkpoints" / "ring").symlink_to("ring")
+    values = json.loads(place.read_text())
+    values["society"]["generators"][0]["model"] = model
+    (place.parent / f"{content_key(values)}.json").write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match="1 damaged files are left out"):
+        found = list_societies(runs)
+    assert [saved.society.generators[0].model for saved in found] == [str(runs / "checkpoints" / "one")]
+
+
+def test_a_profile_is_a_name(tmp_path, monkeypatch):
+    """Of a file that lies anywhere only the stem becomes a folder's name."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "x.yml").write_text(f"figures_dir: {tmp_path / 'figures'}\n")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    config = load_config("../../x.yml")
+    assert config.profile == "x" and config.figures == tmp_path / "figures" / "x"
+    for profile in ("../x", "x/../..", "..", ".", "/etc", "x\n", ""):
+        with pytest.raises(ConfigError, match="profile"):
+            config.replace(profile=profile)
+        with pytest.raises(ConfigError, match="profile|does not exist"):
+            load_config(profile or "?")
+    (tmp_path / "...yml").write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match="profile"):
+        load_config(str(tmp_path / "...yml"))
+
+
+@pytest.mark.parametrize("name", ["../../x", "/../x", "a/b"])
+def test_a_report_of_training_stays_in_its_folder(tmp_path, name):
+    (tmp_path / "new" / "events").mkdir(parents=True)
+    place = tmp_path / "runs" / "tensorboard"
+    training._save_events({"run_name": name, "folder": str(place)}, tmp_path / "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "runs"]
+    assert [p.name.rsplit("-", 2)[0] for p in place.iterdir()] == [Path(name).name]
+
+
+# Pages
+
+
+def test_names_stay_names_on_pages(config, result):
+    nasty = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+    spoiled = config.replace(model_name_or_path=nasty, backend="openai")
+    frame = result.frame.assign(iteration=nasty)
+    costs = result.costs.assign(iteration=nasty, phase=nasty)
+    agent = Agent(nasty, nasty, nasty)
+    shown = [
+        estimate(spoiled)._repr_html_(),
+        replace(result, method=nasty, task=nasty, note=nasty, frame=frame, costs=costs)._repr_html_(),
+        Society((agent,), (agent,), agent)._repr_html_(),
+        spoiled._repr_html_(),
+        pd.DataFrame({nasty: [nasty]}, index=[nasty])._repr_html_(),  # how notebooks show tables
+    ]
+    for html in shown:
+        page = BeautifulSoup(html, "html.parser")
+        assert not page.find_all(["script", "img"]) and "alert(1)" in page.text
