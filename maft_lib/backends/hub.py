@@ -52,18 +52,21 @@ def model_folder(name_or_path: str) -> Path:
         raise BackendError(f"model {name_or_path!r} is a file: name the folder that it is in.")
     if folder.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") != 1:
         raise BackendError(
-            f"model {name_or_path!r:.200} does not exist: give a model directory or a name on the "
+            f"model {name_or_path!r:.400} does not exist: give a model directory or a name on the "
             "Hugging Face hub as model_name_or_path."
         )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name_or_path, allow_patterns=[*MODEL_FILES, "*.json", "*.py"]))
+        wanted = [*MODEL_FILES, "*.json", "*.py"]
+        folder = Path(snapshot_download(name_or_path, allow_patterns=wanted))
     except Exception as error:  # the hub client raises many kinds; all mean the same here
         raise BackendError(
             f"model {name_or_path!r} is no directory here and cannot be fetched from the hub "
             f"({type(error).__name__}): check the name, the network and your hub token."
         ) from error
+    _check_settings(folder)
+    return folder
 
 
 def _check_settings(folder: Path) -> None:
@@ -93,7 +96,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def identity(name_or_path: str, trust: bool = False) -> str:
-    """The model's content hash, see `checkpoints.model_identity`; with its own code where that is run."""
+    """The model's content hash (`checkpoints.model_identity`); with its own code where that is run."""
     folder = model_folder(name_or_path)
     try:
         content = model_identity(folder)
@@ -173,7 +176,7 @@ def load_tokenizer(name_or_path: str, chat: bool = True, trust: bool = False) ->
         tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=trust)
     except Exception as error:  # damaged files surface as many kinds of errors
         why = one_line(error)
-        if not (folder / "tokenizer.json").exists():
+        if not list(folder.glob("tokenizer.*")):
             why = "it has no tokenizer.json, and none that transformers could make one from"
         raise BackendError(f"the tokenizer of {folder} cannot be loaded ({why}): {AGAIN}.") from error
     _check_vocabulary(tokenizer, folder)
