@@ -170,7 +170,7 @@ def _readable(database: Path) -> Iterator[tuple[str, str, str]]:
         try:
             for row in connection.execute(f"{ROWS} WHERE key >= ? AND key < ?", (first, last)):
                 if _is_whole(row):
-                    yield tuple(part.decode() for part in row)  # type: ignore[misc]
+                    yield tuple(part.decode() for part in row)
         except sqlite3.DatabaseError:
             continue
     connection.close()

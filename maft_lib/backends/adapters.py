@@ -84,7 +84,7 @@ def with_adapter(
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    how = _four_bits() if in_4bit else {"dtype": torch.float32}
+    how: dict[str, Any] = _four_bits() if in_4bit else {"dtype": torch.float32}
     how["trust_remote_code"] = trust
     if is_adapter(start):
         check_weights(Path(start))  # peft would take pickled ones
@@ -97,7 +97,7 @@ def with_adapter(
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        model = get_peft_model(_load(start, **how), adapter)
+        model = get_peft_model(load_whole(start, **how), adapter)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -131,20 +131,23 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
 
 
 def _base(folder: str | Path, **how: Any) -> PreTrainedModel:
-    return _load(base_folder(folder), **how)
+    return load_whole(base_folder(folder), **how)
 
 
-def _load(folder: str | Path, **how: Any) -> PreTrainedModel:
+def load_whole(folder: str | Path, **how: Any) -> PreTrainedModel:
+    """A model that is no adapter. Raises `BackendError` for code of its own that is not to be run, for
+    weights that are no safetensors, and for those that are not what its config says."""
     from transformers import AutoModelForCausalLM
 
     hub.check_code(Path(folder), how["trust_remote_code"])
     check_weights(Path(folder))
-    model, found = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # they are refused below, with their names
         output_loading_info=True,
         **how,
     )
+    model, found = loaded
     hub.refuse_partial(model, found)
     return model

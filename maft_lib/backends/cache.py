@@ -60,10 +60,10 @@ def growing_cache(config: PretrainedConfig) -> DynamicCache:
 def joined(caches: Sequence[Cache], config: PretrainedConfig) -> DynamicCache:
     """One cache of all rows from growing caches of one row each, padded on the left."""
     whole = growing_cache(config)
-    for number, layer in enumerate(whole.layers):
+    for number in range(len(whole.layers)):
         parts = [cache.layers[number] for cache in caches]
         keys, values = ([getattr(part, name)[0] for part in parts] for name in ("keys", "values"))
-        layer.update(_left_padded(keys), _left_padded(values))
+        whole.update(_left_padded(keys), _left_padded(values), number)
     return whole
 
 

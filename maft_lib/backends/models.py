@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import AGAIN, check_code, model_folder, one_line, refuse_partial
+from maft_lib.backends.hub import AGAIN, check_code, model_folder, one_line
 
 
 def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
@@ -26,15 +26,8 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
         if adapters.is_adapter(folder):
             model = adapters.load_merged(folder, getattr(torch, dtype), trust)
         else:
-            model, found = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=trust,
-                ignore_mismatched_sizes=True,  # they are refused below, with their names
-                output_loading_info=True,
-            )
-            refuse_partial(model, found)
+            how = {"dtype": getattr(torch, dtype), "trust_remote_code": trust}
+            model = adapters.load_whole(folder, **how)
         model.set_attn_implementation(_attention(model))
     except BackendError as error:
         raise BackendError(f"model {folder} cannot be loaded: {error}") from error
