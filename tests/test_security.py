@@ -264,7 +264,9 @@ def test_a_template_cannot_escape(folder, template, tmp_path, monkeypatch):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     (folder / "chat_template.jinja").write_text(template)
-    tokenizer = hub.load_tokenizer(str(folder))
+    with pytest.raises(BackendError, match="the chat template of .* fails"):
+        hub.load_tokenizer(str(folder))
+    tokenizer = hub.load_tokenizer(str(folder), chat=False)
     with pytest.raises(BackendError, match="the chat template of .* cannot be rendered") as caught:
         prompt_text(tokenizer, list(ASKED))
     assert "\n" not in str(caught.value) and os.listdir(tmp_path / "cwd") == []
@@ -280,7 +282,7 @@ def test_a_template_cannot_escape(folder, template, tmp_path, monkeypatch):
 )
 def test_what_a_template_must_not_see_is_not_there(folder, template):
     (folder / "chat_template.jinja").write_text(template)
-    assert prompt_text(hub.load_tokenizer(str(folder)), list(ASKED)) == ""
+    assert prompt_text(hub.load_tokenizer(str(folder), chat=False), list(ASKED)) == ""
 
 
 def test_what_is_said_is_no_template(model):

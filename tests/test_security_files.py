@@ -1,6 +1,7 @@
 """Names in a stranger's files lead nowhere else, and words in them stay words in cards and pages."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -169,7 +170,8 @@ def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
     (model / "training.json").write_text(json.dumps(log))
     (debates,) = result.evaluations
     sourced = [replace(d, problem=replace(d.problem, source=HOSTILE)) for d in debates]
-    config = result.config.replace(model_name_or_path=HOSTILE, scorer=HOSTILE)
+    line = " ".join(HOSTILE.split())  # a parameter is one line
+    config = result.config.replace(model_name_or_path=line, scorer=line)
     spoiled = replace(
         result,
         method=HOSTILE,
@@ -196,7 +198,8 @@ def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
             assert len({len(row.find_all(["td", "th"])) for row in table.find_all("tr")}) == 1
         for program in page.select("code.language-python"):
             compile(program.text, "card", "exec")
-            assert "import os" not in program.text.replace(json.dumps(HOSTILE), "")
+            words = [json.dumps(HOSTILE), json.dumps(line)]
+            assert "import os" not in re.sub("|".join(map(re.escape, words)), "", program.text)
     DatasetCard.load(folder / "README.md")
     ModelCard.load(cards[1])
 

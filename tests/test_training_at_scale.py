@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from maft_lib import checkpoints
 from maft_lib.backends import canary
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import load_model
@@ -283,7 +284,8 @@ def test_a_stopped_training_is_said_every_time(agent, examples, config):
         "stopped": {"step": 6, "num_steps": 20, "loss": "nan", "kept_step": 5}
     }
     (folder / "training.json").write_text(json.dumps(log))
-    (folder / "manifest.json").write_text("{}")
+    (folder / checkpoints.MANIFEST).unlink()
+    checkpoints._seal(folder)
     with pytest.warns(UserWarning, match="generation-1 diverged at step 6 of 20.*of step 5"):
         finetune_all([(agent, examples)], config)
     with warnings.catch_warnings():

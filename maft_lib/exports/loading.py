@@ -30,6 +30,8 @@ def load_export(folder: str | Path) -> Result:
     layout.check(place)
     try:
         return _result(place)
+    except ExportError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
         raise ExportError(

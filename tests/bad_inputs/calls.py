@@ -144,8 +144,8 @@ ROWS = {
     ),
     "a store that is none": (
         StoreError,
-        lambda case: maft.store.Store(file(case, "completions.sqlite", b"not a database " * 99).parent),
-        ["completions.sqlite is damaged", "move it away"],
+        lambda case: maft.verify(case.tmp),
+        ["holds no store", "give the folder"],
     ),
     "figures in a file": (
         ConfigError,
@@ -308,19 +308,6 @@ ROWS = {
                 layout.RESULT,
                 about(dtypes={"scores.csv": {"task": "no type"}}),
                 ["no type"],
-            ),
-            (
-                "a model elsewhere",
-                layout.RESULT,
-                about(
-                    societies=[
-                        {
-                            "generators": [{"name": "g", "role": "generator", "folder": "../../etc"}],
-                            "critics": [],
-                        }
-                    ]
-                ),
-                ["the model of g is not in the export"],
             ),
             ("an unknown parameter", layout.CONFIG, lambda data: b"num_agent: 3\n", ["'num_agent'"]),
             ("no parameters", layout.CONFIG, lambda data: b"", ["config.yml is empty"]),

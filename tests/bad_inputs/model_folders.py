@@ -57,7 +57,6 @@ ROWS = {
     "unknown architecture": ({"config.json": {"model_type": "lama"}}, ["cannot be loaded", "lama"]),
     "an encoder-decoder": ({"config.json": {"model_type": "t5"}}, ["cannot be loaded"]),
     "another architecture": ({"config.json": {"model_type": "gpt2"}}, ["cannot be loaded", "lack"]),
-    "unknown dtype": ({"config.json": {"dtype": "float99"}}, ["cannot be loaded", "float99"]),
     "words for numbers": (
         {"config.json": {"hidden_size": "wide"}},
         ["cannot be loaded", "hidden_size"],
