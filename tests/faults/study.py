@@ -22,7 +22,8 @@ def main(runs, tables):
 
 
 def checkpoints(runs):
-    return [path.name for path in Path(runs).glob("checkpoints/[!.]*")]
+    """Names, and when they were made."""
+    return [(path.name, path.stat().st_mtime_ns) for path in Path(runs).glob("checkpoints/[!.]*")]
 
 
 if __name__ == "__main__":
