@@ -184,6 +184,7 @@ def test_more_prompt_tokens_than_a_step_takes(vllm, model):
 def test_the_canary_refuses_other_weights(vllm, engine, model, trained, folder):
     """A checkpoint that says of itself what its weights are not."""
     wrong = shutil.copytree(trained[0], folder / "wrong")
+    (wrong / "manifest.json").unlink()  # which would tell first
     weights = load_file(wrong / "model.safetensors")
     weights["model.norm.weight"] *= 1.1
     save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
