@@ -24,7 +24,7 @@ RECORDS = {
     "config": "load_config('smoke', model_name_or_path=ATTACKS['script'])",
 }
 EXPLORER = "DebateExplorer({name: [hostile_debate()] for name in ATTACKS.values()})"
-STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=EVERYTHING)
+STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=ATTACKS["image"])
 DebateStudio(config, backend=ScriptedBackend(lambda request: EVERYTHING))"""
 # Elements and attributes that only an attack could have put into an output.
 _BREACHES = """() => [...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')].flatMap(it =>
