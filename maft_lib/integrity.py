@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,11 +22,11 @@ from filelock import FileLock
 
 from maft_lib import checkpoints, records, societies
 from maft_lib.disk import StoreError, StoreWarning, explained, is_damage
-from maft_lib.store import ROWS, copy_database, entry_checksum, open_database
+from maft_lib.store import DATABASE, PAGE_SIZE, ROWS, copy_database, entry_checksum, open_database
 
-DATABASE = "completions.sqlite"
 RECORDS = (societies.FOLDER, "studies")
-PAGE = 4096  # bytes of the database's pages, SQLite's default
+SHORTEST = 64  # bytes of an entry: its checksum alone
+RANGE = 64  # entries that are read at once of a damaged database
 YOUNG = 24 * 3600  # seconds in which a study that runs may not have said whose a checkpoint is
 
 
@@ -84,14 +85,22 @@ def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
             writable = os.access(path.parent, os.W_OK)  # as SQLite needs
             connection = open_database(path if writable else copy_database(path, Path(place)))
             said = [line for (line,) in connection.execute("PRAGMA integrity_check")]
-            rows = list(connection.execute(ROWS))
+            keys, num_completions = _altered_keys(connection)
             connection.close()
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         return [], [str(error)], 0
-    keys = [row[0].decode(errors="replace") for row in rows if not _is_whole(row)]
-    return keys, [line for line in said if line != "ok"], len(rows)
+    return keys, [line for line in said if line != "ok"], num_completions
+
+
+def _altered_keys(connection: sqlite3.Connection) -> tuple[list[str], int]:
+    keys, num_completions = [], 0
+    for row in connection.execute(ROWS):
+        num_completions += 1
+        if not _is_whole(row):
+            keys.append(row[0].decode(errors="replace"))
+    return keys, num_completions
 
 
 def _is_whole(row: tuple[bytes, bytes, bytes]) -> bool:
@@ -163,17 +172,26 @@ def _fill(new: Path, damaged: Path) -> int:
 
 
 def _readable(database: Path) -> Iterator[tuple[str, str, str]]:
-    """Whole entries, range by range of keys: a damaged page hides only the ranges that it holds."""
+    """Whole entries, in the order in which they were written: damage hides only what it touches."""
     connection = sqlite3.connect(database)
-    for start in range(4096):
-        first, last = f"{start:03x}", f"{start:03x}g"
+    most = sum(path.stat().st_size for path in database.parent.glob(f"{database.name}*")) // SHORTEST
+    for start in range(0, most, RANGE):
         try:
-            for row in connection.execute(f"{ROWS} WHERE key >= ? AND key < ?", (first, last)):
-                if _is_whole(row):
-                    yield tuple(part.decode() for part in row)
+            rows = _rows_between(connection, start, start + RANGE)
         except sqlite3.DatabaseError:
-            continue
+            rows = _one_by_one(connection, range(start, start + RANGE))
+        yield from (tuple(part.decode() for part in row) for row in rows if _is_whole(row))
     connection.close()
+
+
+def _rows_between(connection: sqlite3.Connection, first: int, end: int) -> list[tuple]:
+    return connection.execute(f"{ROWS} WHERE rowid >= ? AND rowid < ?", (first, end)).fetchall()
+
+
+def _one_by_one(connection: sqlite3.Connection, numbers: range) -> Iterator[tuple]:
+    for number in numbers:
+        with suppress(sqlite3.DatabaseError):
+            yield from _rows_between(connection, number, number + 1)
 
 
 def _replace_first_page(database: Path, fresh: Path) -> None:
@@ -181,7 +199,7 @@ def _replace_first_page(database: Path, fresh: Path) -> None:
 
     All but the number of pages, which SQLite takes from the file if two counters differ.
     """
-    page = fresh.read_bytes()[:PAGE]
+    page = fresh.read_bytes()[:PAGE_SIZE]
     with database.open("r+b") as file:
         file.write(page[:92] + b"\xff" * 4 + page[96:])
 

@@ -25,9 +25,15 @@ from maft_lib import checkpoints
 from maft_lib.disk import StoreError, StoreWarning, content_key, explained, is_damage
 
 T = TypeVar("T")
-FORMAT = 1  # of the database, as its user_version; 0 had checksums of the values alone
-# As bytes, since damaged text need not be UTF-8.
-ROWS = "SELECT CAST(key AS BLOB), CAST(value AS BLOB), CAST(checksum AS BLOB) FROM completions"
+DATABASE = "completions.sqlite"
+# Of the database, as its user_version: 0 had checksums of the values alone, 1 kept rows in the order of
+# their keys, which costs a page of its own for each that is longer than 1,000 bytes.
+FORMAT = 2
+PAGE_SIZE = 16384  # bytes: long rows leave little of a page empty
+TABLE = "completions (key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, checksum TEXT NOT NULL)"
+# As bytes, since damaged text need not be UTF-8, nor be there.
+PARTS = ", ".join(f"ifnull(CAST({part} AS BLOB), x'')" for part in ("key", "value", "checksum"))
+ROWS = f"SELECT {PARTS} FROM completions"
 
 
 class Store:
@@ -39,7 +45,7 @@ class Store:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.path = self.folder / "completions.sqlite"
+        self.path = self.folder / DATABASE
         self._lock = threading.RLock()  # a transaction belongs to one thread
         self._copy: tempfile.TemporaryDirectory | None = None
         with explained(self.path):
@@ -75,27 +81,31 @@ class Store:
 
     def _get(self, keys: Sequence[str]) -> dict[str, dict]:
         found: dict[str, dict] = {}
-        damaged: list[bytes] = []
+        damaged: dict[int, str] = {}
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
-            query = f"{ROWS} WHERE key IN ({','.join('?' * len(part))})"
-            for key, value, checksum in self._connection.execute(query, part):
+            query = f"SELECT {PARTS}, rowid FROM completions WHERE key IN ({','.join('?' * len(part))})"
+            for key, value, checksum, number in self._connection.execute(query, part):
                 if checksum.decode(errors="replace") == entry_checksum(key, value):
                     found[key.decode()] = json.loads(value)
                 else:
-                    damaged.append(key)
+                    damaged[number] = key.decode(errors="replace")
         if damaged:
-            self._drop([key.decode() for key in damaged])
+            self._drop(damaged)
         return found
 
-    def _drop(self, damaged: Sequence[str]) -> None:
+    def _drop(self, damaged: dict[int, str]) -> None:
+        """Takes out rows by their numbers, since a damaged key finds no row."""
+        one = next(iter(damaged.values()))
         warnings.warn(
-            f"{self.path}: {len(damaged)} entries were altered on disk and are made anew, {damaged[0]} "
-            "for one.",
+            f"{self.path}: {len(damaged)} entries were altered on disk and are made anew, {one} for "
+            "one.",
             StoreWarning,
             stacklevel=5,
         )
-        self._connection.executemany("DELETE FROM completions WHERE key = ?", [(k,) for k in damaged])
+        self._connection.executemany(
+            "DELETE FROM completions WHERE rowid = ?", [(number,) for number in damaged]
+        )
 
     def put(self, entries: Iterable[tuple[str, dict]]) -> None:
         """Stores completions in one transaction. Raises `StoreError` where nothing can be written."""
@@ -148,8 +158,10 @@ def entry_checksum(key: bytes, value: bytes) -> str:
 def open_database(path: Path) -> sqlite3.Connection:
     """A connection to the completions, made or brought to this version's format if need be."""
     connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA page_size={PAGE_SIZE}")  # of a new database
     _enter_wal(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint=256")
     if (found := _format(connection)) > FORMAT:
         connection.close()
         raise StoreError(
@@ -166,21 +178,33 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """From format 0, or from nothing. Rows whose old checksum is wrong keep it, and are found."""
+    """From an older format, or from nothing."""
     connection.execute("BEGIN IMMEDIATE")
-    if _format(connection) < FORMAT:  # else another process was faster
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS completions "
-            "(key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
-        )
-        rows = [
-            (entry_checksum(key, value), key.decode())
-            for key, value, checksum in connection.execute(ROWS).fetchall()
-            if checksum.decode(errors="replace") == content_key(value.decode(errors="replace"))
-        ]
-        connection.executemany("UPDATE completions SET checksum = ? WHERE key = ?", rows)
+    found = _format(connection)
+    is_new = not connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+    if found < FORMAT:  # else another process was faster
+        if found == 0 and not is_new:
+            _sum_up_keys(connection)
+        if not is_new:
+            connection.execute("ALTER TABLE completions RENAME TO older")
+        connection.execute(f"CREATE TABLE {TABLE}")
+        if not is_new:
+            connection.execute("INSERT INTO completions SELECT key, value, checksum FROM older")
+            connection.execute("DROP TABLE older")
         connection.execute(f"PRAGMA user_version={FORMAT}")
     connection.execute("COMMIT")
+    if not is_new:
+        connection.execute("VACUUM")
+
+
+def _sum_up_keys(connection: sqlite3.Connection) -> None:
+    """Checksums of format 0 become those of format 1; where the old one is wrong it is kept."""
+    rows = [
+        (entry_checksum(key, value), key.decode())
+        for key, value, checksum in connection.execute(ROWS).fetchall()
+        if checksum.decode(errors="replace") == content_key(value.decode(errors="replace"))
+    ]
+    connection.executemany("UPDATE completions SET checksum = ? WHERE key = ?", rows)
 
 
 def copy_database(path: Path, folder: Path) -> Path:

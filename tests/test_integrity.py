@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import warnings
 
@@ -14,7 +15,7 @@ from maft_lib.disk import StoreError, StoreWarning, content_key
 from maft_lib.integrity import YOUNG
 from maft_lib.records import read_records
 from maft_lib.societies import save_society
-from maft_lib.store import Store
+from maft_lib.store import PAGE_SIZE, Store
 
 WEIGHTS = "model.safetensors"
 ENTRIES = {content_key(n): {"text": f"response {n} " * (n % 40)} for n in range(400)}
@@ -90,6 +91,26 @@ def test_one_altered_byte_of_the_database_costs_few_entries_and_gives_none_that_
     assert maft.verify(runs).damaged == ()
 
 
+@pytest.mark.filterwarnings("ignore::maft_lib.disk.StoreWarning")
+@pytest.mark.parametrize("place", ["in the table", "in the index"])
+def test_an_altered_key_is_found_and_its_entry_can_be_stored_again(runs, place):
+    """Each key is kept twice, and the two then differ."""
+    key, database = list(ENTRIES)[200], runs / "completions.sqlite"
+    content = database.read_bytes()
+    places = [found.start() for found in re.finditer(key.encode(), content)]
+    in_table = [content[start + 64 : start + 65] == b"{" for start in places]
+    assert sorted(in_table) == [False, True]
+    altered(database, places[in_table.index(place == "in the table")] + 5)
+    assert maft.verify(runs).damaged
+    store = Store(runs)
+    assert len(store.get(list(ENTRIES))) >= 399
+    store.put(ENTRIES.items())
+    assert store.get(list(ENTRIES)) == ENTRIES
+    store.close()
+    maft.verify(runs, repair=True)
+    assert maft.verify(runs).damaged == ()
+
+
 def test_a_database_that_lost_its_end_keeps_its_beginning(runs):
     os.truncate(runs / "completions.sqlite", (runs / "completions.sqlite").stat().st_size // 2)
     with pytest.warns(StoreWarning, match="entries could be read and are kept"):
@@ -100,7 +121,7 @@ def test_a_database_that_lost_its_end_keeps_its_beginning(runs):
 
 def test_the_first_page_holds_nothing_that_cannot_be_had_again(runs):
     with (runs / "completions.sqlite").open("r+b") as file:
-        file.write(bytes(4096))
+        file.write(bytes(PAGE_SIZE))
     with pytest.warns(StoreWarning, match="400 entries could be read and are kept"):
         assert Store(runs).get(list(ENTRIES)) == ENTRIES
 

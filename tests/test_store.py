@@ -1,5 +1,6 @@
 """The store: whole entries or none, damage is named, nothing finished is lost."""
 
+import hashlib
 import multiprocessing
 import os
 import sqlite3
@@ -156,11 +157,19 @@ CREATE TABLE completions (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TE
 WITHOUT ROWID"""
 
 
-def test_a_store_of_an_older_version_is_read(tmp_path):
+def checksum_of_format_1(key, value):
+    return hashlib.sha256(f"{key}\0{value}".encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "number, checksum", [(0, lambda key, value: content_key(value)), (1, checksum_of_format_1)]
+)
+def test_a_store_of_an_older_version_is_read(tmp_path, number, checksum):
     with sqlite3.connect(tmp_path / "completions.sqlite") as old:
         old.execute(OLD)
+        old.execute(f"PRAGMA user_version={number}")
         values = {"good": '{"text": "kept"}', "bad": '{"text": "altered"}'}
-        rows = [(key, value, content_key(value)) for key, value in values.items()]
+        rows = [(key, value, checksum(key, value)) for key, value in values.items()]
         old.executemany("INSERT INTO completions VALUES (?, ?, ?)", rows)
         old.execute("UPDATE completions SET value = ? WHERE key = 'bad'", ('{"text": "altereD"}',))
     with pytest.warns(StoreWarning, match="1 entries were altered on disk.* bad for one"):

@@ -10,14 +10,15 @@ from maft_lib.backends import BackendError, Completion, Request
 class ScriptedBackend:
     """Answers each request with `script(request)`, or with the next text of a list.
 
-    `requests` keeps every request in the order in which they came. A list that is used up raises
-    `BackendError`. Lengths are counted in words.
+    `requests` has every request in the order in which they came, unless they are not to be kept. A
+    list that is used up raises `BackendError`. Lengths are counted in words.
     """
 
     name = "scripted"
 
-    def __init__(self, script: Callable[[Request], str] | Sequence[str]):
+    def __init__(self, script: Callable[[Request], str] | Sequence[str], keep: bool = True):
         self.requests: list[Request] = []
+        self._keep = keep
         self._script = script if callable(script) else None
         self._texts = None if callable(script) else iter(script)
 
@@ -34,7 +35,8 @@ class ScriptedBackend:
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Yields the scripted answers in the order of the requests."""
         for index, request in enumerate(requests):
-            self.requests.append(request)
+            if self._keep:
+                self.requests.append(request)
             text = self._script(request) if self._script else self._next()
             asked = sum(len(message["content"].split()) for message in request.messages)
             yield index, Completion(text, asked, len(text.split()), "stop")

@@ -1,18 +1,22 @@
 """The study that the fault tests disturb: python -m tests.faults.study RUNS TABLES
 
-Prints, at its end, how many requests reached the model and how many agents were trained.
+The smoke profile's, with half of its problems. Prints, at its end, how many requests reached the model
+and how many agents were trained.
 """
 
 import sys
 from pathlib import Path
 
 import maft_lib as maft
-from maft_lib.backends.opening import open_backend
-from maft_lib.tables import save_table
+from maft_lib.workers import warm_up
 
 
 def main(runs, tables):
-    config = maft.load_config("smoke", runs_dir=runs, num_workers=2)
+    config = maft.load_config("smoke", runs_dir=runs, num_workers=2, num_train=12, num_eval=12)
+    warm_up()  # as a notebook's first cell does
+    from maft_lib.backends.opening import open_backend
+    from maft_lib.tables import save_table
+
     before = set(checkpoints(runs))
     result = maft.run_study("multiagent_ft", "arithmetic", config)
     save_table(maft.metrics.accuracy(result.frame), Path(tables) / "table")

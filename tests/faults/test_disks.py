@@ -11,7 +11,7 @@ from tests.faults.conftest import KILLS
 from tests.faults.disturbed import Disturbed, small_disk
 
 pytestmark = pytest.mark.faults
-REPEATS = max(3, KILLS // 5)
+REPEATS = max(3, KILLS // 10)
 
 
 @pytest.mark.parametrize("seed", range(REPEATS))
