@@ -61,6 +61,11 @@ def explained(path: Path):
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(f"{path} cannot be used: {reason}. {_remedy(reason)}") from error
+    except Exception as error:
+        if type(error) is not Exception or "(os error " not in str(error):
+            raise
+        # tokenizers has no class of its own for what the disk refuses
+        raise StoreError(f"{path} cannot be used: {error}. {_remedy(str(error))}") from error
 
 
 def _remedy(reason: str) -> str:

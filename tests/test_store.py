@@ -12,9 +12,10 @@ import pytest
 
 from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
 from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.checkpoints import model_identity
-from maft_lib.disk import StoreError, StoreWarning, content_key
+from maft_lib.disk import StoreError, StoreWarning, content_key, explained
 from maft_lib.store import Store
 
 
@@ -191,6 +192,12 @@ def test_a_full_disk_says_so_and_keeps_what_is_there(store):
     with pytest.raises(StoreError, match="full.*Free some space"):
         store.put([(f"new {i}", {"text": "x" * 5000}) for i in range(20)])
     assert store.get(["old"]) == {"old": {"text": "kept"}} and len(store) == 1
+
+
+def test_a_full_disk_says_so_when_a_tokenizer_is_saved(tmp_path, model):
+    tokenizer = load_tokenizer(model)
+    with pytest.raises(StoreError, match="No space left.*Free some space"), explained(tmp_path):
+        tokenizer.backend_tokenizer.save("/dev/full")
 
 
 def test_a_read_only_store_says_so(store):

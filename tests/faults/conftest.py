@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory):
     """A finished study that nothing disturbed."""
     study = Disturbed(tmp_path_factory.mktemp("undisturbed"))
     calls, trained, _ = study.finish()
-    assert calls > 500 and trained == 12
+    assert calls > 300 and trained == 12
     return study
 
 

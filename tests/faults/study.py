@@ -1,7 +1,7 @@
 """The study that the fault tests disturb: python -m tests.faults.study RUNS TABLES
 
-The smoke profile's, with half of its problems. Prints, at its end, how many requests reached the model
-and how many agents were trained.
+The smoke profile's, with a third of its problems. Prints, at its end, how many requests reached the
+model and how many agents were trained.
 """
 
 import sys
@@ -12,7 +12,7 @@ from maft_lib.workers import warm_up
 
 
 def main(runs, tables):
-    config = maft.load_config("smoke", runs_dir=runs, num_workers=2, num_train=12, num_eval=12)
+    config = maft.load_config("smoke", runs_dir=runs, num_workers=2, num_train=8, num_eval=8)
     warm_up()  # as a notebook's first cell does
     from maft_lib.backends.opening import open_backend
     from maft_lib.tables import save_table

@@ -45,33 +45,33 @@ def kill_at(study, moment, counted):
         return True
 
 
-@pytest.mark.parametrize("completions, checkpoints", [(1, 0), (100, 0), (300, 1), (300, 8)])
-def test_interrupted(tmp_path, undisturbed, tally, completions, checkpoints):
+def test_interrupted(tmp_path, undisturbed, tally):
     """What Ctrl-C or a kernel's interrupt sends, to the study alone, as a kernel does."""
     study, counted = Disturbed(tmp_path), tally("interrupted (SIGINT)")
-    process = study.start()
-    study.wait_for(process, completions, checkpoints)
-    before, workers = study.keys(), family(process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and "KeyboardInterrupt" in errors
-    counted.count(lost=len(before - study.keys()), orphans=len(orphans(workers)))
+    for completions, checkpoints in [(1, 0), (100, 0), (150, 1), (150, 8)]:
+        process = study.start()
+        study.wait_for(process, completions, checkpoints)
+        before, workers = study.keys(), family(process)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0 and "KeyboardInterrupt" in errors
+        counted.count(lost=len(before - study.keys()), orphans=len(orphans(workers)))
     study.finish()
     counted.compare(study, undisturbed)
     assert not counted.counts["orphans"] and not counted.counts["lost"]
 
 
-@pytest.mark.parametrize("completions, checkpoints", [(50, 0), (300, 2)])
-def test_a_worker_is_killed(tmp_path, undisturbed, tally, completions, checkpoints):
+def test_a_worker_is_killed(tmp_path, undisturbed, tally):
     study, counted = Disturbed(tmp_path), tally("a worker killed")
-    process = study.start()
-    study.wait_for(process, completions, checkpoints)
-    before = study.keys()
-    youngest(process).kill()
-    _, errors = process.communicate(timeout=120)
-    counted.count(lost=len(before - study.keys()))
-    if process.returncode:
-        assert "WorkerError: a worker process was killed" in errors.splitlines()[-1]
+    for completions, checkpoints in [(50, 0), (150, 2)]:
+        process = study.start()
+        study.wait_for(process, completions, checkpoints)
+        before = study.keys()
+        youngest(process).kill()
+        _, errors = process.communicate(timeout=120)
+        counted.count(lost=len(before - study.keys()))
+        if process.returncode:
+            assert "WorkerError: a worker process was killed" in errors.splitlines()[-1]
     study.finish()
     counted.compare(study, undisturbed)
 
@@ -115,7 +115,7 @@ def test_the_clock_is_set_back(tmp_path, undisturbed, tally):
     """By a day while it runs, in every process; and what it finds on disk comes from the future."""
     study, counted = Disturbed(tmp_path / "study"), tally("clock set back")
     process = study.start()
-    study.wait_for(process, 300, 1)
+    study.wait_for(process, 150, 1)
     process.kill()
     process.communicate()
     for path in study.runs.rglob("*"):
