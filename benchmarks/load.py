@@ -38,10 +38,14 @@ def response(request):
     return f"{' '.join(chance.choices(WORDS, k=200))}. The answer is \\boxed{{{chance.randrange(9)}}}."
 
 
-def debate(problems, store):
+def scripted(store):
+    """The backend of all debates."""
+    return CachedBackend(ScriptedBackend(response, keep=False), store)
+
+
+def debate(problems, backend):
     """Five agents' debates of three rounds, with summaries."""
-    config = maft.load_config("smoke", num_agents=5, num_rounds=3, runs_dir=str(store.folder))
-    backend = CachedBackend(ScriptedBackend(response, keep=False), store)
+    config = maft.load_config("smoke", num_agents=5, num_rounds=3)
     return run_debates(base_society("scripted", 5), problems, config, backend)
 
 
@@ -51,11 +55,11 @@ def num_characters(debates):
     return sum(len(turn.response) + len(turn.summary or "") for turn in turns)
 
 
-def in_parts(problems, store):
+def in_parts(problems, backend):
     """Debates one part of the problems after another; yields the characters that each generated."""
     size = -(-len(problems) // NUM_PARTS)
     for start in range(0, len(problems), size):
-        yield num_characters(debate(problems[start : start + size], store))
+        yield num_characters(debate(problems[start : start + size], backend))
 
 
 def lookup_milliseconds(store, num, together):
@@ -84,9 +88,9 @@ def main():
     num_problems = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
     problems = load_problems("arithmetic", "eval", num_problems, 0)
     with tempfile.TemporaryDirectory() as folder, closing(Store(folder)) as store:
+        backend, characters = scripted(store), 0
         print(f"memory before: {megabytes()}")
-        characters = 0
-        for more in in_parts(problems, store):
+        for more in in_parts(problems, backend):
             characters += more
             print(f"memory after {len(store):,} completions: {megabytes()}")
         size = (Path(folder) / DATABASE).stat().st_size
@@ -94,7 +98,7 @@ def main():
         for together in (500, 1):
             taken = lookup_milliseconds(store, 20_000, together)
             print(f"lookup, {together} together: {taken:.3f} ms a completion")
-        debates, seconds = timed(lambda: debate(problems, store))
+        debates, seconds = timed(lambda: debate(problems, backend))
         print(f"all from the store: {seconds:.1f} s; memory with all debates: {megabytes()}")
         shown, seconds = timed(debates[0]._repr_html_)
         print(f"one debate shown: {1_000 * seconds:.0f} ms, {len(shown):,} bytes")
