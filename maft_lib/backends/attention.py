@@ -1,7 +1,7 @@
 """Attention of a single new token where heads share keys and values. Knows tensors only.
 
-With padding in a batch transformers copies keys and values for every head that reads them. For SmolLM2
-with 900 tokens that is nine tenths of the attention's time.
+With padding in a batch transformers copies keys and values for every head that reads them; the longer
+the conversation, the more of the attention's time goes into that.
 """
 
 from __future__ import annotations
