@@ -8,9 +8,7 @@ one sentence, as a `ConfigError`.
 
 from __future__ import annotations
 
-import difflib
 import os
-import reprlib
 import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from maft_lib import workers
 from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type, canonical
+from maft_lib.wording import nearest, shown
 
 TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
 METHODS = (
@@ -244,11 +243,11 @@ class Config(BaseModel):
                 continue
             if not value.strip() or any(unicodedata.category(c) == "Cc" for c in value):
                 raise ConfigError(
-                    f"{name}: {_shown(value)} is blank or holds a line break or another control "
+                    f"{name}: {shown(value)} is blank or holds a line break or another control "
                     "character; write it as one line of text."
                 )
             if max(map(len, os.fsencode(value).split(b"/"))) > LONGEST_NAME:
-                raise ConfigError(f"{name}: {_shown(value)} is longer than {LONGEST_NAME} bytes.")
+                raise ConfigError(f"{name}: {shown(value)} is longer than {LONGEST_NAME} bytes.")
         return self
 
     def replace(self, **changes: Any) -> Config:
@@ -303,7 +302,7 @@ _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profil
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if name not in valid:
-        raise ConfigError(f"unknown {kind} {_shown(name)}{_nearest(name, valid)}")
+        raise ConfigError(f"unknown {kind} {shown(name)}{_hint(name, valid)}")
 
 
 def load_config(
@@ -321,7 +320,7 @@ def load_config(
     path = _params_file(str(profile))
     keys = read_mapping(path, "params file", ConfigError)
     if keys.get("profile", path.stem) != path.stem:
-        said = _shown(keys["profile"])
+        said = shown(keys["profile"])
         raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
     places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
     config = _validated({**places, **keys, "profile": path.stem, **overrides})
@@ -397,7 +396,7 @@ def _params_file(profile: str) -> Path:
         if not os.path.isfile(path):
             what = "is a folder" if os.path.isdir(path) else "does not exist"
             raise ConfigError(
-                f"params file {_shown(profile)} {what}: name a YAML file, or one of params/."
+                f"params file {shown(profile)} {what}: name a YAML file, or one of params/."
             )
         return path
     folder = project_root() / "params"
@@ -410,7 +409,7 @@ def _validated(keys: Mapping[str, Any]) -> Config:
     for key in keys:
         if key not in Config.model_fields:
             known = tuple(Config.model_fields)
-            raise ConfigError(f"unknown parameter {_shown(key)}{_nearest(key, known)}")
+            raise ConfigError(f"unknown parameter {shown(key)}{_hint(key, known)}")
     try:
         return Config(**keys)
     except ValidationError as error:
@@ -427,19 +426,11 @@ def _sentence(problem: Any) -> str:
     note = ""
     if problem["type"] == "float_type" and isinstance(problem["input"], str):
         note = " In YAML a float with an exponent needs a point: 5.0e-7."
-    return f"{name}: {message}, but it is {_shown(problem['input'])}.{note}"
+    return f"{name}: {message}, but it is {shown(problem['input'])}.{note}"
 
 
-def _shown(value: object) -> str:
-    """A value as an error shows it: whatever it is, on one line and not long."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 200, 80
-    return short.repr(value)
-
-
-def _nearest(name: str, valid: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(name)[:100], valid, n=1, cutoff=0.5)
-    if near:
-        return f": did you mean {near[0]!r}?"
+def _hint(name: str, valid: tuple[str, ...]) -> str:
+    if near := nearest(name, valid, cutoff=0.5):
+        return f": did you mean {near!r}?"
     listed = ", ".join(valid) if len(valid) <= 25 else "those of `Config` in maft_lib/config.py"
     return f": expected one of {listed}."

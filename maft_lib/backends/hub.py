@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from maft_lib.backends import BackendError, gguf
 from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
 from maft_lib.disk import content_key, file_hash
+from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
@@ -270,11 +271,3 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError("device is cuda, but PyTorch finds none here: use device: auto or cpu.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line, without what a terminal would not print."""
-    words = " ".join(str(error).split())[:300]
-    if isinstance(error, (LookupError, ArithmeticError)):  # whose messages alone say too little
-        words = f"{type(error).__name__}: {words}"
-    return "".join(c if c.isprintable() else "?" for c in words)

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import AGAIN, check_code, model_folder, one_line
+from maft_lib.backends.hub import AGAIN, check_code, model_folder
+from maft_lib.wording import one_line
 
 
 def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
