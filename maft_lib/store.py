@@ -25,6 +25,7 @@ from maft_lib import checkpoints
 from maft_lib.disk import StoreError, StoreWarning, content_key, explained, is_damage
 
 T = TypeVar("T")
+DATABASE = "completions.sqlite"
 FORMAT = 1  # of the database, as its user_version; 0 had checksums of the values alone
 # As bytes, since damaged text need not be UTF-8.
 ROWS = "SELECT CAST(key AS BLOB), CAST(value AS BLOB), CAST(checksum AS BLOB) FROM completions"
@@ -39,7 +40,7 @@ class Store:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.path = self.folder / "completions.sqlite"
+        self.path = self.folder / DATABASE
         self._lock = threading.RLock()  # a transaction belongs to one thread
         self._copy: tempfile.TemporaryDirectory | None = None
         with explained(self.path):

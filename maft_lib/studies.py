@@ -6,7 +6,6 @@ have in common (Base, Majority and Debate share their first round) is generated 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,7 +23,6 @@ from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
 from maft_lib.display.live import followed
-from maft_lib.environment import made_with
 from maft_lib.finetune_data import (
     AgentData,
     Example,
@@ -35,15 +33,13 @@ from maft_lib.finetune_data import (
 from maft_lib.finetuning import FinetuneError, finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
-from maft_lib.records import save_record
+from maft_lib.provenance import save_provenance
 from maft_lib.seeds import derive_seed
 from maft_lib.societies import save_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
 from maft_lib.workers import default_num_workers, stop_workers
-
-RECORDS = "studies"  # of runs_dir: what every study ran with
 
 
 @dataclass(repr=False)
@@ -114,26 +110,8 @@ def _run(
         study = Study(method, task, config, backend, report)
         methods.recipes[method](study)
         result = study.result()
-        _record(result)
+        save_provenance(method, study.task, study.config, result.frame)
         return result
-
-
-def _record(result: Result) -> None:
-    """Writes down what the study ran with, and what came out, where runs can be written at all."""
-    assert result.config is not None
-    runs = result.config.path(result.config.runs_dir)
-    accuracy = result.frame.groupby("iteration").correct.mean()
-    if os.access(runs, os.W_OK):
-        save_record(
-            runs / RECORDS,
-            {
-                "method": result.method,
-                "task": result.task,
-                "accuracy": {str(iteration): share for iteration, share in accuracy.items()},
-                "config": result.config.model_dump(mode="json"),
-                "made_with": made_with(),
-            },
-        )
 
 
 def run_studies(
