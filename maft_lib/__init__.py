@@ -23,7 +23,7 @@ _PUBLIC = {
     "run_debates": "debate",
     "build_finetuning_data": "finetune_data",
     "finetune": "finetuning",
-    "Result": "studies",
+    "Result": "result",
     "open_backend": "backends.opening",
     "open_scorer": "backends.scorer",
     "run_studies": "studies",

@@ -16,7 +16,7 @@ from maft_lib.debate import Agent, Debate, Society, load_debates
 from maft_lib.exports import layout
 from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import read_data
-from maft_lib.studies import Result
+from maft_lib.result import Result
 from maft_lib.wording import one_line
 
 
