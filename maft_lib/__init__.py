@@ -10,7 +10,7 @@ from typing import Any
 _PUBLIC = {
     "ConfigError": "config",
     "load_config": "config",
-    "notebook_config": "config",
+    "notebook_config": "setup_cell",
     "Problem": "tasks.problem",
     "load_problems": "tasks",
     "extract_answer": "grading",
