@@ -1,4 +1,4 @@
-"""How tables are written: Markdown, CSV and LaTeX with booktabs rules. Does not know what stands in them.
+"""How tables are written: Markdown, CSV and LaTeX with booktabs rules. Knows nothing of what they say.
 
 Cells are finished text, marked up as in Markdown, or numbers. `table.attrs["note"]` is written, too.
 """
