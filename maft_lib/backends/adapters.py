@@ -10,13 +10,10 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maft_lib.backends import BackendError, hub
 from maft_lib.checkpoints import ADAPTER, BASE, model_identity
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -137,7 +134,7 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
     (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-def load_whole(folder: str | Path, **how: Any) -> PreTrainedModel:
+def load_whole(folder: str | Path, **how: Any) -> Any:
     """A model that is no adapter. Raises `BackendError` for code of its own that is not to be run, for
     weights that are no safetensors, and for those that are not what its config says."""
     from transformers import AutoModelForCausalLM
