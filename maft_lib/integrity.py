@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from maft_lib import checkpoints, provenance, records, societies
-from maft_lib.disk import StoreError, StoreWarning, explained, is_damage
+from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
 from maft_lib.store import DATABASE, ROWS, copy_database, entry_checksum, open_database
 
 RECORDS = (societies.FOLDER, provenance.FOLDER)
@@ -121,7 +121,7 @@ def rebuild(database: Path) -> None:
     """
     with (
         FileLock(f"{database}.lock"),
-        tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as place,
+        tempfile.TemporaryDirectory(prefix=NEW, dir=database.parent) as place,
     ):
         if _is_sound(database):
             return
@@ -223,7 +223,7 @@ def _leftovers(runs: Path) -> Iterator[Path]:
     """What was put aside as damaged, and what a process that was killed had begun."""
     yield from runs.glob(f"{DAMAGED}*")
     yield from (runs / checkpoints.FOLDER).glob(f"{checkpoints.DAMAGED}*")
-    begun = chain(runs.glob(".new-*"), (runs / checkpoints.FOLDER).glob(f"{checkpoints.NEW}*"))
+    begun = chain(runs.glob(f"{NEW}*"), (runs / checkpoints.FOLDER).glob(f"{NEW}*"))
     yield from (path for path in begun if _age(path) > YOUNG)
 
 
