@@ -10,7 +10,7 @@ from typing import Any
 _PUBLIC = {
     "ConfigError": "config",
     "load_config": "config",
-    "notebook_config": "config",
+    "notebook_config": "setup_cell",
     "Problem": "tasks.problem",
     "load_problems": "tasks",
     "extract_answer": "grading",
@@ -23,7 +23,7 @@ _PUBLIC = {
     "run_debates": "debate",
     "build_finetuning_data": "finetune_data",
     "finetune": "finetuning",
-    "Result": "studies",
+    "Result": "result",
     "open_backend": "backends.opening",
     "open_scorer": "backends.scorer",
     "run_studies": "studies",

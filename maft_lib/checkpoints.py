@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from maft_lib.disk import StoreError, StoreWarning, content_key, explained, file_hash, flush
+from maft_lib.disk import NEW, StoreError, StoreWarning, content_key, explained, file_hash, flush
 
 FOLDER = "checkpoints"
 ADAPTER, BASE = "adapter_config.json", "base.json"
@@ -39,7 +39,7 @@ MODEL_FILES = (
     "merges.txt",
 )
 MANIFEST = "manifest.json"
-NEW = ".new-"  # before the name of a checkpoint that is being written
+LOG = "training.json"  # what the training of a checkpoint said of itself; no part of the model
 DAMAGED = ".damaged-"  # before the name of one that was put aside
 
 

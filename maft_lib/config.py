@@ -2,25 +2,22 @@
 
 The defaults are the paper's (Section 3.1, Appendix B.3); a profile is a YAML file of `params/` that
 changes some of them, flat, as papermill reads it. `load_config` merges the two with keyword
-overrides, `notebook_config` with what a notebook's parameters cell says. Whatever is wrong is said in
-one sentence, as a `ConfigError`.
+overrides. Whatever is wrong is said in one sentence, as a `ConfigError`.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import reprlib
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maft_lib import workers
 from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type, canonical
+from maft_lib.wording import nearest, shown
 
 TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
 METHODS = (
@@ -244,11 +241,11 @@ class Config(BaseModel):
                 continue
             if not value.strip() or any(unicodedata.category(c) == "Cc" for c in value):
                 raise ConfigError(
-                    f"{name}: {_shown(value)} is blank or holds a line break or another control "
+                    f"{name}: {shown(value)} is blank or holds a line break or another control "
                     "character; write it as one line of text."
                 )
             if max(map(len, os.fsencode(value).split(b"/"))) > LONGEST_NAME:
-                raise ConfigError(f"{name}: {_shown(value)} is longer than {LONGEST_NAME} bytes.")
+                raise ConfigError(f"{name}: {shown(value)} is longer than {LONGEST_NAME} bytes.")
         return self
 
     def replace(self, **changes: Any) -> Config:
@@ -303,7 +300,7 @@ _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profil
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if name not in valid:
-        raise ConfigError(f"unknown {kind} {_shown(name)}{_nearest(name, valid)}")
+        raise ConfigError(f"unknown {kind} {shown(name)}{_hint(name, valid)}")
 
 
 def load_config(
@@ -321,7 +318,7 @@ def load_config(
     path = _params_file(str(profile))
     keys = read_mapping(path, "params file", ConfigError)
     if keys.get("profile", path.stem) != path.stem:
-        said = _shown(keys["profile"])
+        said = shown(keys["profile"])
         raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
     places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
     config = _validated({**places, **keys, "profile": path.stem, **overrides})
@@ -333,52 +330,6 @@ def load_config(
         overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
     own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
     return config.replace(**{**own, **overrides})
-
-
-def notebook_config(
-    namespace: dict[str, Any], notebook: str | None = None, own: Collection[str] = ()
-) -> Config:
-    """The config of a notebook, from the `globals()` of its parameters cell and the notebook's name.
-
-    papermill injects every key it is given and only warns of those that the notebook does not know,
-    so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
-    None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
-    profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
-    this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
-    """
-    first_run = "_maft_configured" not in namespace
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in {"In", "Out", "profile", *own}
-        if isinstance(value, (str, bool, int, float, list, dict))
-        if first_run or name in Config.model_fields
-    }
-    config = load_config(namespace.get("profile"), notebook=notebook, **given)
-    namespace["_maft_configured"] = True
-    own_here = OWN_PARAMETERS.get(notebook or "", {}) | config.notebooks.get(notebook or "", {})
-    kept = [f"{key}: {value}" for key, value in own_here.items() if getattr(config, key) == value]
-    if kept:
-        print(f"{notebook} has values of its own: {', '.join(kept)}.")
-    if config.trust_remote_code:
-        named = (config.model_name_or_path, config.scorer, config.encoder)
-        models = ", ".join(dict.fromkeys(name for name in named if name))
-        print(f"trust_remote_code: code that comes with {models} will be run, with all your rights.")
-    if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
-        workers.warm_up()  # what the rest of the set-up cell imports takes as long
-    if first_run:
-        _say_what_it_costs(config)
-    return config
-
-
-def _say_what_it_costs(config: Config) -> None:
-    """Prints the estimate of one study; refuses what this machine cannot hold."""
-    from maft_lib.estimation import estimate  # which knows this module
-
-    expected = estimate(config)
-    print(expected)
-    expected.check()
 
 
 def project_root() -> Path:
@@ -397,7 +348,7 @@ def _params_file(profile: str) -> Path:
         if not os.path.isfile(path):
             what = "is a folder" if os.path.isdir(path) else "does not exist"
             raise ConfigError(
-                f"params file {_shown(profile)} {what}: name a YAML file, or one of params/."
+                f"params file {shown(profile)} {what}: name a YAML file, or one of params/."
             )
         return path
     folder = project_root() / "params"
@@ -410,7 +361,7 @@ def _validated(keys: Mapping[str, Any]) -> Config:
     for key in keys:
         if key not in Config.model_fields:
             known = tuple(Config.model_fields)
-            raise ConfigError(f"unknown parameter {_shown(key)}{_nearest(key, known)}")
+            raise ConfigError(f"unknown parameter {shown(key)}{_hint(key, known)}")
     try:
         return Config(**keys)
     except ValidationError as error:
@@ -427,19 +378,11 @@ def _sentence(problem: Any) -> str:
     note = ""
     if problem["type"] == "float_type" and isinstance(problem["input"], str):
         note = " In YAML a float with an exponent needs a point: 5.0e-7."
-    return f"{name}: {message}, but it is {_shown(problem['input'])}.{note}"
+    return f"{name}: {message}, but it is {shown(problem['input'])}.{note}"
 
 
-def _shown(value: object) -> str:
-    """A value as an error shows it: whatever it is, on one line and not long."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 200, 80
-    return short.repr(value)
-
-
-def _nearest(name: str, valid: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(str(name)[:100], valid, n=1, cutoff=0.5)
-    if near:
-        return f": did you mean {near[0]!r}?"
+def _hint(name: str, valid: tuple[str, ...]) -> str:
+    if near := nearest(name, valid, cutoff=0.5):
+        return f": did you mean {near!r}?"
     listed = ", ".join(valid) if len(valid) <= 25 else "those of `Config` in maft_lib/config.py"
     return f": expected one of {listed}."

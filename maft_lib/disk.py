@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+NEW = ".new-"  # before the name of what is being written beside its place
+
 
 class StoreError(RuntimeError):
     """The store cannot be read or written; the message says where and what to do."""

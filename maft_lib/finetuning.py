@@ -232,5 +232,5 @@ def training_log(checkpoint: str | Path) -> dict:
 
     Empty for a model that was not finetuned here.
     """
-    path = Path(checkpoint) / "training.json"
+    path = Path(checkpoint) / checkpoints.LOG
     return json.loads(path.read_text()) if path.is_file() else {}

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from maft_lib import checkpoints, records, societies
-from maft_lib.disk import StoreError, StoreWarning, explained, is_damage
+from maft_lib import checkpoints, provenance, records, societies
+from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
 from maft_lib.store import DATABASE, PAGE_SIZE, ROWS, copy_database, entry_checksum, open_database
 
-RECORDS = (societies.FOLDER, "studies")
+RECORDS = (societies.FOLDER, provenance.FOLDER)
+DAMAGED = f"damaged-{DATABASE}"
 SHORTEST = 64  # bytes of an entry: its checksum alone
 RANGE = 64  # entries that are read at once of a damaged database
 YOUNG = 24 * 3600  # seconds in which a study that runs may not have said whose a checkpoint is
@@ -130,13 +131,13 @@ def rebuild(database: Path) -> None:
     """
     with (
         FileLock(f"{database}.lock"),
-        tempfile.TemporaryDirectory(prefix=".new-", dir=database.parent) as place,
+        tempfile.TemporaryDirectory(prefix=NEW, dir=database.parent) as place,
     ):
         if _is_sound(database):
             return
         new = Path(place) / "new.sqlite"
         num = _fill(new, copy_database(database, Path(place)))
-        aside = database.with_name("damaged-completions.sqlite")
+        aside = database.with_name(DAMAGED)
         for ending in ("-wal", "-shm", ""):
             if (part := Path(f"{database}{ending}")).exists():
                 os.replace(part, f"{aside}{ending}")
@@ -239,9 +240,9 @@ def gc(runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run
 
 def _leftovers(runs: Path) -> Iterator[Path]:
     """What was put aside as damaged, and what a process that was killed had begun."""
-    yield from runs.glob("damaged-completions.sqlite*")
+    yield from runs.glob(f"{DAMAGED}*")
     yield from (runs / checkpoints.FOLDER).glob(f"{checkpoints.DAMAGED}*")
-    begun = chain(runs.glob(".new-*"), (runs / checkpoints.FOLDER).glob(f"{checkpoints.NEW}*"))
+    begun = chain(runs.glob(f"{NEW}*"), (runs / checkpoints.FOLDER).glob(f"{NEW}*"))
     yield from (path for path in begun if _age(path) > YOUNG)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from maft_lib.wording import one_line
+
 
 def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> dict[Any, Any]:
     """The mapping that a file of some kind holds. Raises `error_class` if it holds none."""
@@ -42,7 +44,7 @@ def _told(error: Exception) -> str:
     """What the parser says, with the line, on one line."""
     mark = getattr(error, "problem_mark", None)
     words = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-    return (f"line {mark.line + 1}: " if mark else "") + " ".join(str(words).split())[:200]
+    return (f"line {mark.line + 1}: " if mark else "") + one_line(words, 200)
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -16,7 +16,7 @@ from maft_lib.finetune_data import final_responses, right_responses
 from maft_lib.metrics import first_answer
 
 if TYPE_CHECKING:
-    from maft_lib.studies import Study
+    from maft_lib.study import Study
 
 
 def base(study: Study) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maft_lib.backends import BackendError
-from maft_lib.backends.hub import one_line
+from maft_lib.wording import one_line
 from maft_lib.workers import WorkerError
 
 PATIENCE = 60  # seconds that a network file system may take to show a new folder

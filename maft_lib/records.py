@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from maft_lib.disk import content_key, explained
+from maft_lib.disk import NEW, content_key, explained
 
 
 def save_record(folder: Path, values: dict) -> Path:
@@ -26,7 +26,7 @@ def save_record(folder: Path, values: dict) -> Path:
 def _write(place: Path, text: str) -> None:
     """Writes beside the place and renames into it: whoever reads meanwhile finds all or nothing."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(prefix=".new-", dir=place.parent)
+    descriptor, beside = tempfile.mkstemp(prefix=NEW, dir=place.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from maft_lib.backends import BackendError
 from maft_lib.prompts import Message
+from maft_lib.wording import one_line
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
 
@@ -94,12 +95,9 @@ def _text(
         text = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
-    except (
-        Exception
-    ) as error:  # a template is a stranger's program: in a sandbox, but it may say anything
-        said = " ".join(str(error).split())[:300]
+    except Exception as error:  # a stranger's program, in a sandbox, may say anything
         raise BackendError(
-            f"the chat template of {tokenizer.name_or_path} cannot be rendered ({said}): mend it, or "
-            "use another model."
+            f"the chat template of {tokenizer.name_or_path} cannot be rendered ({one_line(error)}): "
+            "mend it, or use another model."
         ) from error
     return str(text)

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from maft_lib import checkpoints
 from maft_lib.config import project_root
 from maft_lib.debate import Agent, Society
 from maft_lib.disk import content_key
 from maft_lib.records import read_records, save_record
 
-FOLDER, CHECKPOINTS = "societies", "checkpoints"
+FOLDER = "societies"
 _KNOWN: dict[str, Any] = {
     "method": str,
     "task": str,
@@ -66,7 +67,7 @@ def save_society(runs_dir: str | Path, society: Society, **about: object) -> Pat
     agents = [agent for part in ("generators", "critics") for agent in values["society"][part]]
     for agent in (*agents, values["society"]["summarizer"]):
         agent["model"] = _portable(agent["model"], runs)
-    if not any(agent["model"].startswith(f"{CHECKPOINTS}/") for agent in agents):
+    if not any(agent["model"].startswith(f"{checkpoints.FOLDER}/") for agent in agents):
         return None
     return save_record(runs / FOLDER, values)
 
@@ -119,9 +120,9 @@ def _portable(model: str, runs: Path) -> str:
 def _located(model: str, runs: Path) -> str:
     """The inverse of `_portable`, where the folders are now. Raises `ValueError` for one that is not
     in its place: a file from elsewhere must not send anybody through `..` or a link."""
-    if model.startswith(f"{CHECKPOINTS}/"):
-        if (runs / model).resolve().parent != (runs / CHECKPOINTS).resolve():
-            raise ValueError(f"{model} leads out of {CHECKPOINTS}")
+    if model.startswith(f"{checkpoints.FOLDER}/"):
+        if (runs / model).resolve().parent != (runs / checkpoints.FOLDER).resolve():
+            raise ValueError(f"{model} leads out of {checkpoints.FOLDER}")
         return str(runs / model)
     if ".." in Path(model).parts:
         raise ValueError(f"{model} leads out of its folder")
@@ -131,7 +132,7 @@ def _located(model: str, runs: Path) -> str:
 
 def _has_checkpoints(society: Society) -> bool:
     agents = (*society.generators, *society.critics, society.summarizer)
-    made = [agent.model for agent in agents if Path(agent.model).parent.name == CHECKPOINTS]
+    made = [agent.model for agent in agents if Path(agent.model).parent.name == checkpoints.FOLDER]
     return all(map(os.path.isdir, made))
 
 

@@ -28,6 +28,7 @@ from transformers.trainer_callback import PrinterCallback
 from maft_lib import preferences
 from maft_lib.backends import BackendError, adapters, canary, models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
+from maft_lib.checkpoints import LOG
 from maft_lib.disk import StoreError, explained
 from maft_lib.divergence import DivergenceGuard
 from maft_lib.environment import made_with
@@ -169,7 +170,7 @@ def _save(trainer: Trainer, start: str, tokenizer: Tokenizer, log: dict, folder:
     else:  # in fp32: the next iteration goes on from the master weights
         model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
-    (folder / "training.json").write_text(json.dumps(log, indent=1) + "\n")
+    (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
 
 def _trainer(

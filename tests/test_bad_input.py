@@ -19,9 +19,10 @@ import maft_lib as maft
 from maft_lib.backends import BackendError, Request, Sampling, adapters, generate
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.config import ConfigError, load_config, notebook_config
+from maft_lib.config import ConfigError, load_config
 from maft_lib.grading.latex import LONGEST
 from maft_lib.prompts import PromptError, Prompts
+from maft_lib.setup_cell import notebook_config
 from maft_lib.tasks import load_problems
 from maft_lib.tasks.records import LONGEST_ANSWER, DataError, DataWarning
 from tests.bad_inputs import (

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from maft_lib.config import ConfigError, load_config, notebook_config, project_root
+from maft_lib.config import ConfigError, load_config, project_root
+from maft_lib.setup_cell import notebook_config
 
 
 def test_a_profile_is_the_defaults_then_its_file_then_the_overrides():

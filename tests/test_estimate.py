@@ -10,7 +10,6 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from maft_lib import studies
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS, ConfigError, load_config, project_root
 from maft_lib.estimation import estimate, memory, roofline
@@ -149,9 +148,9 @@ def test_requests_and_trainings_are_those_of_the_method(method, config, monkeypa
         jobs.extend(some)
         return [agent.model for agent, _ in some]
 
-    monkeypatch.setattr(studies, "finetune_all", finetune_all)
+    monkeypatch.setattr("maft_lib.study.finetune_all", finetune_all)
     log = {"num_tokens": 1, "seconds": 1.0}
-    monkeypatch.setattr(studies, "training_log", lambda model: log)
+    monkeypatch.setattr("maft_lib.study.training_log", lambda model: log)
     run_study(method, "arithmetic", config, backend, report=lambda line: None)
     work = workload(method, config, LENGTHS)
     assert (work.requests, work.num_trainings) == (len(backend.requests), len(jobs))

@@ -11,7 +11,6 @@ from itertools import groupby
 
 import pytest
 
-from maft_lib import studies
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS
 from maft_lib.methods import recipes
@@ -52,11 +51,11 @@ class Society:
         }
         self.jobs, self.seen = [], Counter()
         self.backend = ScriptedBackend(self.script)
-        monkeypatch.setattr(studies, "finetune_all", self.finetune_all)
+        monkeypatch.setattr("maft_lib.study.finetune_all", self.finetune_all)
         log = {"num_tokens": 100, "seconds": 1.0, "settings": {"num_train_epochs": 1}}
         losses = [2.0, 1.0, 0.995, 0.9]
         monkeypatch.setattr(
-            studies, "training_log", lambda model: {**log, "losses": [losses[len(self.jobs) - 1]]}
+            "maft_lib.study.training_log", lambda model: {**log, "losses": [losses[len(self.jobs) - 1]]}
         )
 
     def script(self, request):
@@ -325,8 +324,7 @@ def test_adapters_of_one_base(small, monkeypatch):
     society, settings = Society(small, monkeypatch), []
     train = society.finetune_all
     monkeypatch.setattr(
-        studies,
-        "finetune_all",
+        "maft_lib.study.finetune_all",
         lambda jobs, config: (settings.append(config.lora_rank), train(jobs, config))[1],
     )
     run_study("multiagent_ft_lora", "arithmetic", small, society.backend, report=str)

@@ -12,17 +12,19 @@ from bs4 import BeautifulSoup
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from maft_lib import finetuning, progress, studies
+from maft_lib import finetuning, methods, progress
 from maft_lib.backends import Completion
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS
+from maft_lib.debate import base_society
 from maft_lib.display import live
 from maft_lib.estimation.counts import OPEN, planned
 from maft_lib.estimation.workload import expected_lengths, workload
 from maft_lib.progress import Progress
 from maft_lib.store import Store
 from maft_lib.studies import run_studies, run_study
+from maft_lib.study import Study
 
 
 class Clock:
@@ -54,8 +56,8 @@ def trainer(monkeypatch):
             progress.trained()
         return [agent.model for agent, _ in jobs]
 
-    monkeypatch.setattr(studies, "finetune_all", finetune_all)
-    monkeypatch.setattr(studies, "training_log", lambda model: log)
+    monkeypatch.setattr("maft_lib.study.finetune_all", finetune_all)
+    monkeypatch.setattr("maft_lib.study.training_log", lambda model: log)
 
 
 def said(request):
@@ -67,8 +69,8 @@ def test_what_is_planned_is_what_is_done(method, config, trainer):
     whole = Progress([(method, "arithmetic", config)])
     expected = planned(method, config)
     with whole.study(0):
-        study = studies.Study(method, "arithmetic", config, ScriptedBackend(said), report=str)
-        studies.methods.recipes[method](study)
+        study = Study(method, "arithmetic", config, ScriptedBackend(said), report=str)
+        methods.recipes[method](study)
         done = {phase: count.done for phase, count in whole.studies[0].counts.items()}
     if method in OPEN:
         assert all(expected[phase] <= done[phase] for phase in expected) and expected != done
@@ -102,8 +104,8 @@ def test_stored_responses_are_counted_apart(config, tmp_path):
     two = Progress([("debate", "arithmetic", config)] * 2)
     for number in (0, 1):
         with two.study(number):
-            studies.Study("debate", "arithmetic", config, backend, report=str).evaluate(
-                studies.base_society("m", 3, summarizer="m")
+            Study("debate", "arithmetic", config, backend, report=str).evaluate(
+                base_society("m", 3, summarizer="m")
             )
     (share,) = two.shares()
     half = planned("debate", config)["answers"]

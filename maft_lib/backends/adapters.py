@@ -10,14 +10,10 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maft_lib.backends import BackendError, hub
 from maft_lib.checkpoints import ADAPTER, BASE, model_identity
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -63,11 +59,18 @@ def check_weights(folder: Path) -> None:
         )
 
 
-def load_merged(folder: str | Path, dtype: torch.dtype, trust: bool = False) -> Any:
-    """The base model with the adapter merged into its weights; with `trust` its own code is run."""
+def check_safe(folder: Path, trust: bool) -> None:
+    """Raises `BackendError` for a model that could run code: its own, unless trusted, or a pickle's."""
+    hub.check_code(folder, trust)
+    check_weights(folder)
+
+
+def load_merged(folder: str | Path, **how: Any) -> Any:
+    """The base model with the adapter merged into its weights. Raises as `load_whole` does."""
     from peft import PeftModel
 
-    base = _base(folder, dtype=dtype, trust_remote_code=trust)
+    check_safe(Path(folder), how["trust_remote_code"])
+    base = load_whole(base_folder(folder), **how)
     with warnings.catch_warnings():  # weights that it lacks would be drawn at random
         warnings.filterwarnings("error", message=".*missing adapter keys")
         return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
@@ -88,7 +91,8 @@ def with_adapter(
     how["trust_remote_code"] = trust
     if is_adapter(start):
         check_weights(Path(start))  # peft would take pickled ones
-        model = PeftModel.from_pretrained(_base(start, **how), str(start), is_trainable=True)
+        base = load_whole(base_folder(start), **how)
+        model = PeftModel.from_pretrained(base, str(start), is_trainable=True)
     else:
         adapter = LoraConfig(
             r=rank,
@@ -130,17 +134,12 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
     (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-def _base(folder: str | Path, **how: Any) -> PreTrainedModel:
-    return load_whole(base_folder(folder), **how)
-
-
-def load_whole(folder: str | Path, **how: Any) -> PreTrainedModel:
+def load_whole(folder: str | Path, **how: Any) -> Any:
     """A model that is no adapter. Raises `BackendError` for code of its own that is not to be run, for
     weights that are no safetensors, and for those that are not what its config says."""
     from transformers import AutoModelForCausalLM
 
-    hub.check_code(Path(folder), how["trust_remote_code"])
-    check_weights(Path(folder))
+    check_safe(Path(folder), how["trust_remote_code"])
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,
@@ -149,5 +148,5 @@ def load_whole(folder: str | Path, **how: Any) -> PreTrainedModel:
         **how,
     )
     model, found = loaded
-    hub.refuse_partial(model, found)
+    hub.refuse_partial(folder, model, found)
     return model

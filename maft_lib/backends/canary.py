@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maft_lib.backends.hub import Tokenizer
+from maft_lib.checkpoints import LOG
 from maft_lib.rendering import render_prompt, tokenize
 
 QUESTION = "What is the result of 3+4*5+2-1*6?"
@@ -42,5 +43,5 @@ def mean_nll(model: Any, tokenizer: Tokenizer) -> float:
 
 def expected_nll(folder: str | Path) -> float | None:
     """What the trainer measured under a checkpoint's weights; None for a model not finetuned here."""
-    path = Path(folder) / "training.json"
+    path = Path(folder) / LOG
     return json.loads(path.read_text()).get("canary") if path.is_file() else None

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from maft_lib.backends import BackendError, Completion, Sampling, adapters, canary
 from maft_lib.backends.engine_start import Settings, arguments, on_cpu, without_interrupts
-from maft_lib.backends.hub import Model, identity, load_tokenizer, one_line
+from maft_lib.backends.hub import Model, identity, load_tokenizer
 from maft_lib.rendering import stop_ids, tokenize
+from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
 
 

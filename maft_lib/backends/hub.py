@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from maft_lib.backends import BackendError, gguf
 from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
 from maft_lib.disk import content_key, file_hash
+from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
 
 # Tokenizers that are all in their tokenizer.json; the others need a class of their model's.
@@ -224,22 +225,23 @@ def _check_chat(tokenizer: Tokenizer, folder: Path) -> None:
         raise BackendError(f"the chat template of {folder} leaves out what it is given: mend it.")
 
 
-def refuse_partial(model: Any, found: dict[str, Any]) -> None:
+def refuse_partial(folder: str | Path, model: Any, found: dict[str, Any]) -> None:
     """Raises `BackendError` where config.json and weights do not agree; `found` is loading's report.
 
     transformers draws weights that are missing at random, and leaves out layers that are too many.
     """
+    what = f"model {folder} cannot be loaded: its weights"
     for name, stored, wanted in sorted(found["mismatched_keys"]):
         raise BackendError(
-            f"its weights have {name} of shape {tuple(stored)}, but its config.json asks for "
+            f"{what} have {name} of shape {tuple(stored)}, but its config.json asks for "
             f"{tuple(wanted)}: {AGAIN}."
         )
     if absent := sorted(found["missing_keys"]):
-        raise BackendError(f"its weights lack {absent[0]}, one of {len(absent)}: {AGAIN}.")
+        raise BackendError(f"{what} lack {absent[0]}, one of {len(absent)}: {AGAIN}.")
     own = {_NUMBERS.sub("N", name) for name in model.state_dict()}
     surplus = sorted(name for name in found["unexpected_keys"] if _NUMBERS.sub("N", name) in own)
     if surplus:
-        raise BackendError(f"its weights have {surplus[0]}, but its config.json does not: {AGAIN}.")
+        raise BackendError(f"{what} have {surplus[0]}, but its config.json does not: {AGAIN}.")
 
 
 _NUMBERS = re.compile(r"\d+")
@@ -270,11 +272,3 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError("device is cuda, but PyTorch finds none here: use device: auto or cpu.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line, without what a terminal would not print."""
-    words = " ".join(str(error).split())[:300]
-    if isinstance(error, (LookupError, ArithmeticError)):  # whose messages alone say too little
-        words = f"{type(error).__name__}: {words}"
-    return "".join(c if c.isprintable() else "?" for c in words)

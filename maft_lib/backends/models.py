@@ -14,23 +14,19 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import AGAIN, check_code, model_folder, one_line
+from maft_lib.backends.hub import AGAIN, model_folder
+from maft_lib.wording import one_line
 
 
 def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
     """The model in `dtype` on `device`, ready for inference; with `trust` its own code is run."""
     folder = model_folder(name_or_path)
-    check_code(folder, trust)
-    adapters.check_weights(folder)
+    load = adapters.load_merged if adapters.is_adapter(folder) else adapters.load_whole
     try:
-        if adapters.is_adapter(folder):
-            model = adapters.load_merged(folder, getattr(torch, dtype), trust)
-        else:
-            how = {"dtype": getattr(torch, dtype), "trust_remote_code": trust}
-            model = adapters.load_whole(folder, **how)
+        model = load(folder, dtype=getattr(torch, dtype), trust_remote_code=trust)
         model.set_attn_implementation(_attention(model))
-    except BackendError as error:
-        raise BackendError(f"model {folder} cannot be loaded: {error}") from error
+    except BackendError:  # which says it all
+        raise
     except Exception as error:  # damaged weights surface as many kinds of errors
         raise BackendError(f"model {folder} cannot be loaded ({one_line(error)}): {AGAIN}.") from error
     model.to(device)

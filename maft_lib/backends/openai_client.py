@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from maft_lib.backends import BackendError
 from maft_lib.disk import content_key
+from maft_lib.wording import one_line
 
 DEFAULT_URL = "https://api.openai.com/v1"
 NO_ADDRESS = "OPENAI_BASE_URL is no address of a server: write it like http://host:8000/v1."
@@ -151,5 +152,4 @@ def scrub(text: str) -> str:
     secrets = [_key(), _base_url(), url.netloc, url.hostname, url.password]
     for secret in sorted({s for s in secrets if s and len(s) > 3}, key=len, reverse=True):
         text = text.replace(secret, "***")
-    words = " ".join(re.sub(r"\bsk-[\w*.-]+", "***", text).split())[:300].rstrip(".")
-    return "".join(c if c.isprintable() else "?" for c in words)  # nothing that a terminal obeys
+    return one_line(re.sub(r"\bsk-[\w*.-]+", "***", text)).rstrip(".")

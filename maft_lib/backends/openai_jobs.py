@@ -20,6 +20,7 @@ from tqdm import tqdm
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_calls import Job, begin, losses, poll
 from maft_lib.backends.openai_client import MODEL_FILE, connect, pause, served_name
+from maft_lib.checkpoints import LOG
 from maft_lib.config import Config
 from maft_lib.disk import explained
 from maft_lib.progress import is_watched, trained
@@ -158,7 +159,7 @@ def _keep(job: Job, done: Any, losses: list[float], store: Store) -> Path:
     def write(folder: Path) -> None:
         with explained(folder):
             (folder / MODEL_FILE).write_text(json.dumps(named, indent=1) + "\n")
-            (folder / "training.json").write_text(json.dumps(log, indent=1) + "\n")
+            (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
     checkpoint = store.make_checkpoint(job.key, write)
     line = f"{job.agent}: {job.id} made {done.fine_tuned_model} in {log['seconds']:.0f} s."

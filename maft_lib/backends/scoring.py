@@ -20,9 +20,10 @@ from transformers import (
 
 from maft_lib.backends import BackendError, chunks, models
 from maft_lib.backends.cache import growing_cache
-from maft_lib.backends.hub import Model, check_code, load_tokenizer, needs_code, one_line
+from maft_lib.backends.hub import Model, check_code, load_tokenizer, needs_code
 from maft_lib.prompts import Message
 from maft_lib.rendering import IGNORED, render_conversation
+from maft_lib.wording import one_line
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
 TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions

@@ -52,8 +52,7 @@ class VLLMBackend:
             max_num_seqs,
             trust_remote_code,
         )
-        hub.check_code(Path(self.settings.base), trust_remote_code)
-        adapters.check_weights(Path(self.settings.base))
+        adapters.check_safe(Path(self.settings.base), trust_remote_code)
         self.trust = trust_remote_code
         self.lora_rank, self.run, self.progress = lora_rank, run, progress
 

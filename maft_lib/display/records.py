@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from maft_lib import metrics
+from maft_lib import checkpoints, metrics
 from maft_lib.config import Config
 from maft_lib.debate import Agent, Society
 from maft_lib.disk import StoreError
@@ -92,7 +92,7 @@ def _agent_row(agent: Agent, shared: Sequence[str]) -> tuple[str, ...]:
 def _short(model: str) -> str:
     """A model's name: of a checkpoint the start of its hash, of a folder its last two parts."""
     parts = PurePath(model).parts
-    if len(parts) > 1 and parts[-2] == "checkpoints":
+    if len(parts) > 1 and parts[-2] == checkpoints.FOLDER:
         return f"checkpoint {parts[-1][:12]}"
     return "/".join(parts[-2:])
 
@@ -196,12 +196,13 @@ def store_html(store: Store) -> str:
         completions = f"{len(store):,}"
     except StoreError as error:
         completions = escaped(error)
-    checkpoints = [f for f in _inside(store.folder / "checkpoints") if not f.name.startswith(".")]
-    files = [*_inside(store.folder), *(file for folder in checkpoints for file in _inside(folder))]
+    inside = _inside(store.folder / checkpoints.FOLDER)
+    folders = [folder for folder in inside if not folder.name.startswith(".")]
+    files = [*_inside(store.folder), *(file for folder in folders for file in _inside(folder))]
     pairs = [
         ("store", f"<code>{escaped(store.folder)}</code>"),
         ("completions", completions),
-        ("checkpoints", f"{len(checkpoints):,}"),
+        ("checkpoints", f"{len(folders):,}"),
         ("on disk", size_in_words(sum(map(_size, files)))),
     ]
     return framed(facts(pairs), "maft-store")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from maft_lib.debate import Debate, Society
+from maft_lib.result import Result
 from maft_lib.statistics import standard_error, standard_error_of_mean
-
-if TYPE_CHECKING:
-    from maft_lib.studies import Result
 
 Measure = Callable[[Sequence[Debate], Society], pd.DataFrame]
 

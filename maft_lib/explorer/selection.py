@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from maft_lib.debate import Debate
 from maft_lib.explorer.outcomes import OUTCOMES, Judged
+from maft_lib.result import Result
 
-if TYPE_CHECKING:
-    from maft_lib.studies import Result
-
-Explorable: TypeAlias = Union[Iterable["Debate | Result"], Mapping[Any, Any], "Result"]  # noqa: UP007
+Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
 
 RUN = ("method", "seed", "iteration")  # what tells two debates of the same problem apart
 ACCEPTED = "a list of Debates, a Result, or a list or dict of Results"
@@ -56,8 +54,6 @@ def _entries(explorable: Explorable) -> list[Entry]:
     parts: list[Any] = list(explorable) if isinstance(explorable, Iterable) else [explorable]
     if all(isinstance(part, Debate) for part in parts):
         return [Entry(part) for part in parts]
-    from maft_lib.studies import Result  # seconds of imports that debates alone do not need
-
     strangers = [part for part in parts if not isinstance(part, Result)]
     if strangers:
         kind = type(strangers[0]).__name__

@@ -25,8 +25,8 @@ from maft_lib.exports.lessons import Dataset, row
 from maft_lib.finetuning import training_log
 from maft_lib.grading import is_correct
 from maft_lib.plots import LABELS
+from maft_lib.result import Result
 from maft_lib.statistics import standard_error
-from maft_lib.studies import Result
 
 CITATION = """\
 @inproceedings{subramaniam2025multiagent,

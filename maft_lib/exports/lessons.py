@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from maft_lib.exports.layout import dataset_folder
 from maft_lib.finetune_data import AgentData, Example, preferences
-from maft_lib.studies import Result
+from maft_lib.result import Result
 
 Data = list[AgentData] | list[Example]
 

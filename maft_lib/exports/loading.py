@@ -16,7 +16,8 @@ from maft_lib.debate import Agent, Debate, Society, load_debates
 from maft_lib.exports import layout
 from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import read_data
-from maft_lib.studies import Result
+from maft_lib.result import Result
+from maft_lib.wording import one_line
 
 
 def load_export(folder: str | Path) -> Result:
@@ -35,7 +36,7 @@ def load_export(folder: str | Path) -> Result:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
         raise ExportError(
-            f"{folder} is no export that this version can read ({' '.join(why.split())[:300]}): export "
+            f"{folder} is no export that this version can read ({one_line(why)}): export "
             "the study again, or load it with the version that its README.md names."
         ) from error
 

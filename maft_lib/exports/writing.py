@@ -35,7 +35,7 @@ from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import datasets_of, write_datasets
 from maft_lib.finetune_data import AgentData
 from maft_lib.prompts import DEFAULT
-from maft_lib.studies import Result
+from maft_lib.result import Result
 
 
 def export(

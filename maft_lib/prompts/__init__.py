@@ -7,7 +7,6 @@ byte what it is asked.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Any
 from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
+from maft_lib.wording import nearest
 
 Message = dict[str, str]
 
@@ -107,7 +107,7 @@ def _problems(texts: dict[Any, Any]) -> Iterator[str]:
     """What is wrong with a prompt set, each in a few words."""
     for name in texts:
         if name not in FIELDS and name != "answer_format":
-            yield f"there is no prompt {name!r}{_nearest(str(name), FIELDS)}"
+            yield f"there is no prompt {name!r}{_hint(str(name), FIELDS)}"
     for name, fields in FIELDS.items():
         if not isinstance(texts.get(name, ""), str):
             yield f"`{name}` is {type(texts[name]).__name__}, not text"
@@ -122,8 +122,8 @@ def _wrong_fields(name: str, text: str, fields: set[str]) -> Iterator[str]:
             yield f"`{name}` lacks {{{field}}}"
     known = set().union(*FIELDS.values())
     for word in _FREE.findall(text):
-        if word not in fields and difflib.get_close_matches(word, known, 1, cutoff=0.8):
-            yield f"`{name}` has {{{word}}}, which is not filled in there{_nearest(word, fields)}"
+        if word not in fields and nearest(word, known, cutoff=0.8):
+            yield f"`{name}` has {{{word}}}, which is not filled in there{_hint(word, fields)}"
 
 
 def _wrong_formats(formats: object) -> Iterator[str]:
@@ -143,9 +143,9 @@ def _wrong_formats(formats: object) -> Iterator[str]:
             yield f"in answer_format, {str(error).rstrip('.')}"
 
 
-def _nearest(word: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(valid), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _hint(word: str, valid: Iterable[str]) -> str:
+    near = nearest(word, valid)
+    return f" (did you mean {near!r}?)" if near else ""
 
 
 def _user(content: str) -> Message:

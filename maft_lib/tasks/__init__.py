@@ -6,13 +6,13 @@ the reasoning_gym package's whose scorer can be given a model's text.
 
 from __future__ import annotations
 
-import difflib
 import random
 
 from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
 from maft_lib.tasks.problem import Problem, problem_id, split_of
 from maft_lib.tasks.records import POLICIES, DataError
 from maft_lib.tasks.worked import Worked
+from maft_lib.wording import nearest
 
 ANSWER_TYPES = {
     "arithmetic": "number",
@@ -49,8 +49,8 @@ def answer_type(task: str) -> str:
         return "text"
     if canonical(task) not in ANSWER_TYPES:
         valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
-        near = difflib.get_close_matches(task, valid, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f": expected one of {', '.join(valid)}."
+        near = nearest(task, valid)
+        hint = f": did you mean {near!r}?" if near else f": expected one of {', '.join(valid)}."
         raise DataError(f"unknown task {task!r}{hint}")
     return ANSWER_TYPES[canonical(task)]
 

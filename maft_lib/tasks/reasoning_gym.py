@@ -6,7 +6,6 @@ Options of a dataset are left at the package's defaults.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 from maft_lib.tasks.problem import Problem, half_of, normalised, problem_id
 from maft_lib.tasks.records import DataError
 from maft_lib.tasks.scorers import danger
+from maft_lib.wording import nearest
 
 PREFIX = "reasoning_gym:"
 FULL_SCORE = 0.999  # of 1, which some scorers reach up to rounding
@@ -45,8 +45,8 @@ def check_safe(name: str) -> None:
     """Raises `DataError` for an unknown dataset, or if its scorer could execute a model's text."""
     datasets = _package().factory.DATASETS
     if name not in datasets:
-        near = difflib.get_close_matches(name, datasets, n=1, cutoff=0.0)
-        raise DataError(f"unknown dataset {PREFIX}{name}: did you mean '{PREFIX}{near[0]}'?")
+        near = nearest(name, datasets, cutoff=0.0)
+        raise DataError(f"unknown dataset {PREFIX}{name}: did you mean '{PREFIX}{near}'?")
     if why := _danger(name):
         raise DataError(
             f"{PREFIX}{name} is refused, since its scorer is not safe with a model's text: {why}; "

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from maft_lib.tasks.problem import Problem, normalised
+from maft_lib.wording import one_line
 
 ENVIRONMENT = "MAFT_DATA_DIR"
 POLICIES = ("refuse", "skip")
@@ -228,7 +229,7 @@ def _hub_rows(published: Published) -> Iterable[Mapping[str, Any]]:
     try:
         return load_dataset(published.repo, published.config, **at)
     except Exception as error:  # no network, offline mode, a proxy, a repository that is gone
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        why = one_line(f"{type(error).__name__}: {error}", 200)
         raise published.missing(f"the Hugging Face hub could not be reached ({why})") from error
 
 

@@ -1,0 +1,254 @@
+"""A study while it runs: the words in which the recipes of `methods` are written.
+
+Everything slow goes through the store, so what two methods have in common (Base, Majority and Debate
+share their first round) is generated once. Knows no method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from maft_lib import metrics, progress
+from maft_lib.backends import Backend, Request, Sampling, generate
+from maft_lib.config import Config
+from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
+from maft_lib.finetune_data import (
+    AgentData,
+    Example,
+    build_finetuning_data,
+    preferences,
+    right_responses,
+)
+from maft_lib.finetuning import FinetuneError, finetune_all, training_log
+from maft_lib.grading import extract_answer, is_correct
+from maft_lib.prompts import load_prompts
+from maft_lib.result import Result
+from maft_lib.seeds import derive_seed
+from maft_lib.societies import save_society
+from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
+from maft_lib.tasks.problem import Problem, normalised
+from maft_lib.tasks.splits import note_on_train
+
+
+class Study:
+    """One run of a method: the problems of the task, and what happens to them.
+
+    The recipes of `methods` are written in these words. `**changes` are parameters of the config that
+    hold for one step only. With `config.eval_task` what is learned on one task is tested on another.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        task: str,
+        config: Config,
+        backend: Backend,
+        report: Callable[[str], None] = print,
+    ):
+        self.method, self.task, self.config, self.backend = method, canonical(task), config, backend
+        self.report = report
+        self.train = problems(self.task, "train", config)
+        self.eval = problems(config.eval_task or self.task, "eval", config)
+        check_disjoint(self.train, self.eval)
+        self._frames: list[pd.DataFrame] = []
+        self._costs: list[dict] = []
+        ids = [tuple(problem.id for problem in split) for split in (self.train, self.eval)]
+        note = note_on_train(self.train)
+        self._result = Result(
+            method, self.task, pd.DataFrame(), train_ids=ids[0], eval_ids=ids[1], note=note
+        )
+        if note:
+            report(f"{self.task}: {note}")
+
+    def change(self, **changes: Any) -> None:
+        """Changes parameters for the whole study, as a method's definition demands."""
+        self.config = self.config.replace(**changes)
+
+    def base_society(self, model: str | None = None, num_agents: int | None = None) -> Society:
+        """N generation and N critic agents that share `model`; the base model summarizes."""
+        base = self.config.base_model
+        return base_society(model or base, num_agents or self.config.num_agents, summarizer=base)
+
+    def debate(
+        self, society: Society, asked: Sequence[Problem], iteration: int = 0, **changes: Any
+    ) -> list[Debate]:
+        """The debates of a society; first rounds are shared with every debate of the same agents."""
+        config = self.config.replace(**changes) if changes else self.config
+        return run_debates(society, asked, config, self.backend, iteration)
+
+    def learn(self, society: Society, iteration: int, **changes: Any) -> list[Debate]:
+        """The debates on the train problems that make the data of `iteration`."""
+        with progress.during("data", iteration):
+            debates = self.debate(society, self.train, iteration, **changes)
+        self._result.training.append(debates)
+        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(debates)})
+        return debates
+
+    def second_tries(
+        self, learner: Society, debates: Sequence[Debate], iteration: int
+    ) -> list[Example]:
+        """STaR: problems answered wrong, asked again with the ground truth as a hint.
+
+        The right responses, as answers to the problem without its hint.
+        """
+        wrong = [d for d in debates if not is_correct(d.answers[0][0], d.problem)]
+        prompts = load_prompts(self.config.path(self.config.prompts) if self.config.prompts else None)
+        sampling = Sampling(self.config.temperature, self.config.top_p, self.config.max_tokens)
+        requests = [
+            Request(
+                learner.generators[0].model,
+                tuple(prompts.hint(d.problem, answer_type(self.task))),
+                sampling,
+                derive_seed(self.config.seed, iteration, d.problem.id, "hint"),
+            )
+            for d in wrong
+        ]
+        with progress.during("data", iteration):
+            completions = generate(self.backend, requests)
+        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent_on(completions)})
+        tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
+        return right_responses(list(tries))
+
+    def evaluate(
+        self,
+        society: Society,
+        iteration: int = 0,
+        pick: metrics.Pick = metrics.final_vote,
+        **changes: Any,
+    ) -> None:
+        """Debates the eval problems and scores the answers that `pick` takes from the debates."""
+        start = time.perf_counter()
+        with progress.during("answers", iteration):
+            debates = self.debate(society, self.eval, iteration, **changes)
+        run = {
+            "method": self.method,
+            "task": self.config.eval_task or self.task,
+            "model": self.config.model_name_or_path,
+            "seed": self.config.seed,
+            "iteration": iteration,
+            "train_source": ", ".join(sorted({p.source or "unknown" for p in self.train})),
+        }
+        trained_on = ""
+        if self.config.eval_task:
+            run["trained_on"], trained_on = self.task, f"{self.task} to "
+        frame = metrics.scores(debates, pick).assign(**run)
+        self._frames.append(frame)
+        progress.evaluated(frame)
+        self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
+        self._result.societies.append(society)
+        runs = self.config.path(self.config.runs_dir)
+        save_society(runs, society, **run, accuracy=frame.correct.mean(), profile=self.config.profile)
+        self._result.evaluations.append(debates)
+        self.report(
+            f"{trained_on}{run['task']}, seed {self.config.seed}, {self.method}, "
+            f"iteration {iteration}: "
+            f"{100 * frame.correct.mean():.1f} % right ({time.perf_counter() - start:.1f} s)"
+        )
+
+    def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
+        """Trains agents side by side and returns their new models, in order."""
+        with progress.during("training", iteration, len(jobs)):
+            folders = finetune_all(jobs, self.config)
+        for (agent, examples), folder in zip(jobs, folders):
+            if examples:
+                log = training_log(folder)
+                self._costs.append(
+                    {
+                        "iteration": iteration,
+                        "phase": "training",
+                        "agent": agent.name,
+                        "num_training_tokens": log["num_tokens"],
+                        "seconds": log["seconds"],
+                        "peak_memory": log.get("peak_memory"),
+                    }
+                )
+        return [str(folder) for folder in folders]
+
+    def final_loss(self, model: str) -> float:
+        """Mean training loss of the last epoch of a finetuned model, in nats per token.
+
+        Raises `FinetuneError` for a model whose server reported no losses.
+        """
+        log = training_log(model)
+        if not log["losses"]:
+            raise FinetuneError(
+                f"{self.method} goes by the training loss, but the server that trained {model} said "
+                "nothing of it: leave this method out of `methods`."
+            )
+        last = len(log["losses"]) // log["settings"]["num_train_epochs"]
+        return sum(log["losses"][-last:]) / last
+
+    def specialise(
+        self, critics: bool = True, by_preference: bool = False
+    ) -> Iterator[tuple[int, Society]]:
+        """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
+
+        Every generation agent and, unless `critics` is False, every critic agent learns from what it
+        said itself; `by_preference`: critics learn which final responses to prefer, by DPO.
+        """
+        society = self.base_society()
+        for iteration in range(1, self.config.num_iterations + 1):
+            debates = self.learn(society, iteration)
+            data = build_finetuning_data(debates, self.config.w, self.config.seed)
+            self.remember(data)
+            agents = [*society.generators, *(society.critics if critics else ())]
+            lessons = preferences(debates) if by_preference else [d.critic for d in data]
+            examples = [d.generation for d in data] + (lessons if critics else [])
+            models = self.finetune(list(zip(agents, examples)), iteration)
+            trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
+            num = len(society.generators)
+            learned = tuple(trained[num:]) if critics else society.critics
+            society = Society(tuple(trained[:num]), learned, society.summarizer)
+            yield iteration, society
+
+    def remember(self, data: list[AgentData] | list[Example]) -> None:
+        """Keeps the data of an iteration in the result."""
+        self._result.data.append(data)
+
+    def result(self) -> Result:
+        """All that was evaluated, and what it cost."""
+        run = {"method": self.method, "task": self.task, "seed": self.config.seed}
+        return replace(
+            self._result,
+            frame=pd.concat(self._frames, ignore_index=True),
+            costs=metrics.cost_frame(self._costs).assign(**run),
+            config=self.config,
+        )
+
+
+def replace_first(debate: Debate, response: str) -> Debate:
+    """A debate of one turn with another response in it."""
+    problem, turn = debate.problem, debate.turns[0][0]
+    answer = extract_answer(response, problem.task, problem.options)
+    return replace(debate, turns=((replace(turn, response=response, answer=answer),),))
+
+
+def problems(task: str, split: str, config: Config) -> list[Problem]:
+    """The problems of a split as the config wants them."""
+    num = config.num_train if split == "train" else config.num_eval
+    task = canonical(task)
+    levels = config.levels if task in WITH_LEVELS else None
+    folder = str(config.path(config.data_dir)) if config.data_dir and task in PUBLISHED else None
+    return load_problems(
+        task, split, num, config.seed, levels, folder, config.max_operand, config.on_bad_records
+    )
+
+
+def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question.
+
+    Questions are compared with case, white space, punctuation and LaTeX spacing folded.
+    """
+    ids = {problem.id for problem in evaluation}
+    asked = {normalised(problem.question) for problem in evaluation}
+    shared = [p for p in train if p.id in ids or normalised(p.question) in asked]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: "
+            f"{shared[0].question[:60]!r}."
+        )
