@@ -180,7 +180,7 @@ def _readable(database: Path) -> Iterator[tuple[str, str, str]]:
         try:
             rows = _rows_between(connection, start, start + RANGE)
         except sqlite3.DatabaseError:
-            rows = _one_by_one(connection, range(start, start + RANGE))
+            rows = list(_one_by_one(connection, range(start, start + RANGE)))
         yield from (tuple(part.decode() for part in row) for row in rows if _is_whole(row))
     connection.close()
 
