@@ -161,10 +161,10 @@ def _fill(new: Path, damaged: Path) -> int:
     """Writes what can be read of a damaged database into a new one; returns the number of entries."""
     connection = open_database(new)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    rows = list(_readable(damaged))
+    rows = dict.fromkeys(_readable(damaged))
     if not rows:
         _replace_first_page(damaged, new)
-        rows = list(_readable(damaged))
+        rows = dict.fromkeys(_readable(damaged))
     connection.execute("BEGIN")
     connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", rows)
     connection.execute("COMMIT")
@@ -173,26 +173,34 @@ def _fill(new: Path, damaged: Path) -> int:
 
 
 def _readable(database: Path) -> Iterator[tuple[str, str, str]]:
-    """Whole entries, in the order in which they were written: damage hides only what it touches."""
+    """Whole entries, some of them twice: damage hides only what it touches."""
     connection = sqlite3.connect(database)
+    for row in chain(_as_they_lie(connection), _by_number(connection, database)):
+        if _is_whole(row):
+            yield tuple(part.decode() for part in row)
+    connection.close()
+
+
+def _as_they_lie(connection: sqlite3.Connection) -> Iterator[tuple]:
+    """Page by page, whatever their numbers; ends at the first page that cannot be read."""
+    with suppress(sqlite3.DatabaseError):
+        yield from connection.execute(f"{ROWS} NOT INDEXED")
+
+
+def _by_number(connection: sqlite3.Connection, database: Path) -> Iterator[tuple]:
+    """In the order in which they were written; around damage one by one."""
     most = sum(path.stat().st_size for path in database.parent.glob(f"{database.name}*")) // SHORTEST
     for start in range(0, most, RANGE):
         try:
-            rows = _rows_between(connection, start, start + RANGE)
+            yield from _rows_between(connection, start, start + RANGE)
         except sqlite3.DatabaseError:
-            rows = list(_one_by_one(connection, range(start, start + RANGE)))
-        yield from (tuple(part.decode() for part in row) for row in rows if _is_whole(row))
-    connection.close()
+            for number in range(start, start + RANGE):
+                with suppress(sqlite3.DatabaseError):
+                    yield from _rows_between(connection, number, number + 1)
 
 
 def _rows_between(connection: sqlite3.Connection, first: int, end: int) -> list[tuple]:
     return connection.execute(f"{ROWS} WHERE rowid >= ? AND rowid < ?", (first, end)).fetchall()
-
-
-def _one_by_one(connection: sqlite3.Connection, numbers: range) -> Iterator[tuple]:
-    for number in numbers:
-        with suppress(sqlite3.DatabaseError):
-            yield from _rows_between(connection, number, number + 1)
 
 
 def _replace_first_page(database: Path, fresh: Path) -> None:

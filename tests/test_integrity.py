@@ -1,5 +1,6 @@
 """A whole store is looked through: damage is named and taken out, what nobody needs is freed."""
 
+import itertools
 import json
 import os
 import random
@@ -39,10 +40,10 @@ def runs(tmp_path, model):
     return store.folder
 
 
-def altered(path, place=None):
+def altered(path, place=None, mask=4):
     """Changes a byte of a file."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2 if place is None else place] ^= 4
+    content[len(content) // 2 if place is None else place] ^= mask
     path.write_bytes(content)
 
 
@@ -109,6 +110,23 @@ def test_an_altered_key_is_found_and_its_entry_can_be_stored_again(runs, place):
     store.close()
     maft.verify(runs, repair=True)
     assert maft.verify(runs).damaged == ()
+
+
+@pytest.mark.filterwarnings("ignore::maft_lib.disk.StoreWarning")
+def test_what_is_altered_before_a_row_costs_hardly_more_than_the_row(runs):
+    """There stand its length, its number and the kinds of its parts."""
+    database, lost = runs / "completions.sqlite", 0
+    content = database.read_bytes()
+    (start,) = re.finditer(list(ENTRIES)[200].encode() + rb"\{", content)
+    for before, mask in itertools.product(range(1, 12), (1, 8, 128)):
+        database.write_bytes(content)
+        altered(database, start.start() - before, mask)
+        store = Store(runs)
+        lost += len(ENTRIES) - len(store.get(list(ENTRIES)))
+        store.put(ENTRIES.items())
+        assert store.get(list(ENTRIES)) == ENTRIES
+        store.close()
+    assert lost < 100
 
 
 def test_a_database_that_lost_its_end_keeps_its_beginning(runs):
