@@ -12,7 +12,7 @@ import difflib
 import os
 import reprlib
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -336,17 +336,21 @@ def load_config(
 
 
 def notebook_config(
-    namespace: dict[str, Any], notebook: str | None = None, own: Collection[str] = ()
+    namespace: dict[str, Any], notebook: str | None = None, own: Mapping[str, Sequence[Any]] = {}
 ) -> Config:
     """The config of a notebook, from the `globals()` of its parameters cell and the notebook's name.
 
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
+    `ConfigError` for a name that is no parameter. `own` has the parameters of this notebook alone, and
+    the values that each may have (`own_parameters`).
     None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
     profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
     this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
     """
+    from maft_lib.own_parameters import check_own  # which knows this module
+
+    check_own(namespace, own)
     first_run = "_maft_configured" not in namespace
     given = {
         name: value
