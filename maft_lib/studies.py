@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from maft_lib import methods, metrics, progress
+from maft_lib.arguments import check_able, check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
@@ -92,13 +93,30 @@ def run_study(
 
     `method` is one of `maft_lib.config.METHODS`. Without a backend the config's own is used, with the
     store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
-    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and `ValueError`
-    for an unknown task.
+    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method, `DataError` for
+    an unknown task and `ValueError` for arguments of another kind.
     """
-    check_name("method", method, METHODS)
+    _check(method, task, config, backend, report)
     backend = backend or open_backend(config)
     with followed([(method, task, config)], [backend], report) as (say, watched):
         return _run(method, task, config, backend, say, watched(0))
+
+
+def _check(
+    method: str,
+    task: str,
+    config: Config,
+    backend: Backend | None,
+    report: Callable[[str], None] | None,
+) -> None:
+    """Says what is wrong with a study before anything is opened for it."""
+    check_name("method", method, METHODS)
+    answer_type(task)
+    check_config(config)
+    if backend is not None:
+        check_able("backend", backend, "stream", "what open_backend(config) returns")
+    if report is not None:
+        check_able("report", report, "__call__", "a function that takes a line, as print")
 
 
 def _run(
@@ -109,7 +127,6 @@ def _run(
     report: Callable[[str], None],
     watched: AbstractContextManager[Any],
 ) -> Result:
-    check_name("method", method, METHODS)
     with watched:
         study = Study(method, task, config, backend, report)
         methods.recipes[method](study)
@@ -145,8 +162,14 @@ def run_studies(
 
     One study alone leaves workers idle whenever it trains a single model or waits for its slowest
     batch. What two of them have in common is still generated and trained once. The first that fails
-    stops the others as soon as they need a worker; what is finished is in the store.
+    stops the others as soon as they need a worker; what is finished is in the store. Raises as
+    `run_study` does, before the first begins where it can be known.
     """
+    check_each("studies", studies, object)
+    for place, study in enumerate(studies):
+        if not isinstance(study, (tuple, list)) or len(study) != 3:
+            raise ValueError(f"studies[{place}] is no study: give (method, task, config).")
+        _check(*study, backend, report)
     backends = [backend or open_backend(config) for *_, config in studies]
     num_threads = _side_by_side([config for *_, config in studies])
     with followed(studies, backends, report) as (say, watched):
@@ -376,6 +399,8 @@ def replace_first(debate: Debate, response: str) -> Debate:
 
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
+    answer_type(task)
+    check_config(config)
     num = config.num_train if split == "train" else config.num_eval
     task = canonical(task)
     levels = config.levels if task in WITH_LEVELS else None
@@ -386,15 +411,18 @@ def problems(task: str, split: str, config: Config) -> list[Problem]:
 
 
 def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
-    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question.
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question,
+    or if there are none.
 
     Questions are compared with case, white space, punctuation and LaTeX spacing folded.
     """
+    check_each("train", train, Problem)
+    check_each("evaluation", evaluation, Problem)
     ids = {problem.id for problem in evaluation}
     asked = {normalised(problem.question) for problem in evaluation}
     shared = [p for p in train if p.id in ids or normalised(p.question) in asked]
     if shared:
         raise ValueError(
-            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: "
-            f"{shared[0].question[:60]!r}."
+            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one "
+            f"({shared[0].question[:60]!r}): take them out of one of the two."
         )

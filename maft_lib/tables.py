@@ -18,6 +18,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from maft_lib import reported
+from maft_lib.arguments import as_place, check_columns, check_each, check_kind
 from maft_lib.config import TABLE_1
 from maft_lib.plots import LABELS
 from maft_lib.statistics import standard_errors_apart
@@ -52,8 +53,11 @@ def methods_by_task(
     `significance` is the frame of `statistics.compare`: a lead that it does not find significant gets a
     dagger. `unreadable` adds a column per task with the share of results that could not be read (%),
     from the column of that name; `costs` adds its columns as they are, a row per method (its index or
-    column `method`). With either, columns are in groups: (group, task or cost).
+    column `method`). With either, columns are in groups: (group, task or cost). Raises `ValueError` for
+    frames without such columns, and for several rows of one cell.
     """
+    check_each("tasks", tasks, str)
+    check_each("methods", methods, str)
     cells = _cells(accuracies, "accuracies")
     doubtful = _doubtful(significance)
     groups = {"accuracy (%)": {t: _accuracies(cells, doubtful, t, methods) for t in tasks}}
@@ -81,7 +85,12 @@ def side_by_side(
     third column of a task says by how many standard errors of the difference they are apart, and is
     empty unless `same_model` says that both are of the same model and the task is the same.
     `counterparts` names the published task of a measured one where they differ, as {"mini_gsm": "gsm"}.
+    Raises `ValueError` as `methods_by_task` does, and for the published rows of several models.
     """
+    for name, wanted in (("tasks", tasks), ("methods", methods)):
+        if wanted is not None:
+            check_each(name, wanted, str)
+    check_columns("published", published, ("method", "task"))
     if "model" in published and published.model.nunique() > 1:
         models = ", ".join(published.model.unique())
         raise ValueError(f"side_by_side: published has the models {models}; keep the rows of one.")
@@ -135,13 +144,19 @@ def beside_published(
     return beside
 
 
-def save_table(table: pd.DataFrame, path: Path, numbers: pd.DataFrame | None = None) -> list[Path]:
+def save_table(
+    table: pd.DataFrame, path: str | Path, numbers: pd.DataFrame | None = None
+) -> list[Path]:
     """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given.
+
+    Raises `ValueError` for a folder that is not there.
 
     The note of the table stands below it in Markdown and as a comment above it in LaTeX, whose
     preamble needs `booktabs`.
     """
-    paths = [path.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
+    check_kind("table", table, pd.DataFrame)
+    place = as_place(path)
+    paths = [place.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
     paths[0].write_text(_markdown(table), encoding="utf-8")
     paths[1].write_text(_latex(table), encoding="utf-8")
     csv = _flat(table).to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
@@ -158,6 +173,7 @@ def _label(method: str) -> str:
 
 def _cells(frame: pd.DataFrame, name: str) -> dict[tuple[str, str], Any]:
     """The rows of a frame by (method, task); those without an accuracy are left out."""
+    check_columns(name, frame, ("method", "task", "accuracy", "standard_error"))
     twice = frame[frame.duplicated(["method", "task"])]
     if len(twice):
         method, task = twice.iloc[0][["method", "task"]]
@@ -171,6 +187,7 @@ def _doubtful(significance: pd.DataFrame | None) -> set[tuple[str, str]]:
     """(method, task) of leads that may be luck; to trail is no lead, and baselines claim none."""
     if significance is None:
         return set()
+    check_columns("significance", significance, ("method", "task", "difference", "significant"))
     leads = significance[(significance.difference >= 0) & ~significance.significant.astype(bool)]
     return set(zip(leads.method, leads.task))
 
@@ -199,6 +216,7 @@ def _unreadable(cells: Mapping, task: str, methods: Sequence[str]) -> list[str]:
 
 
 def _costs(costs: pd.DataFrame, methods: Sequence[str]) -> dict[str, list[str]]:
+    check_columns("costs", costs, ())
     frame = costs.set_index("method") if "method" in costs else costs
     if frame.index.has_duplicates:
         method = frame.index[frame.index.duplicated()][0]
