@@ -8,10 +8,21 @@ answers, nor of finetuning.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from maft_lib.arguments import (
+    as_path,
+    as_place,
+    check_able,
+    check_choice,
+    check_config,
+    check_each,
+    check_kind,
+    check_text,
+    check_whole,
+)
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.grading import extract_answer
@@ -21,6 +32,8 @@ from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 from maft_lib.voting import majority_vote
 
+ROLES = ("generator", "critic", "summarizer")
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -29,6 +42,11 @@ class Agent:
     name: str
     role: str
     model: str
+
+    def __post_init__(self) -> None:
+        check_text("the name of an agent", self.name)
+        check_choice("the role of an agent", self.role, ROLES)  # critics learn at another rate
+        check_text("the model of an agent", self.model)
 
 
 @dataclass(frozen=True)
@@ -40,8 +58,22 @@ class Society:
     summarizer: Agent
 
     def __post_init__(self) -> None:
-        if not self.generators or len(self.generators) != len(self.critics):
-            raise ValueError("a society needs as many critic agents as generation agents, and one.")
+        check_each("generators", self.generators, Agent)
+        check_each("critics", self.critics, Agent)
+        check_kind("summarizer", self.summarizer, Agent)
+        parts = (self.generators, self.critics, (self.summarizer,))
+        for part, role in zip(parts, ROLES):
+            for agent in part:
+                if agent.role != role:
+                    raise ValueError(
+                        f"agent {agent.name!r} is a {agent.role}, but it has the place of a {role}: "
+                        "give it that role, or its own place."
+                    )
+        if len(self.generators) != len(self.critics):
+            raise ValueError(
+                f"a society of {len(self.generators)} generation agents and {len(self.critics)} critic "
+                "agents: it needs as many critic agents as generation agents."
+            )
 
     def _repr_html_(self) -> str:
         from maft_lib.display.records import society_html  # which knows this module
@@ -51,6 +83,7 @@ class Society:
 
 def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
     """N generation and N critic agents that share one model; so may the summarizer."""
+    check_whole("num_agents", num_agents, 1)
     generators = tuple(Agent(f"generation-{n}", "generator", model) for n in _numbers(num_agents))
     critics = tuple(Agent(f"critic-{n}", "critic", model) for n in _numbers(num_agents))
     return Society(generators, critics, Agent("summarizer", "summarizer", summarizer or model))
@@ -105,9 +138,13 @@ class Debate:
 
     @classmethod
     def from_dict(cls, values: dict) -> Debate:
-        """The inverse of `to_dict`."""
-        turns = tuple(tuple(Turn(**turn) for turn in agent) for agent in values["turns"])
-        return cls(**{**values, "problem": Problem.from_dict(values["problem"]), "turns": turns})
+        """The inverse of `to_dict`. Raises `ValueError` for values that are no debate."""
+        try:
+            turns = tuple(tuple(map(_turn, agent)) for agent in values["turns"])
+            return cls(**{**values, "problem": Problem.from_dict(values["problem"]), "turns": turns})
+        except (LookupError, TypeError, AttributeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"values that are no debate ({why}): give what to_dict made.") from error
 
     def _repr_html_(self) -> str:
         from maft_lib.display.debates import debate_html  # which knows this module
@@ -115,16 +152,39 @@ class Debate:
         return debate_html(self)
 
 
-def save_debates(debates: Iterable[Debate], path: str | Path) -> None:
-    """Writes debates as JSON lines."""
+def _turn(values: dict) -> Turn:
+    """What `asdict` made of a turn. Raises `TypeError` for anything else."""
+    turn = Turn(**values)
+    for words in (turn.asked, turn.response, turn.summary or "", turn.answer or ""):
+        if not isinstance(words, str):
+            raise TypeError(f"what is said is text, not {words!r:.80}")
+    return turn
+
+
+def save_debates(debates: Sequence[Debate], path: str | Path) -> None:
+    """Writes debates as JSON lines. Raises `ValueError` without debates, or a folder to write into."""
+    check_each("debates", debates, Debate)
     lines = (json.dumps(debate.to_dict()) + "\n" for debate in debates)
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    as_place(path).write_text("".join(lines), encoding="utf-8")
 
 
 def load_debates(path: str | Path) -> list[Debate]:
-    """Reads what `save_debates` wrote."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return [Debate.from_dict(json.loads(line)) for line in lines]
+    """Reads what `save_debates` wrote. Raises `ValueError` for a file that holds something else."""
+    try:
+        lines = as_path("path", path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"{path} cannot be read ({why}): name a file of save_debates.") from error
+    if not lines:
+        raise ValueError(f"{path} is empty: name a file of save_debates, or save it again.")
+    return [_read(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _read(line: str, place: str) -> Debate:
+    try:
+        return Debate.from_dict(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: {str(error).rstrip('.')}; save the debates again.") from error
 
 
 def run_debates(
@@ -137,7 +197,8 @@ def run_debates(
     """Debates every problem for `config.num_rounds` rounds and votes (Algorithm 2).
 
     Returns one debate per problem, in order. `iteration` only enters the seeds: agents of another
-    iteration draw afresh. All agents of a round see the previous round only.
+    iteration draw afresh. All agents of a round see the previous round only. Raises `ValueError` for
+    arguments of another kind, and without problems.
     """
     *_, debates = debate_rounds(society, problems, config, backend, iteration)
     return debates
@@ -160,6 +221,10 @@ def debate_rounds(
     summary that the agent will read, then its response, with the answer once that is whole. A backend
     that cannot stream has whole texts told. What `on_turn` raises ends the debates.
     """
+    check_kind("society", society, Society, ", as base_society makes it")
+    check_each("problems", problems, Problem)
+    check_config(config)
+    check_able("backend", backend, "stream", "what open_backend(config) returns")
     run = _Run(society, list(problems), config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):

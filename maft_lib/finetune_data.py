@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from maft_lib.arguments import check_alike, check_debates, check_number
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.prompts import Message
@@ -43,13 +44,12 @@ def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) ->
     D_n^G holds agent n's first responses that agree with the vote, D_n^C- its conversations that
     began otherwise and ended in the vote, D_n^C+ those that did both, and D_n^C a share `w` of the
     former and 1 - w of the latter (equation 1). `seed` decides which of the larger set are left out.
-    Raises `ValueError` if w is outside 0..1 or there are no debates.
+    Raises `ValueError` if w is outside 0..1, if there are no debates, and if they are of different
+    societies.
     """
-    if not 0 <= w <= 1:
-        raise ValueError(f"w is the share of corrected conversations, from 0 to 1, but it is {w}.")
-    if not debates:
-        raise ValueError("there are no debates to build finetuning data from.")
-    return [_agent_data(debates, n, w, seed) for n in range(len(debates[0].turns))]
+    check_number("w, the share of corrected conversations,", w, 0, 1)
+    num_agents = check_alike(debates)
+    return [_agent_data(debates, n, w, seed) for n in range(num_agents)]
 
 
 def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> AgentData:
@@ -84,6 +84,7 @@ def final_responses(debates: Sequence[Debate]) -> list[Example]:
 
     The last responses of all agents, as answers to the problem alone.
     """
+    check_debates(debates)
     return [
         Example(
             debate.problem.id,
@@ -104,9 +105,10 @@ def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
     One of the two is the critic's own; the other is the next agent's of the other kind, in the order of
     the agents. A debate in which all agree, or none, says nothing.
     """
+    num_agents = check_alike(debates)
     return [
         [pair for debate in debates if (pair := _preference(debate, n)) is not None]
-        for n in range(len(debates[0].turns))
+        for n in range(num_agents)
     ]
 
 

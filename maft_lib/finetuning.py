@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from maft_lib import checkpoints, launching, progress
+from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.debate import Agent
@@ -36,8 +37,11 @@ def finetune(agent: Agent, examples: Sequence[Example], config: Config) -> Path:
     An agent without examples keeps its model, with a warning. The checkpoint is found again by
     (model content, examples, hyper-parameters, seed), so nothing is trained twice. Raises
     `FinetuneError` if the training diverges or an example exceeds the context window, `BackendError`
-    and `StoreError` as their modules say.
+    and `StoreError` as their modules say, and `ValueError` for arguments of another kind.
     """
+    check_kind("agent", agent, Agent, ", as a society has them")
+    check_each("examples", examples, Example, least=0)
+    check_config(config)
     return finetune_all([(agent, examples)], config)[0]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from maft_lib import checkpoints, provenance, records, societies
+from maft_lib.arguments import as_path
 from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
 from maft_lib.store import DATABASE, PAGE_SIZE, ROWS, copy_database, entry_checksum, open_database
 
@@ -58,10 +59,8 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
     With `repair` what is damaged is taken out, checkpoints into a folder beside their place; a study
     that is run again makes it anew. Raises `StoreError` if there is no store or it cannot be read.
     """
-    runs = Path(runs_dir)
+    runs = _store_at(runs_dir)
     database = runs / DATABASE
-    if not database.is_file():
-        raise StoreError(f"{runs} holds no store: give the folder that a study names as `runs_dir`.")
     with explained(runs):
         keys, complaints, num_completions = _read_completions(database)
         folders = _checkpoints(runs)
@@ -77,6 +76,13 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
     )
     num_records = len(unreadable) + sum(len(whole) for whole, _ in found)
     return Verification(num_completions, len(folders), num_records, tuple(lines), repair)
+
+
+def _store_at(runs_dir: str | Path) -> Path:
+    runs = as_path("runs_dir", runs_dir)
+    if not (runs / DATABASE).is_file():
+        raise StoreError(f"{runs} holds no store: give the folder that a study names as `runs_dir`.")
+    return runs
 
 
 def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
@@ -235,9 +241,9 @@ def gc(runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run
     `keep` is asked with what is known `about` each society of `list_societies` (method, task, seed,
     iteration, accuracy, profile, ...); None keeps all. A checkpoint of no society stays for a day,
     since a study may be running. Completions stay: they are small, and dear to make again. Raises
-    `StoreError` if something cannot be removed.
+    `StoreError` if there is no store or something cannot be removed.
     """
-    runs = Path(runs_dir)
+    runs = _store_at(runs_dir)
     paths = tuple(sorted({*_leftovers(runs), *_unneeded(runs, keep)}))
     num_bytes = sum(_size(path) for path in paths)
     for path in () if dry_run else paths:

@@ -12,6 +12,14 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from maft_lib.arguments import (
+    check_able,
+    check_columns,
+    check_debates,
+    check_kind,
+    check_numbers,
+    check_text,
+)
 from maft_lib.backends import Completion
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct
@@ -24,6 +32,15 @@ Pick = Callable[[Debate], str | None]
 RUN = ["method", "task", "model", "seed", "iteration"]
 
 
+DIAGNOSTICS = ("first_correct", "last_correct", "readable")
+
+
+def _check(frame: pd.DataFrame, *numbers: str) -> None:
+    """Raises `ValueError` unless it is a frame of scores, with numbers alone in some columns."""
+    check_columns("the frame of scores", frame, (*RUN, *numbers))
+    check_numbers("the frame of scores", frame, numbers)
+
+
 def _run(frame: pd.DataFrame) -> list[str]:
     """What tells runs apart: `RUN`, and `trained_on` where that is another task than is tested."""
     return [*RUN, *(["trained_on"] if "trained_on" in frame else [])]
@@ -31,6 +48,7 @@ def _run(frame: pd.DataFrame) -> list[str]:
 
 def first_answer(debate: Debate) -> str | None:
     """Base: what the first generation agent answers, alone."""
+    check_kind("debate", debate, Debate)
     return debate.answers[0][0]
 
 
@@ -47,6 +65,7 @@ def first_vote(seed: int) -> Pick:
 
 def final_vote(debate: Debate) -> str | None:
     """Debate: the majority vote of the last round."""
+    check_kind("debate", debate, Debate)
     return debate.vote
 
 
@@ -54,8 +73,10 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
     """One row per problem: `problem`, `answer`, `readable`, `correct`, and two diagnostics.
 
     `first_correct` and `last_correct` are the shares of agents (0 to 1) whose first and last answer
-    is right; `num_tokens` counts what the whole debate generated.
+    is right; `num_tokens` counts what the whole debate generated. Raises `ValueError` for no debates.
     """
+    check_debates(debates)
+    check_able("pick", pick, "__call__", "a function that takes a debate, as final_vote")
     rows = []
     for debate in debates:
         problem, answer = debate.problem, pick(debate)
@@ -83,7 +104,10 @@ def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
 
     `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
     drawing problems, each counted once; how much seeds differ says `statistics.spread_over_seeds`.
+    Raises `ValueError` for a frame that is none of scores.
     """
+    check_columns("the frame of scores", frame, ("problem",))
+    _check(frame, "correct", *DIAGNOSTICS)
     keys = [key for key in _run(frame) if key != "seed" or not pool_seeds]
     rows = [
         {
@@ -106,6 +130,7 @@ def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
     Where seeds stop at different ones, as STaR does, all are put under the highest number, so that
     they can be pooled.
     """
+    _check(frame)
     keys = [key for key in _run(frame) if key not in ("model", "iteration")]
     own = frame.groupby(keys, dropna=False).iteration.transform("max")
     highest = frame.groupby([k for k in keys if k != "seed"], dropna=False).iteration.transform("max")
@@ -118,6 +143,8 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
     With several seeds the error is that of the mean over seeds; with one it is the sampling error over
     problems.
     """
+    check_text("column", column)
+    _check(frame, column)
     rows = []
     keys = [key for key in _run(frame) if key != "seed"]
     for run, part in frame.groupby(keys, sort=False, dropna=False):
@@ -136,6 +163,7 @@ COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_trainin
 
 def spent(debates: Sequence[Debate]) -> dict[str, float]:
     """Calls, tokens read and written, and seconds of a worker or device, over whole debates."""
+    check_debates(debates)
     names = ("num_calls", "num_prompt_tokens", "num_completion_tokens", "seconds")
     return {name: sum(getattr(debate, name) for debate in debates) for name in names}
 
@@ -159,6 +187,7 @@ def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
 
 def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per method, task and seed: every cost summed over iterations, the peak of memory."""
+    check_columns("costs", costs, ("method", "task", "seed", *COSTS, "peak_memory"))
     kinds = {**dict.fromkeys(COSTS, "sum"), "peak_memory": "max"}
     return costs.groupby(["method", "task", "seed"], sort=False).agg(kinds).reset_index()
 
@@ -168,6 +197,7 @@ def counts(costs: pd.DataFrame) -> pd.DataFrame:
 
     The same in every run, unlike seconds and memory: the columns of costs in the tables.
     """
+    check_columns("costs", costs, ("method", *COSTS))
     names = ["calls", "tokens read", "tokens written", "tokens trained on"]
     totals = costs.groupby("method", sort=False)[COSTS[:-1]].sum().astype(int)
     return totals.set_axis(names, axis=1)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from maft_lib.arguments import check_text
 from maft_lib.config import ConfigError, check_name, project_root
 
 COLUMNS = ["model", "method", "task", "accuracy", "standard_error"]
@@ -45,6 +46,7 @@ def published(table: str = "table_1") -> pd.DataFrame:
 
 def model_of(model_name_or_path: str) -> str | None:
     """What the paper's tables call a model, or None for one that they do not have."""
+    check_text("model_name_or_path", model_name_or_path)
     return MODELS.get(model_name_or_path)
 
 

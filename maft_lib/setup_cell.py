@@ -6,26 +6,29 @@ cells that follow.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maft_lib import workers
 from maft_lib.config import OWN_PARAMETERS, Config, load_config
 from maft_lib.estimation import estimate
+from maft_lib.own_parameters import check_own
 
 
 def notebook_config(
-    namespace: dict[str, Any], notebook: str | None = None, own: Collection[str] = ()
+    namespace: dict[str, Any], notebook: str | None = None, own: Mapping[str, Sequence[Any]] = {}
 ) -> Config:
     """The config of a notebook, from the `globals()` of its parameters cell and the notebook's name.
 
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. `own` names parameters that only this notebook has.
+    `ConfigError` for a name that is no parameter. `own` has the parameters of this notebook alone, and
+    the values that each may have (`own_parameters`).
     None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
     profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
     this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
     """
+    check_own(namespace, own)
     first_run = "_maft_configured" not in namespace
     given = {
         name: value

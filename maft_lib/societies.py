@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maft_lib import checkpoints
+from maft_lib.arguments import as_path
 from maft_lib.config import project_root
 from maft_lib.debate import Agent, Society
 from maft_lib.disk import content_key
@@ -77,7 +78,7 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
 
     Files that are damaged are left out, and one warning says so.
     """
-    runs, found = Path(runs_dir), []
+    runs, found = as_path("runs_dir", runs_dir), []
     records, damaged = read_records(runs / FOLDER)
     for values in records:
         try:

@@ -13,6 +13,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from maft_lib.arguments import (
+    check_choice,
+    check_columns,
+    check_debates,
+    check_each,
+    check_number,
+    check_whole,
+)
 from maft_lib.debate import Debate, Turn
 from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.tasks.problem import Problem
@@ -34,11 +42,24 @@ def update(skills: np.ndarray, normalize_over: str = "topics") -> np.ndarray:
     one over the models, with "all" those of all models and topics together. Raises `ValueError` for
     negative skills, a model without any, and an unknown reading.
     """
-    skills = np.asarray(skills, dtype=float)
+    skills = _skills(skills)
     if not (skills >= 0).all() or not (skills.sum(axis=-1) > 0).all():
         raise ValueError("skills must not be negative, and each model needs at least one above zero.")
-    _check("normalize_over", normalize_over, tuple(AXES))
+    check_choice("normalize_over", normalize_over, tuple(AXES))
+    if skills.ndim < 2 and normalize_over != "topics":
+        raise ValueError(f"normalize_over is {normalize_over}: give skills (..., models, topics).")
     return _trained(skills, skills / skills.sum(axis=-1, keepdims=True), AXES[normalize_over])
+
+
+def _skills(skills: np.ndarray) -> np.ndarray:
+    """Skills (..., topics) as floats; raises `ValueError` for what is no array of finite numbers."""
+    try:
+        values = np.asarray(skills, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if not values.ndim or not values.shape[-1] or not np.isfinite(values).all():
+        raise ValueError("skills is no array (..., topics) of finite numbers: give one.")
+    return values
 
 
 def _trained(skills: np.ndarray, fractions: np.ndarray, axes: tuple[int, ...] = (-1,)) -> np.ndarray:
@@ -66,10 +87,13 @@ def simulate(
     `random_steps="every"` each asks as many questions anew. Raises `ValueError` for an unknown reading
     and for numbers below one.
     """
-    _check("first_step", first_step, ("fraction", "skills"))
-    _check("random_steps", random_steps, ("first", "every"))
-    if min(num_models, num_topics, num_questions) < 1 or num_iterations < 0:
-        raise ValueError("simulate needs at least one model, one topic and one question of each topic.")
+    check_choice("first_step", first_step, ("fraction", "skills"))
+    check_choice("random_steps", random_steps, ("first", "every"))
+    check_whole("num_models", num_models, 1)
+    check_whole("num_topics", num_topics, 1)
+    check_whole("num_questions", num_questions, 1)
+    check_whole("num_iterations", num_iterations, 0)
+    check_whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     skills = np.full((num_models, num_topics), 1 / num_topics)
     history = [skills]
@@ -92,6 +116,7 @@ def _fractions_seen(skills: np.ndarray, num_questions: int, rng: np.random.Gener
 
 def specialized_topic(skills: np.ndarray) -> np.ndarray:
     """The topic of the largest skill (..., topics) -> (...), numbered from 0; -1 for an exact tie."""
+    skills = _skills(skills)
     largest = skills.max(axis=-1, keepdims=True)
     alone = (skills == largest).sum(axis=-1) == 1
     return np.where(alone, skills.argmax(axis=-1), -1)
@@ -99,6 +124,9 @@ def specialized_topic(skills: np.ndarray) -> np.ndarray:
 
 def topics_covered(skills: np.ndarray) -> np.ndarray:
     """How many topics have a model that prefers them: (..., models, topics) -> (...)."""
+    skills = _skills(skills)
+    if skills.ndim < 2:
+        raise ValueError("skills are those of one model: give an array (..., models, topics).")
     topics = np.arange(skills.shape[-1])
     return (specialized_topic(skills)[..., None] == topics).any(axis=-2).sum(axis=-1)
 
@@ -108,6 +136,12 @@ def iterations_until_specialized(skills: np.ndarray, threshold: float = 0.9) -> 
 
     `skills` (iterations + 1, ..., topics) -> (...).
     """
+    skills = _skills(skills)
+    if skills.ndim < 2 or not len(skills):
+        raise ValueError(
+            "skills are those of one iteration: give an array (iterations + 1, ..., topics)."
+        )
+    check_number("threshold", threshold, 0, 1)
     above = skills.max(axis=-1) > threshold
     return np.where(above.any(axis=0), above.argmax(axis=0), math.nan)
 
@@ -117,6 +151,9 @@ def expected_coverage(num_models: int, num_topics: int, tied: float = 0.0) -> fl
 
     Models with an exact tie, a share `tied` of them, choose none.
     """
+    check_whole("num_models", num_models, 0)
+    check_whole("num_topics", num_topics, 1)
+    check_number("tied", tied, 0, 1)
     return num_topics * (1 - (1 - (1 - tied) / num_topics) ** num_models)
 
 
@@ -126,12 +163,8 @@ def growth_factor(num_topics: int) -> float:
     At S = 1/K + d with the sum of d zero, S (1 + S) is 1/K + 1/K^2 + (1 + 2/K) d to first order, and
     the sum over topics is 1 + 1/K. 1.25 for three topics.
     """
+    check_whole("num_topics", num_topics, 1)
     return (1 + 2 / num_topics) / (1 + 1 / num_topics)
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is one of {', '.join(allowed)}, but it is {value!r}.")
 
 
 # The same of a real society
@@ -139,6 +172,7 @@ def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def known_topics(debates: Sequence[Debate]) -> list[Topic]:
     """Which of style, subject and level tell these problems, or their first responses, apart."""
+    check_debates(debates)
     styles, subjects, levels = (
         {_topic_of(turns[0], debate.problem, topic) for debate in debates for turns in debate.turns}
         for topic in TOPICS
@@ -189,8 +223,12 @@ def _rows(
     debates: Sequence[Sequence[Debate]], topic: Topic, round: int, judge: Callable[[Turn, Debate], bool]
 ) -> pd.DataFrame:
     """One row per iteration, problem and agent: the topic of a response and how it is judged."""
-    _check("topic", topic, TOPICS)
-    num_rounds = min((len(turns) for part in debates for d in part for turns in d.turns), default=0)
+    check_choice("topic", topic, TOPICS)
+    check_each("debates", debates, object)
+    for iteration, part in enumerate(debates):
+        check_debates(part, name=f"debates[{iteration}]")
+    check_whole("round", round)
+    num_rounds = min(len(turns) for part in debates for d in part for turns in d.turns)
     if not 1 <= round <= num_rounds:
         raise ValueError(f"round is 1 to {num_rounds} in these debates, but it is {round}.")
     rows = [
@@ -221,8 +259,12 @@ def specialization(shares: pd.DataFrame, num_resamples: int = 1000, seed: int = 
     topic. From n responses both are too large, the latter by `bias`, to first order
     (N - 1)(K - 1) / 2n for N agents and K topics. `largest_by_chance` and `information_by_chance` are
     the means of societies with as many responses whose agents do not differ, and `p` is how often
-    these have as much information or more.
+    these have as much information or more. Raises `ValueError` for a frame without these columns, or
+    where no agent has a response.
     """
+    check_columns("shares", shares, ("agent", "iteration", "topic", "responses"))
+    check_whole("num_resamples", num_resamples, 1)
+    check_whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     rows = []
     for iteration, part in shares.groupby("iteration"):
@@ -230,6 +272,8 @@ def specialization(shares: pd.DataFrame, num_resamples: int = 1000, seed: int = 
         counts = counts[counts.sum(axis=1) > 0]
         if len(counts):
             rows.append({"iteration": iteration, **_society(counts, num_resamples, rng)})
+    if not rows:
+        raise ValueError("shares has no responses at all: give those of debates in which some agree.")
     return pd.DataFrame(rows)
 
 
@@ -276,7 +320,11 @@ def predicted_shares(
     `shares`. Up to `num_iterations`, by default as many as were measured. Raises `ValueError` for an
     unknown reading and where an agent of the base society has no response.
     """
-    _check("first_step", first_step, ("fraction", "skills"))
+    check_choice("first_step", first_step, ("fraction", "skills"))
+    for name, frame in (("shares", shares), ("base", shares if base is None else base)):
+        check_columns(name, frame, ("agent", "iteration", "topic", "responses"))
+    if num_iterations is not None:
+        check_whole("num_iterations", num_iterations, 0)
     first = shares[shares.iteration == 0].pivot(index="agent", columns="topic", values="responses")
     if not (first.sum(axis=1) > 0).all() or first.empty:
         raise ValueError("each agent of iteration 0 needs a response to predict its shares from.")

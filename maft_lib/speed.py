@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from importlib.util import find_spec
@@ -16,9 +16,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from maft_lib.arguments import (
+    check_able,
+    check_choice,
+    check_config,
+    check_each,
+    check_kind,
+    check_whole,
+)
 from maft_lib.backends import Backend, Completion, Request
 from maft_lib.backends.adapters import is_adapter
-from maft_lib.backends.hub import resolve_device
+from maft_lib.backends.hub import model_folder, resolve_device
 from maft_lib.backends.opening import bare_backend
 from maft_lib.config import Config
 from maft_lib.debate import Society, base_society, run_debates
@@ -35,6 +43,7 @@ def backends_here(
     On a CPU the transformers backend answers batches in workers of one thread each; a request alone is
     answered in this process, by one thread or all, whichever is faster.
     """
+    check_config(config)
     together = bare_backend(config.replace(backend="transformers"))
     alone = copy(together)
     alone.num_workers = 0  # type: ignore[attr-defined]
@@ -49,6 +58,7 @@ def backends_here(
 
 def has_gpu(config: Config) -> bool:
     """Whether this machine computes on a GPU."""
+    check_config(config)
     return resolve_device(config.device) != "cpu"
 
 
@@ -80,8 +90,11 @@ def measure(
 
     One at a time is the authors' order of work: problem after problem, agent after agent. Model,
     prompts, sampling and seeds are the same in both orders. `overhead` is the share of the time that
-    was not spent waiting for the backend.
+    was not spent waiting for the backend. Raises `ValueError` without problems.
     """
+    check_able("backend", backend, "stream", "what open_backend(config) returns")
+    check_each("problems", problems, Problem)
+    check_config(config)
     society = base_society(config.base_model, config.num_agents)
     timed = Timed(backend, one_at_a_time)
     start = time.perf_counter()
@@ -102,7 +115,7 @@ def measure(
 
 
 def compare_orders(
-    backends: Iterable[tuple[Backend, Backend]],
+    backends: Sequence[tuple[Backend, Backend]],
     problems: Sequence[Problem],
     config: Config,
     num_alone: int,
@@ -111,8 +124,13 @@ def compare_orders(
 
     `backends` are pairs: what answers batches, and what answers one request at a time, which may use
     the machine otherwise. Only the first `num_alone` problems are debated one at a time, which takes
-    long. Each backend answers briefly before, so that models are loaded.
+    long. Each backend answers briefly before, so that models are loaded. Raises `ValueError` without
+    problems and for fewer than one.
     """
+    check_each("backends", backends, tuple)
+    check_each("problems", problems, Problem)
+    check_config(config)
+    check_whole("num_alone", num_alone, 1)
     briefly = config.replace(num_rounds=1, max_tokens=min(config.max_tokens, 16))
     rows = []
     for together, alone in backends:
@@ -143,8 +161,11 @@ def memory_of_agents(full: Society, adapters: Society, dtype: str) -> pd.DataFra
     """Bytes of weights in memory to answer as a finetuned society, in three ways, by their files.
 
     All agents' models at once, as the authors have them; one at a time, swapped; one base with all
-    adapters. `full` and `adapters` are finetuned societies, the summarizer is the base model.
+    adapters. `full` and `adapters` are finetuned societies, the summarizer is the base model. Raises
+    `ValueError` for a model without weights here, as a server's has none.
     """
+    for name, society in (("full", full), ("adapters", adapters)):
+        check_kind(name, society, Society, ", a finetuned one")
     base = weights_in(full.summarizer.model, dtype)
     models = [weights_in(name, dtype) for name in sorted(_models(full))]
     small = [weights_in(name, dtype) for name in sorted(_models(adapters)) if is_adapter(name)]
@@ -163,11 +184,17 @@ def _models(society: Society) -> set[str]:
 
 
 def weights_in(folder: str | Path, dtype: str) -> int:
-    """Bytes that a model's safetensors take in memory in `dtype`, from the files' headers."""
+    """Bytes that a model's safetensors take in memory in `dtype`, from the files' headers.
+
+    `folder` may be a name on the hub. Raises `ValueError` for a model without weights here.
+    """
+    check_choice("dtype", dtype, tuple(BYTES))
     total = 0
-    for path in Path(folder).glob("*.safetensors"):
+    for path in model_folder(str(folder)).glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         header.pop("__metadata__", None)
         total += sum(math.prod(tensor["shape"]) for tensor in header.values()) * BYTES[dtype]
+    if not total:
+        raise ValueError(f"{folder} holds no weights: name a model whose safetensors are here.")
     return total

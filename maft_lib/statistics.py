@@ -15,6 +15,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maft_lib.arguments import (
+    as_numbers,
+    check_columns,
+    check_each,
+    check_number,
+    check_numbers,
+    check_whole,
+)
+
 Correct: TypeAlias = Sequence[bool] | np.ndarray | pd.Series
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -24,18 +33,18 @@ def standard_error(correct: Correct, problems: Sequence | None = None) -> float:
 
     `correct` (answers,) of 0 and 1; the result is a share, not a percentage (Section 3.1). `problems`
     (answers,) names the problem of each answer, where several seeds may have drawn the same: answers
-    to one problem are one unit.
+    to one problem are one unit. Raises `ValueError` for no answer and for nan.
     """
-    values = np.asarray(correct, dtype=float)
+    values = as_numbers("correct", correct)
     if problems is None:
         return float(values.std() / math.sqrt(len(values)))
-    unit, _ = pd.factorize(np.asarray(problems, dtype=object))
+    unit = _units(problems, len(values))
     return float(np.linalg.norm(np.bincount(unit, values - values.mean())) / len(values))
 
 
 def standard_error_of_mean(values: Sequence[float] | np.ndarray) -> float:
     """Standard error of the mean of independent repetitions (seeds,); nan for a single one."""
-    numbers = np.asarray(values, dtype=float)
+    numbers = as_numbers("values", values, least=0, nan=True)
     return float(numbers.std(ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else math.nan
 
 
@@ -43,11 +52,13 @@ def wilson_interval(correct: Correct, confidence: float = 0.95) -> tuple[float, 
     """Wilson's interval of an accuracy, as shares (low, high).
 
     `correct` (problems,) of 0 and 1. Unlike accuracy ± standard error it says something where all
-    answers are right (Table 4 has 100.00 ± 0.00).
+    answers are right (Table 4 has 100.00 ± 0.00). Raises `ValueError` for no problem, and for what is
+    neither right nor wrong.
     """
-    right = np.asarray(correct, dtype=bool)
-    if right.size == 0:
-        raise ValueError("wilson_interval: `correct` is empty; give at least one problem.")
+    right = as_numbers("correct", correct)
+    if not np.isin(right, (0, 1)).all():
+        raise ValueError("correct holds other numbers than 0 and 1: give whether each answer is right.")
+    check_number("confidence", confidence, 0, 0.9999)
     test = stats.binomtest(int(right.sum()), right.size)
     low, high = test.proportion_ci(confidence_level=confidence, method="wilson")
     return float(low), float(high)
@@ -89,10 +100,11 @@ def paired_bootstrap(
     The interval is the percentile one. p is two-sided: twice the share of resampled differences on
     the rarer side of zero, zero itself counted on both, the observed sample counted as a resample,
     and at most 1. So it is never 0, and 1 where the methods agree on every problem. `problems` as in
-    `mcnemar`: pairs of one problem are drawn together.
+    `mcnemar`: pairs of one problem are drawn together. Raises `ValueError` for arguments that are none.
     """
-    if num_resamples < 1:
-        raise ValueError(f"paired_bootstrap: num_resamples is {num_resamples}; it must be at least 1.")
+    check_whole("num_resamples", num_resamples, 1)
+    check_whole("seed", seed, 0)
+    check_number("confidence", confidence, 0, 0.9999)
     gains, sizes = _gains(a, b, problems)
     # Few different (gain, size) occur, so it is enough to draw how often each does.
     kinds, counts = np.unique(np.column_stack([gains, sizes]), axis=0, return_counts=True)
@@ -108,29 +120,33 @@ def paired_bootstrap(
 
 def _gains(a: Correct, b: Correct, problems: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
     """Per problem how often more `a` is right than `b`, and how many pairs it has; both (problems,)."""
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if first.shape != second.shape or first.ndim != 1:
+    first, second = as_numbers("a", a), as_numbers("b", b)
+    if first.shape != second.shape:
         raise ValueError(
             f"paired methods need one answer each per problem, in one order: the shapes are "
             f"{first.shape} and {second.shape}."
         )
-    if first.size == 0:
-        raise ValueError("paired methods need at least one problem: both arrays are empty.")
     if problems is None:
         return first - second, np.ones(len(first))
-    if len(problems) != len(first):
-        raise ValueError(f"`problems` names {len(problems)} pairs, but there are {len(first)}.")
-    unit, _ = pd.factorize(np.asarray(problems, dtype=object))
+    unit = _units(problems, len(first))
     return np.bincount(unit, first - second), np.bincount(unit).astype(float)
+
+
+def _units(problems: Sequence, num: int) -> np.ndarray:
+    """The number of each answer's problem, (answers,)."""
+    names = np.asarray(problems, dtype=object)
+    if names.shape != (num,) or pd.isna(names).any():
+        raise ValueError(f"problems does not name the problem of each of {num} answers: give one each.")
+    return pd.factorize(names)[0]
 
 
 def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     """Holm's step-down correction of (tests,) p values for having made them all, in the same order.
 
     The chance of even one false "significant" stays below the level. nan stands for a test that was
-    not made: it stays nan and counts for nothing.
+    not made: it stays nan and counts for nothing. Raises `ValueError` for what is no p value.
     """
-    p = np.asarray(p_values, dtype=float)
+    p = as_numbers("p_values", p_values, least=0, nan=True)
     if ((p < 0) | (p > 1)).any():
         raise ValueError(f"holm: p values lie between 0 and 1, but one is {p[(p < 0) | (p > 1)][0]}.")
     order = np.argsort(p, kind="stable")  # nan last
@@ -158,7 +174,8 @@ def compare(
 
     The baseline is the most accurate of `baselines`, the first of them where several are; their own
     rows are empty, as they claim nothing. With None each method is held against the best of all the
-    others. As it is chosen on the same answers, a lead over it is, if anything, understated.
+    others. As it is chosen on the same answers, a lead over it is, if anything, understated. Raises
+    `ValueError` for scores that cannot be paired, and for a baseline that is not among them.
     """
     _check_scores(scores, baselines)
     rows: list[dict] = []
@@ -196,9 +213,10 @@ def _difference(a: pd.Series, b: pd.Series, num_resamples: int, seed: int, confi
 
 
 def _check_scores(scores: pd.DataFrame, baselines: Sequence[str] | None) -> None:
-    missing = [c for c in ("method", "task", "seed", "problem", "correct") if c not in scores]
-    if missing:
-        raise ValueError(f"compare: the frame of scores lacks {', '.join(missing)}.")
+    check_columns("compare: scores", scores, ("method", "task", "seed", "problem", "correct"))
+    check_numbers("scores", scores, ("correct",))
+    if baselines is not None:
+        check_each("baselines", baselines, str, least=0)
     unknown = sorted(set(baselines or ()) - set(scores.method))
     if unknown:
         known = ", ".join(map(str, scores.method.unique()))
@@ -231,8 +249,9 @@ def spread_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     the seeds' accuracies, `std_between_seeds` (nan for one seed) and `sampling_error`, the scatter to
     expect between seeds from drawing so many problems alone, the root mean square of the seeds' own
     standard errors. Where every seed draws its problems anew, training adds what the first exceeds the
-    second by.
+    second by. Raises `ValueError` for a frame without these columns, and for one without rows.
     """
+    check_columns("frame", frame, ("method", "task", "iteration", "seed", "correct"))
     keys = [k for k in ("method", "task", "model", "iteration") if k in frame]
     runs = frame.groupby([*keys, "seed"], sort=False).correct
     runs = runs.agg(accuracy=lambda c: 100 * c.mean(), variance=_variance, size="size").reset_index()
@@ -256,5 +275,7 @@ def standard_errors_apart(a: float, error_a: float, b: float, error_b: float) ->
     For numbers from different problems, such as ours and the published ones; nan where an error is
     missing or both are 0. Beyond 2 either way chance is a poor explanation.
     """
+    given = as_numbers("accuracies and their errors", [a, error_a, b, error_b], nan=True)
+    a, error_a, b, error_b = map(float, given)
     error = math.hypot(error_a, error_b)
     return (a - b) / error if error > 0 else math.nan

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from maft_lib import methods
+from maft_lib.arguments import check_able, check_config, check_each
 from maft_lib.backends import Backend
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
@@ -22,6 +23,7 @@ from maft_lib.display.live import followed
 from maft_lib.provenance import save_provenance
 from maft_lib.result import Result
 from maft_lib.study import Study, check_disjoint, problems
+from maft_lib.tasks import answer_type
 from maft_lib.workers import default_num_workers, stop_workers
 
 __all__ = ["Result", "Study", "check_disjoint", "problems", "run_studies", "run_study"]
@@ -38,13 +40,30 @@ def run_study(
 
     `method` is one of `maft_lib.config.METHODS`. Without a backend the config's own is used, with the
     store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
-    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and `ValueError`
-    for an unknown task.
+    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method, `DataError` for
+    an unknown task and `ValueError` for arguments of another kind.
     """
-    check_name("method", method, METHODS)
+    _check(method, task, config, backend, report)
     backend = backend or open_backend(config)
     with followed([(method, task, config)], [backend], report) as (say, watched):
         return _run(method, task, config, backend, say, watched(0))
+
+
+def _check(
+    method: str,
+    task: str,
+    config: Config,
+    backend: Backend | None,
+    report: Callable[[str], None] | None,
+) -> None:
+    """Says what is wrong with a study before anything is opened for it."""
+    check_name("method", method, METHODS)
+    answer_type(task)
+    check_config(config)
+    if backend is not None:
+        check_able("backend", backend, "stream", "what open_backend(config) returns")
+    if report is not None:
+        check_able("report", report, "__call__", "a function that takes a line, as print")
 
 
 def _run(
@@ -55,7 +74,6 @@ def _run(
     report: Callable[[str], None],
     watched: AbstractContextManager[Any],
 ) -> Result:
-    check_name("method", method, METHODS)
     with watched:
         study = Study(method, task, config, backend, report)
         methods.recipes[method](study)
@@ -73,8 +91,14 @@ def run_studies(
 
     One study alone leaves workers idle whenever it trains a single model or waits for its slowest
     batch. What two of them have in common is still generated and trained once. The first that fails
-    stops the others as soon as they need a worker; what is finished is in the store.
+    stops the others as soon as they need a worker; what is finished is in the store. Raises as
+    `run_study` does, before the first begins where it can be known.
     """
+    check_each("studies", studies, object)
+    for place, study in enumerate(studies):
+        if not isinstance(study, (tuple, list)) or len(study) != 3:
+            raise ValueError(f"studies[{place}] is no study: give (method, task, config).")
+        _check(*study, backend, report)
     backends = [backend or open_backend(config) for *_, config in studies]
     num_threads = _side_by_side([config for *_, config in studies])
     with followed(studies, backends, report) as (say, watched):

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from maft_lib import metrics, progress
+from maft_lib.arguments import check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
@@ -230,6 +231,8 @@ def replace_first(debate: Debate, response: str) -> Debate:
 
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
+    answer_type(task)
+    check_config(config)
     num = config.num_train if split == "train" else config.num_eval
     task = canonical(task)
     levels = config.levels if task in WITH_LEVELS else None
@@ -240,15 +243,18 @@ def problems(task: str, split: str, config: Config) -> list[Problem]:
 
 
 def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
-    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question.
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question,
+    or if there are none.
 
     Questions are compared with case, white space, punctuation and LaTeX spacing folded.
     """
+    check_each("train", train, Problem)
+    check_each("evaluation", evaluation, Problem)
     ids = {problem.id for problem in evaluation}
     asked = {normalised(problem.question) for problem in evaluation}
     shared = [p for p in train if p.id in ids or normalised(p.question) in asked]
     if shared:
         raise ValueError(
-            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: "
-            f"{shared[0].question[:60]!r}."
+            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one "
+            f"({shared[0].question[:60]!r}): take them out of one of the two."
         )

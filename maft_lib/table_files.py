@@ -14,16 +14,24 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from maft_lib.arguments import as_place, check_kind
+
 DAGGER = "†"
 
 
-def save_table(table: pd.DataFrame, path: Path, numbers: pd.DataFrame | None = None) -> list[Path]:
+def save_table(
+    table: pd.DataFrame, path: str | Path, numbers: pd.DataFrame | None = None
+) -> list[Path]:
     """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given.
+
+    Raises `ValueError` for a folder that is not there.
 
     The note of the table stands below it in Markdown and as a comment above it in LaTeX, whose
     preamble needs `booktabs`.
     """
-    paths = [path.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
+    check_kind("table", table, pd.DataFrame)
+    place = as_place(path)
+    paths = [place.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
     paths[0].write_text(_markdown(table), encoding="utf-8")
     paths[1].write_text(_latex(table), encoding="utf-8")
     csv = _flat(table).to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from maft_lib import reported
+from maft_lib.arguments import check_columns, check_each
 from maft_lib.config import TABLE_1
 from maft_lib.plots import LABELS
 from maft_lib.statistics import standard_errors_apart
@@ -50,8 +51,11 @@ def methods_by_task(
     `significance` is the frame of `statistics.compare`: a lead that it does not find significant gets a
     dagger. `unreadable` adds a column per task with the share of results that could not be read (%),
     from the column of that name; `costs` adds its columns as they are, a row per method (its index or
-    column `method`). With either, columns are in groups: (group, task or cost).
+    column `method`). With either, columns are in groups: (group, task or cost). Raises `ValueError` for
+    frames without such columns, and for several rows of one cell.
     """
+    check_each("tasks", tasks, str)
+    check_each("methods", methods, str)
     cells = _cells(accuracies, "accuracies")
     doubtful = _doubtful(significance)
     groups = {"accuracy (%)": {t: _accuracies(cells, doubtful, t, methods) for t in tasks}}
@@ -79,7 +83,12 @@ def side_by_side(
     third column of a task says by how many standard errors of the difference they are apart, and is
     empty unless `same_model` says that both are of the same model and the task is the same.
     `counterparts` names the published task of a measured one where they differ, as {"mini_gsm": "gsm"}.
+    Raises `ValueError` as `methods_by_task` does, and for the published rows of several models.
     """
+    for name, wanted in (("tasks", tasks), ("methods", methods)):
+        if wanted is not None:
+            check_each(name, wanted, str)
+    check_columns("published", published, ("method", "task"))
     if "model" in published and published.model.nunique() > 1:
         models = ", ".join(published.model.unique())
         raise ValueError(f"side_by_side: published has the models {models}; keep the rows of one.")
@@ -142,6 +151,7 @@ def _label(method: str) -> str:
 
 def _cells(frame: pd.DataFrame, name: str) -> dict[tuple[str, str], Any]:
     """The rows of a frame by (method, task); those without an accuracy are left out."""
+    check_columns(name, frame, ("method", "task", "accuracy", "standard_error"))
     twice = frame[frame.duplicated(["method", "task"])]
     if len(twice):
         method, task = twice.iloc[0][["method", "task"]]
@@ -155,6 +165,7 @@ def _doubtful(significance: pd.DataFrame | None) -> set[tuple[str, str]]:
     """(method, task) of leads that may be luck; to trail is no lead, and baselines claim none."""
     if significance is None:
         return set()
+    check_columns("significance", significance, ("method", "task", "difference", "significant"))
     leads = significance[(significance.difference >= 0) & ~significance.significant.astype(bool)]
     return set(zip(leads.method, leads.task))
 
@@ -183,6 +194,7 @@ def _unreadable(cells: Mapping, task: str, methods: Sequence[str]) -> list[str]:
 
 
 def _costs(costs: pd.DataFrame, methods: Sequence[str]) -> dict[str, list[str]]:
+    check_columns("costs", costs, ())
     frame = costs.set_index("method") if "method" in costs else costs
     if frame.index.has_duplicates:
         method = frame.index[frame.index.duplicated()][0]

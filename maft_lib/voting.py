@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from maft_lib.arguments import check_whole
 from maft_lib.grading import group_equivalent, is_equivalent
 
 
@@ -12,8 +13,10 @@ def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | 
     """The answer that most agents gave, under mathematical equivalence; None if none can be read.
 
     Unreadable answers do not vote. A tie is broken at random by the seed, whatever the order of the
-    answers (Section 3.2: "one of the potential answers is chosen at random").
+    answers (Section 3.2: "one of the potential answers is chosen at random"). Raises `ValueError` for
+    answers that are no list of texts, and `DataError` for an unknown task.
     """
+    check_whole("seed", seed)
     groups = [[answers[i] for i in group] for group in group_equivalent(answers, task)]
     if not groups:
         return None

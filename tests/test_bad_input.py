@@ -30,6 +30,7 @@ from tests.bad_inputs import (
     calls,
     configs,
     data_files,
+    functions,
     model_folders,
     one_sentence,
     prompt_files,
@@ -43,6 +44,7 @@ TABLES = {
     "profiles": configs.PROFILES,
     "params files": configs.FILES,
     "notebook parameters": configs.INJECTED,
+    "own parameters": configs.OWN,
     "records": data_files.RECORDS,
     "data files": data_files.FILES,
     "requests for problems": data_files.REQUESTS,
@@ -54,6 +56,7 @@ TABLES = {
     "streams of a server": answers.STREAMS,
     "addresses": answers.ADDRESSES,
     "calls": calls.ROWS,
+    "functions": functions.ROWS,
     "command lines": calls.COMMANDS,
 }
 
@@ -114,6 +117,13 @@ def test_notebook_parameters(row):
     injected, words = row
     with one_sentence(ConfigError, words):
         notebook_config({"profile": "smoke", **injected}, "00_quickstart")
+
+
+@rows(configs.OWN)
+def test_own_parameters_of_a_notebook(row):
+    own, injected, words = row
+    with one_sentence(ConfigError, words):
+        notebook_config({"profile": "smoke", **injected}, "00_quickstart", own)
 
 
 # --- data files ---------------------------------------------------------------------------------
@@ -348,6 +358,13 @@ def test_calls(row, case):
     error_class, call, words = row
     with one_sentence(error_class, words):
         call(case)
+
+
+@rows(functions.ROWS)
+def test_functions(row):
+    call, words = row
+    with one_sentence(ValueError, words):
+        call()
 
 
 @rows(calls.COMMANDS)

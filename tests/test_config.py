@@ -39,7 +39,7 @@ def test_paths_work_from_root_and_from_notebooks(folder, monkeypatch, request):
 def test_a_notebook_gives_its_globals():
     cell = {"profile": "smoke", "task": None, "num_agents": 4, "In": [""], "_private": 1, "f": print}
     assert notebook_config(dict(cell)).num_agents == 4
-    assert notebook_config({**cell, "retrain": True}, own=("retrain",)).num_agents == 4
+    assert notebook_config({**cell, "retrain": True}, own={"retrain": (False, True)}).num_agents == 4
     with pytest.raises(ConfigError, match="num_agents"):
         notebook_config({**cell, "num_agentss": 4})
 

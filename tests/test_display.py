@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 
 from maft_lib import metrics
 from maft_lib.config import Config, load_config
-from maft_lib.debate import Agent, Debate, Society, Turn, base_society
+from maft_lib.debate import ROLES, Agent, Debate, Society, Turn, base_society
 from maft_lib.display import page
 from maft_lib.display.debates import debate_body, debate_html
 from maft_lib.display.mathematics import LONGEST, formula_html, text_html
@@ -253,8 +253,9 @@ def test_characters_that_html_cannot_hold():
 
 
 def test_names_of_agents_profiles_and_paths_are_escaped(tmp_path):
-    agents = (Agent("<b>", "<i>", "<u>/<s>"),)
-    assert not parsed(Society(agents, agents, agents[0])._repr_html_()).find(["b", "i", "u", "s"])
+    generator, critic, summarizer = (Agent("<b>", role, "<u>/<s>") for role in ROLES)
+    society = Society((generator,), (critic,), summarizer)
+    assert not parsed(society._repr_html_()).find(["b", "u", "s"])
     config = Config(model_name_or_path="<script>x</script>")
     assert parsed(config._repr_html_()).script is None
     folder = tmp_path / "<h1>"

@@ -92,14 +92,3 @@ def test_single_agent_data_pools_the_last_round():
 def test_three_rounds_are_kept_whole():
     data = build_finetuning_data([debate([["3", "4", "2"], ["2", "2", "2"]], "2")], w=1)[0]
     assert len(data.critic[0].messages) == 6
-
-
-@pytest.mark.parametrize("w", [-0.1, 1.1])
-def test_w_outside_its_bounds(w):
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        build_finetuning_data(DEBATES, w)
-
-
-def test_no_debates():
-    with pytest.raises(ValueError, match="no debates"):
-        build_finetuning_data([], 0.5)

@@ -159,8 +159,9 @@ def test_a_kill_and_a_cut_file_leave_what_the_log_holds(runs, tmp_path, length):
 
 
 def test_a_place_without_a_store(tmp_path):
-    with pytest.raises(StoreError, match="holds no store: give the folder"):
-        maft.verify(tmp_path)
+    for look in (maft.verify, maft.gc):
+        with pytest.raises(StoreError, match="holds no store: give the folder"):
+            look(tmp_path)
 
 
 def names(freed):

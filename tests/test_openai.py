@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config
 from maft_lib.debate import Agent, base_society, run_debates
-from maft_lib.disk import content_key
+from maft_lib.disk import StoreWarning, content_key
 from maft_lib.finetune_data import Example, build_finetuning_data
 from maft_lib.finetuning import finetune, training_log
 from maft_lib.prompts import load_prompts
@@ -387,6 +388,48 @@ def test_a_job_whose_answer_was_lost_is_not_paid_twice(server, hosted):
     server.faults[f"GET {JOBS}"] = ["", "429"]  # when it is looked for
     finetune_hosted(lessons()[:1], hosted)
     assert len(server.jobs) == 1 and server.count("POST", JOBS) == 1
+
+
+def flipped(data):
+    """One bit of the job's id is another."""
+    place = data.index(b"ftjob-") + 6
+    return data[:place] + bytes([data[place] ^ 2]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda data: data[:20],
+        lambda data: b"",
+        lambda data: b"[1]",
+        lambda data: b'{"job": 5}',
+        lambda data: b"\x80\x04",
+    ],
+    ids=["a flipped bit", "cut", "empty", "a list", "a number for an id", "binary"],
+)
+def test_a_damaged_job_file_is_named_and_its_job_found_on_the_server(damage, server, hosted):
+    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    shutil.rmtree(folder)
+    (record,) = (hosted.path(hosted.runs_dir) / FOLDER).glob("*.json")
+    whole = record.read_bytes()
+    record.write_bytes(damage(whole))
+    with pytest.warns(StoreWarning, match=f"{record} is damaged: .* looked for on the server"):
+        assert finetune_hosted(lessons()[:1], hosted) == [folder]
+    assert len(server.jobs) == 1 and server.count("POST", JOBS) == 1 and record.read_bytes() == whole
+
+
+def test_a_job_file_of_an_older_version_is_read(server, hosted):
+    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    shutil.rmtree(folder)
+    (record,) = (hosted.path(hosted.runs_dir) / FOLDER).glob("*.json")
+    values = json.loads(record.read_text())
+    del values["checksum"]
+    record.write_text(json.dumps(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StoreWarning)
+        assert finetune_hosted(lessons()[:1], hosted) == [folder]
+    assert len(server.jobs) == 1
 
 
 def test_faults_while_polling_pass(server, hosted):

@@ -17,7 +17,7 @@ from maft_lib import estimate, training
 from maft_lib.backends import BackendError, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError, load_config
-from maft_lib.debate import Agent, Society
+from maft_lib.debate import ROLES, Agent, Society
 from maft_lib.disk import content_key, file_hash
 from maft_lib.display.markdown import cell, plain
 from maft_lib.exports import ExportError, export, load_export
@@ -138,7 +138,7 @@ def test_an_export_decides_nothing_that_is_the_users(exported, line):
     refused(exported, f"sets {line.split(':')[0]}, which no export does")
 
 
-@pytest.mark.parametrize("name", ["../../../x", "a/b", "..", "", "a`b", "<b>"])
+@pytest.mark.parametrize("name", ["../../../x", "a/b", "..", "a`b", "<b>"])
 def test_an_agent_whose_name_is_no_folders_is_not_exported(result, tmp_path, name):
     model = result.societies[0].generators[0].model
     with pytest.raises(ExportError, match="no folder is called so"):
@@ -269,11 +269,11 @@ def test_names_stay_names_on_pages(config, result):
     spoiled = config.replace(model_name_or_path=nasty, backend="openai")
     frame = result.frame.assign(iteration=nasty)
     costs = result.costs.assign(iteration=nasty, phase=nasty)
-    agent = Agent(nasty, nasty, nasty)
+    generator, critic, summarizer = (Agent(nasty, role, nasty) for role in ROLES)
     shown = [
         estimate(spoiled)._repr_html_(),
         replace(result, method=nasty, task=nasty, note=nasty, frame=frame, costs=costs)._repr_html_(),
-        Society((agent,), (agent,), agent)._repr_html_(),
+        Society((generator,), (critic,), summarizer)._repr_html_(),
         spoiled._repr_html_(),
         pd.DataFrame({nasty: [nasty]}, index=[nasty])._repr_html_(),  # how notebooks show tables
     ]

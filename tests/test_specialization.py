@@ -54,7 +54,7 @@ def test_normalised_across_models_the_largest_skill_of_a_model_can_fall():
 
 @pytest.mark.parametrize("skills", [[0.5, -0.1, 0.6], [0.0, 0.0, 0.0], [math.nan, 0.5, 0.5]])
 def test_impossible_skills(skills):
-    with pytest.raises(ValueError, match="skills must not be negative"):
+    with pytest.raises(ValueError, match="^skills "):
         g.update(np.array(skills))
 
 
@@ -159,8 +159,8 @@ def test_iterations_until_specialized():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_models": 0}, "at least one"),
-        ({"num_models": 1, "num_questions": 0}, "at least one"),
+        ({"num_models": 0}, "num_models is 0: .* at least 1"),
+        ({"num_models": 1, "num_questions": 0}, "num_questions is 0: .* at least 1"),
         ({"num_models": 1, "first_step": "last"}, "first_step is one of fraction, skills"),
         ({"num_models": 1, "random_steps": "none"}, "random_steps is one of first, every"),
     ],

@@ -161,22 +161,3 @@ def test_boxes_of_a_hostile_text_are_found_in_linear_time(hostile):
 
 def test_levels_choose_problems():
     assert {p.level for p in load_problems("mini_math", "eval", 30, levels=[1, 3])} == {1, 3}
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        ({"task": "algebra"}, "unknown task 'algebra'"),
-        ({"task": "arithmetic", "split": "test"}, "unknown split 'test'"),
-        ({"task": "arithmetic", "levels": [1]}, "only math and mini_math have levels"),
-        ({"task": "mini_math", "levels": [9]}, "levels, 1-5"),
-        ({"task": "arithmetic", "data_dir": "/data"}, "leave data_dir out"),
-        ({"task": "mini_math", "levels": [3], "num": 500}, "only about .* Ask for fewer"),
-        ({"task": "gms8k"}, "did you mean 'gsm8k'"),
-        ({"task": "gsm", "levels": [1]}, "do not fit gsm"),
-        ({"task": "reasoning_gym:chain_sum", "data_dir": "/data"}, "leave data_dir out"),
-    ],
-)
-def test_bad_requests_are_refused(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        load_problems(**arguments)

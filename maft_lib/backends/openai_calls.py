@@ -1,13 +1,15 @@
 """One fine-tuning job and the calls about it: find, create, poll, read its losses.
 
 A job costs money and hours, so its id is on disk as soon as the server has given it, and before one is
-created it is looked for on the server. Knows neither agents nor the store.
+created it is looked for on the server; so is one whose file is damaged. Knows neither agents nor the
+store.
 """
 
 from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_client import Trouble, pause, scrub, server_identity, trouble
-from maft_lib.disk import content_key, explained
+from maft_lib.disk import StoreWarning, content_key, explained
 
 T = TypeVar("T")
 MARK = "maft_lib"  # the job's metadata under which its key is
@@ -60,19 +62,44 @@ def begin(job: Job, folder: Path, client: Any) -> Trouble | None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(record.with_suffix(".lock")):
-        if record.is_file():
-            job.id = json.loads(record.read_text())["job"]
+        if (known := _recorded(record)) is not None:
+            job.id = known
             return None
         try:
             job.id = _find(client, job) or _create(client, job)
         except Exception as error:  # also of the HTTP client; its traceback would hold the key
             return trouble(error, job.name)
         with explained(folder):
-            beside = record.with_suffix(".new")
-            beside.write_text(
-                json.dumps({"job": job.id, "agent": job.agent, "model": job.model}) + "\n"
-            )
-            beside.replace(record)
+            _write(record, {"job": job.id, "agent": job.agent, "model": job.model})
+    return None
+
+
+def _write(record: Path, values: dict) -> None:
+    """Writes a record beside its place and renames it into it, with a checksum of what it says."""
+    beside = record.with_suffix(".new")
+    beside.write_text(json.dumps({**values, "checksum": content_key([record.stem, values])}) + "\n")
+    beside.replace(record)
+
+
+def _recorded(record: Path) -> str | None:
+    """The id in a job's file; None, with a warning, if that is damaged. Older ones have no checksum."""
+    with explained(record):
+        if not record.exists():
+            return None
+        data = record.read_bytes()
+    try:
+        values = json.loads(data)
+        checksum = values.pop("checksum", None)
+        if checksum in (None, content_key([record.stem, values])) and isinstance(values["job"], str):
+            return values["job"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    warnings.warn(
+        f"{record} is damaged: its fine-tuning job is looked for on the server, and begun anew if the "
+        "server does not have it.",
+        StoreWarning,
+        stacklevel=5,
+    )
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from maft_lib.arguments import check_config
 from maft_lib.backends import Backend
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.config import Config
@@ -36,6 +37,7 @@ _opened: dict[tuple, CachedBackend] = {}
 
 def open_backend(config: Config) -> CachedBackend:
     """The config's backend with its store in front; the same one for the same settings."""
+    check_config(config)
     key = tuple(getattr(config, name) for name in _SETTINGS)
     if key not in _opened:
         _opened[key] = CachedBackend(bare_backend(config), Store(config.path(config.runs_dir)))
@@ -44,6 +46,7 @@ def open_backend(config: Config) -> CachedBackend:
 
 def bare_backend(config: Config) -> Backend:
     """The backend without a store; each imports its libraries when it is opened."""
+    check_config(config)
     if config.backend == "openai":
         from maft_lib.backends.openai import OpenAIBackend
 

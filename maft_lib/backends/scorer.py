@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from maft_lib.arguments import check_config
 from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.cluster import open_cluster
@@ -176,6 +177,7 @@ def open_scorer(config: Config) -> Scorer:
     In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
     large as what a finetuned agent differs by.
     """
+    check_config(config)
     store = Store(config.path(config.runs_dir))
     there = open_cluster(config) if config.executor == "ray" else None
     device, workers = (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from maft_lib.arguments import check_debates
 from maft_lib.debate import Debate
 from maft_lib.grading import group_equivalent, is_correct, is_equivalent
 from maft_lib.seeds import derive_seed
@@ -17,8 +18,10 @@ def disagreement(debates: Sequence[Debate], number: int = -1, seed: int = 0) -> 
 
     `number` is the round, from 0; the last by default, whose vote is the debate's. For the single-agent
     method the authors take three answers without a debate and their vote, which is `number=0`, its ties
-    broken by `seed`. An unreadable answer agrees with nothing.
+    broken by `seed`. An unreadable answer agrees with nothing. This measure, like all of them, raises
+    `ValueError` for no debates and for a round that there was not.
     """
+    check_debates(debates, number)
     rows = []
     for debate in debates:
         answers, vote = _answers(debate, number), _vote(debate, number, seed)
@@ -49,6 +52,7 @@ def flips(debates: Sequence[Debate]) -> pd.DataFrame:
     `round` is the earlier one (from 1), `before` and `after` are `right` or `wrong`, an unreadable
     answer being wrong. `pd.crosstab(f.before, f.after, normalize=True)` is the flip matrix.
     """
+    check_debates(debates)
     rows = [
         (debate.problem.id, agent + 1, number + 1, *(_verdict(a, debate) for a in step))
         for debate in debates
@@ -69,6 +73,7 @@ def follows_majority(debates: Sequence[Debate]) -> pd.DataFrame:
     the round before, and the agent itself did not: `majority` is `right` or `wrong`, `value` is 1 where
     the agent's new answer is theirs. Unreadable answers count among the others.
     """
+    check_debates(debates)
     rows = []
     for debate in debates:
         task = debate.problem.task

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from maft_lib.arguments import check_able, check_debates
 from maft_lib.debate import Debate
 from maft_lib.diversity.likelihoods import off_diagonal_mean
 from maft_lib.grading import is_equivalent
@@ -29,6 +30,8 @@ def embedding_dissimilarity(
     Of the last round's responses only those that agree with the vote, as C.4 has it, or with
     `agreeing=False` all of them. A problem with fewer than two such responses has the value nan.
     """
+    check_debates(debates, number)
+    check_able("scorer", scorer, "embeddings", "what open_scorer(config) returns")
     spoken = [list(_responses(debate, agreeing, number)) for debate in debates]
     vectors = scorer.embeddings(encoder, [text for texts in spoken for text in texts], pooling)
     if not len(vectors):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from maft_lib.arguments import check_able, check_alike, check_choice, check_debates, check_kind
 from maft_lib.debate import Agent, Debate, Society
 from maft_lib.prompts import Message
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from maft_lib.backends.scorer import Scorer
 
 Role = Literal["generator", "critic"]
+ROLES, CONTEXTS = ("generator", "critic"), ("speaker", "listener")
 
 
 def negative_log_likelihood(
@@ -36,10 +38,11 @@ def negative_log_likelihood(
     speaker had read, so that a difference comes from the models alone and not from their
     conversations; `listener`: the held-out agent's own conversation, as if it were about to speak
     itself. For the single agent the paper says "M = 1", which is `role="generator"`. Raises
-    `ValueError` for an unknown role or context, and for critics where there was no second round.
+    `ValueError` for an unknown role or context, for critics where there was no second round, and for a
+    society with another number of agents than debated.
     """
-    if context not in ("speaker", "listener"):
-        raise ValueError(f"context is speaker or listener, but it is {context!r}.")
+    check_choice("context", context, CONTEXTS)
+    check_able("scorer", scorer, "log_likelihoods", "what open_scorer(config) returns")
     agents, places = (
         _agents(debates, society, role),
         list(permutations(range(len(debates[0].turns)), 2)),
@@ -80,8 +83,13 @@ def kl_by_own_likelihoods(
 
 
 def _agents(debates: Sequence[Debate], society: Society, role: Role) -> tuple[Agent, ...]:
-    if role not in ("generator", "critic"):
-        raise ValueError(f"role is generator or critic, but it is {role!r}.")
+    check_choice("role", role, ROLES)
+    check_kind("society", society, Society, ", the one that held the debates")
+    if check_alike(debates) != len(society.generators):
+        raise ValueError(
+            f"society has {len(society.generators)} generation agents, but {len(debates[0].turns)} "
+            "debated: give the society that held the debates."
+        )
     if role == "critic" and len(debates[0].turns[0]) < 2:
         raise ValueError("critics speak from the second round on: with num_rounds 1 ask generators.")
     return society.generators if role == "generator" else society.critics
@@ -106,6 +114,8 @@ def kl_divergence(
     their response distributions, because a token is drawn from a response. So two draws of *one* agent
     give more than 0; how much depends on how much its own responses vary.
     """
+    check_debates(debates, number)
+    check_able("scorer", scorer, "divergences", "what open_scorer(config) returns")
     spoken = [[turns[number].response for turns in debate.turns] for debate in debates]
     matrices = scorer.divergences(model, [_question(d) for d in debates], spoken)
     rows = [(d.problem.id, off_diagonal_mean(matrix)) for d, matrix in zip(debates, matrices)]
@@ -123,6 +133,9 @@ def kl_from_base(
     is that of the generation agents, the last that of the critics. Raises `ValueError` if `base`
     lacks a problem.
     """
+    check_debates(debates, number)
+    check_debates(base, number, "base")
+    check_able("scorer", scorer, "divergences", "what open_scorer(config) returns")
     of_problem = {debate.problem.id: debate for debate in base}
     missing = [d.problem.id for d in debates if d.problem.id not in of_problem]
     if missing:

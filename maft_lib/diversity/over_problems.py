@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from maft_lib.arguments import check_able, check_columns, check_each, check_text
 from maft_lib.debate import Debate, Society
 from maft_lib.result import Result
 from maft_lib.statistics import standard_error, standard_error_of_mean
@@ -18,8 +19,13 @@ def by_iteration(results: Sequence[Result], measure: Measure, column: str = "val
 
     `measure` takes the debates on the eval problems and the society that held them. The rows have
     `method`, `task` (that is tested), `iteration`, `trained_on` where some were trained on another
-    task, and what `mean_over_problems` adds.
+    task, and what `mean_over_problems` adds. Raises `ValueError` without studies, and for a measure
+    that makes no such frame.
     """
+    check_each("results", results, object)
+    for place, result in enumerate(results):
+        check_able(f"results[{place}]", result, "evaluations", "what run_study returns")
+    check_able("measure", measure, "__call__", "a function of debates and the society that held them")
     frames = [
         measure(debates, society).assign(**_run(result), iteration=number)
         for result in results
@@ -41,8 +47,11 @@ def mean_over_problems(frame: pd.DataFrame, keys: Sequence[str], column: str = "
 
     Rows of one problem are averaged first, since they are not independent. The error is the standard
     error over problems (nan for a single one); with several seeds it is that of the mean over seeds.
-    `problems` counts those that have a value.
+    `problems` counts those that have a value. Raises `ValueError` for a frame without such columns.
     """
+    check_each("keys", keys, str)
+    check_text("column", column)
+    check_columns("frame", frame, [*keys, "problem", column])
     rows = []
     for names, part in frame.groupby(list(keys), sort=False, dropna=False):
         seeds = part.seed if "seed" in part else pd.Series(0, index=part.index)

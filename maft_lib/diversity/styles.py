@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from maft_lib.arguments import check_able, check_debates
 from maft_lib.debate import Debate
 from maft_lib.tasks.worked import style_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def knows_styles(debates: Sequence[Debate]) -> bool:
     """Whether any first response reasons in a style that is known of its problem."""
+    check_debates(debates)
     firsts = (
         (turns[0].response, debate.problem.styles) for debate in debates for turns in debate.turns
     )
@@ -32,6 +34,7 @@ def distinct_styles(debates: Sequence[Debate], number: int = -1) -> pd.DataFrame
     response in no known style counts for none; where none has one the value is nan. Raises `ValueError`
     if no response at all has (see `knows_styles`).
     """
+    check_debates(debates, number)
     if not knows_styles(debates):
         raise ValueError(
             "distinct_styles: no response reasons in a known style; the miniature model's do, on the "
@@ -54,6 +57,8 @@ def style_separation(
     styles is further apart than the one in the same (the area under the ROC curve); equal texts are
     left out. nan where there are not pairs of both kinds.
     """
+    check_debates(debates)
+    check_able("scorer", scorer, "embeddings", "what open_scorer(config) returns")
     known = [(d, [style_of(t[0].response, d.problem.styles) for t in d.turns]) for d in debates]
     texts = [turns[0].response for d, _ in known for turns in d.turns]
     vectors = scorer.embeddings(encoder, texts, pooling)

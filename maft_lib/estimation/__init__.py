@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 
+from maft_lib.arguments import check_config
 from maft_lib.config import Config, ConfigError
 from maft_lib.estimation import limits, memory, phases, report, roofline
 from maft_lib.estimation.machine import H200, Hardware, Machine, gpu_speed, this_machine
@@ -96,6 +97,7 @@ def estimate(config: Config, method: str = "multiagent_ft", machine: Machine | N
     `machine` is what the study is held against; None: this one. Where `device: cuda` finds no GPU, one
     H200 is assumed, and said. Raises `ConfigError` for an unknown method.
     """
+    check_config(config)
     if method == "multiagent_ft_lora":
         config = config.replace(lora_rank=config.lora_rank or 16)
     machine = machine or this_machine(config.path(config.runs_dir))

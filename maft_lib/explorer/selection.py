@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
+from maft_lib.arguments import check_debate
 from maft_lib.debate import Debate
 from maft_lib.explorer.outcomes import OUTCOMES, Judged
 from maft_lib.result import Result
@@ -36,9 +37,11 @@ def entries(explorable: Explorable) -> list[Entry]:
 
     The keys of a dict stand where the methods do; its values may be Results or lists. Results of a list
     that agree in method, seed and task are numbered: `debate`, `debate (2)`. Raises `ValueError` if
-    there is no debate and `TypeError` for anything else.
+    there is no debate, or one that did not come to its end, and `TypeError` for anything else.
     """
     found = _entries(explorable)
+    for place, entry in enumerate(found):
+        check_debate(f"debate {place}", entry.debate)
     if not found:
         raise ValueError(f"there are no debates to explore: give {ACCEPTED}.")
     return found

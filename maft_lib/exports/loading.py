@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from maft_lib.arguments import as_path
 from maft_lib.checkpoints import BASE
 from maft_lib.config import Config, ConfigError, load_config
 from maft_lib.debate import Agent, Debate, Society, load_debates
@@ -27,7 +28,7 @@ def load_export(folder: str | Path) -> Result:
     the config's: a name on the hub, or a folder that must then be here. Raises `ExportError` if the
     folder is no export or is damaged.
     """
-    place = Path(os.path.expanduser(folder)).resolve()
+    place = as_path("folder", folder).expanduser().resolve()
     layout.check(place)
     try:
         return _result(place)

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 import maft_lib
+from maft_lib.arguments import as_path
 from maft_lib.config import Config
 from maft_lib.debate import Agent, Society, save_debates
 from maft_lib.exports import layout
@@ -55,7 +56,7 @@ def export(
         raise ExportError(
             f"there is no result in a {type(result).__name__}: give what run_study returns."
         )
-    place = Path(os.path.expanduser(folder)).resolve()
+    place = Path(os.path.expanduser(as_path("folder", folder))).resolve()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise ExportError(f"{folder} holds something already: export into a new folder.")
     selected = chosen(result, iterations) if agents else []

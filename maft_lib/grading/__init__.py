@@ -57,6 +57,8 @@ def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | N
     too. Raises `ValueError` for an unknown task.
     """
     kind = answer_type(task)
+    if not isinstance(text, str):
+        raise ValueError(f"a response is text, but it is of type {type(text).__name__}: quote it.")
     for found in candidates(text, kind):
         if kind == "choice":
             letter = choice(found, options)
@@ -71,9 +73,12 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
 
     Bounded in time (`symbolic.LIMIT` seconds for a comparison that normal forms cannot decide) and
-    memory; results are cached. Raises `ValueError` for an unknown task.
+    memory; results are cached. Raises `ValueError` for an unknown task and for answers that are no
+    text.
     """
     kind = answer_type(task)
+    _check(a)
+    _check(b)
     if a is None or b is None:
         return False
     left, right = _read(a, task), _read(b, task)
@@ -88,6 +93,9 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
 
 def is_correct(answer: str | None, problem: Problem) -> bool:
     """Whether an answer is right: the same as the ground truth, or right to the task's own scorer."""
+    _check(answer)
+    if not isinstance(problem, Problem):
+        raise ValueError(f"problem is of type {type(problem).__name__}: give a Problem.")
     if answer is None:
         return False
     if problem.scoring is not None:
@@ -101,14 +109,25 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
     Answers are in one group if a chain of equivalent answers links them, so groups do not depend on
     which answer is looked at first.
     """
+    answer_type(task)
+    if isinstance(answers, str) or not isinstance(answers, Sequence):
+        raise ValueError("answers is no list: give one, with None where an agent gave no answer.")
     groups: list[list[int]] = []
     for place, answer in enumerate(answers):
+        _check(answer)
         if answer is None or _read(answer, task) is None:
             continue
         linked = [g for g in groups if any(is_equivalent(answer, answers[i], task) for i in g)]
         groups = [g for g in groups if g not in linked]
         groups.append(sorted([place, *(i for group in linked for i in group)]))
     return sorted(groups)
+
+
+def _check(answer: str | None) -> None:
+    """Raises `ValueError` for an answer that is neither text nor None."""
+    if answer is not None and not isinstance(answer, str):
+        kind = type(answer).__name__
+        raise ValueError(f"an answer is text, or None where there is none, but it is of type {kind}.")
 
 
 @lru_cache(maxsize=100_000)

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
+from maft_lib.arguments import check_columns
 from maft_lib.plots.style import DOUBLE, LABELS, STYLE, look, new_axes
 
 NEARLY = 0.2  # of the logarithm: tokens within about a fifth of each other
@@ -26,6 +27,7 @@ def by_iteration(
     way; the caption has to say what it is. Lines are moved apart a little, so that bars do not hide
     each other.
     """
+    check_columns("frame", frame, (series, "iteration", "mean", "error"))
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         groups = list(frame.groupby(series, sort=False))
@@ -44,6 +46,7 @@ def accuracy_bars(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     `frame` has `method`, `accuracy`, `standard_error` (percent), and may have `label` where a method's
     own name does not say enough, as which task it was trained on. Methods stand from top to bottom.
     """
+    check_columns("frame", frame, ("method", "accuracy", "standard_error"))
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=0.5 + 0.28 * len(frame))
         for y, row in enumerate(frame.itertuples()):
@@ -65,6 +68,10 @@ def transfer_matrix(matrix: pd.DataFrame, errors: pd.DataFrame, ax: Axes | None 
 
     `matrix` has accuracies and `errors` their standard errors, in percent, with the same labels.
     """
+    check_columns("matrix", matrix, ())
+    check_columns("errors", errors, matrix.columns)
+    if len(errors) != len(matrix):
+        raise ValueError(f"errors has {len(errors)} rows, matrix {len(matrix)}: give one each.")
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=2.7)
         ax.imshow(matrix, cmap="Greys", aspect="auto")
@@ -88,6 +95,9 @@ def accuracy_against_tokens(frame: pd.DataFrame, ax: Axes | None = None) -> Axes
     are one standard error. The tokens are on a logarithmic axis; methods that spend nearly the same are
     drawn side by side.
     """
+    check_columns("frame", frame, ("method", "tokens", "accuracy", "standard_error"))
+    if not (frame.tokens > 0).all():
+        raise ValueError("tokens of frame are on a logarithmic axis: give numbers above 0.")
     with plt.style.context(STYLE):
         ax = ax or new_axes(DOUBLE, 3.0)
         alike = frame.tokens.map(lambda tokens: round(math.log(tokens) / NEARLY))

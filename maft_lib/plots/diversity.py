@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from maft_lib.arguments import check_columns
 from maft_lib.plots.style import STYLE, look, new_axes
 
 
@@ -20,6 +21,8 @@ def accuracy_against_diversity(
     `frame` has `method`, `iteration`, `diversity`, `diversity_error`, `accuracy` and `accuracy_error`
     (percent). Error bars both ways; the number beside a point is its iteration.
     """
+    drawn = ("diversity", "diversity_error", "accuracy", "accuracy_error")
+    check_columns("frame", frame, ("method", "iteration", *drawn))
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=2.8)
         extent = np.array([np.ptp(frame.diversity), np.ptp(frame.accuracy)]) + 1e-9

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from maft_lib.arguments import as_numbers, check_columns, check_whole
 from maft_lib.plots.style import DOUBLE, STYLE, letter, new_axes, panels
 
 
@@ -20,6 +21,7 @@ def overview(counts: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
     `counts` has one row per agent with the numbers of examples `generation`, `corrected`, `kept` and
     `critic`; `title` says which debates they come from.
     """
+    check_columns("counts", counts, ("generation", "corrected", "kept", "critic"))
     with plt.style.context(STYLE):
         ax = ax or new_axes(DOUBLE, 0.35 + 0.95 * len(counts))
         ax.set(xlim=(0, 10), ylim=(-0.1, len(counts) + 0.5))
@@ -55,6 +57,8 @@ def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:
 
 def losses(values: Sequence[float], ax: Axes | None = None, window: int = 25) -> Axes:
     """Training loss in nats per token against steps, with a running mean over `window` steps."""
+    as_numbers("values", values)
+    check_whole("window", window, 1)
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         series = pd.Series(values)
@@ -70,6 +74,10 @@ def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
     `curves` are the losses of agents by name, such as `critic-1`. The mean runs over a tenth of the
     steps, since single batches vary more than agents do.
     """
+    if not isinstance(curves, Mapping) or not curves:
+        raise ValueError("curves holds no losses: give those of one agent at least, by its name.")
+    for name, values in curves.items():
+        as_numbers(f"curves[{name!r}]", values)
     roles: dict[str, list[str]] = {}
     for name in curves:
         roles.setdefault(name.rsplit("-", 1)[0], []).append(name)

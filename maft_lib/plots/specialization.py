@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from maft_lib.arguments import check_columns
 from maft_lib.plots.style import STYLE, new_axes
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -47,6 +48,7 @@ def trajectories(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     `frame` has `iteration`, `topic` and `skill` (0 to 1).
     """
+    check_columns("frame", frame, ("iteration", "topic", "skill"))
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         for number, (name, part) in enumerate(frame.groupby("topic", sort=False)):
@@ -70,6 +72,7 @@ def dependence(
     `frame` has `series`, `number`, `mean` and `error`, drawn as points with bars either way, and may
     have `expected`, what a closed form says, drawn as a line. `log` makes the numbers logarithmic.
     """
+    check_columns("frame", frame, ("series", "number", "mean", "error"))
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         for count, (name, part) in enumerate(frame.groupby("series", sort=False)):
@@ -89,6 +92,7 @@ def measured_specialization(frame: pd.DataFrame, ax: Axes | None = None) -> Axes
     and `predicted`, drawn as a line. Topics are moved apart a little, so that bars do not hide each
     other.
     """
+    check_columns("frame", frame, ("topic", "iteration", "share", "error", "predicted"))
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         groups = list(frame.groupby("topic", sort=False))

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maft_lib.arguments import as_place, check_able, check_config, check_whole
+
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
 
@@ -81,6 +83,8 @@ def look(name: object) -> dict[str, Any]:
 
 def panels(rows: int = 1, columns: int = 2, height: float = 2.6, **keywords: Any) -> tuple[Figure, Any]:
     """A new figure of both columns' width with several axes, `plt.subplots` in the style of all."""
+    check_whole("rows", rows, 1)
+    check_whole("columns", columns, 1)
     with plt.style.context(STYLE):
         return plt.subplots(rows, columns, figsize=(DOUBLE, height), **keywords)
 
@@ -96,13 +100,16 @@ def letter(axes: Any) -> None:
         ax.set_title(f"({name})", loc="left", fontsize=8)
 
 
-def save_figure(figure: Figure | Axes, path: Path, caption: str = "") -> list[Path]:
+def save_figure(figure: Figure | Axes, path: str | Path, caption: str = "") -> list[Path]:
     """Writes `path`.pdf and `path`.png, the same bytes for the same figure; prints the caption.
 
-    The caption is kept in both files, where the contact sheet finds it.
+    The caption is kept in both files, where the contact sheet finds it. Raises `ValueError` for a
+    folder that is not there.
     """
+    place = as_place(path)
     drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
-    paths = [path.with_suffix(".pdf"), path.with_suffix(".png")]
+    check_able("figure", drawn, "savefig", "a figure or its axes")
+    paths = [place.with_suffix(".pdf"), place.with_suffix(".png")]
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
     with plt.style.context(STYLE):
         drawn.savefig(paths[0], metadata={**undated, "Subject": caption})
@@ -114,6 +121,7 @@ def save_figure(figure: Figure | Axes, path: Path, caption: str = "") -> list[Pa
 
 def about(config: Any, task: str | None = None) -> str:
     """The end of a caption: what its error bars are, and the run that it shows."""
+    check_config(config)
     seeds = config.seeds or [config.seed]
     over = f"the mean over {len(seeds)} seeds" if len(seeds) > 1 else "the mean over problems"
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

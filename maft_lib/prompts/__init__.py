@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from maft_lib.arguments import as_path
 from maft_lib.mappings import read_mapping
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
@@ -155,4 +156,4 @@ def _user(content: str) -> Message:
 @cache
 def load_prompts(path: str | Path | None = None) -> Prompts:
     """The prompt set of a file, or the default one. Cached: a set is read once."""
-    return Prompts(path or DEFAULT)
+    return Prompts(DEFAULT if path is None else as_path("path", path))

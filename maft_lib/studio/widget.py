@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from maft_lib.arguments import check_able, check_config
 from maft_lib.backends import Backend
 from maft_lib.config import Config, load_config
 from maft_lib.debate import Debate
@@ -36,6 +37,10 @@ class DebateStudio(widgets.VBox):
     """
 
     def __init__(self, config: Config | None = None, backend: Backend | None = None):
+        if config is not None:
+            check_config(config)
+        if backend is not None:
+            check_able("backend", backend, "stream", "what open_backend(config) returns")
         self.form = Form(config or load_config())
         self.debates: list[Debate] = []
         self.live: LiveDebate | None = None

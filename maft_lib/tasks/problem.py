@@ -40,6 +40,14 @@ class Problem:
     source: str | None = field(default=None, compare=False)
     styles: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for name in ("id", "task", "question", "answer"):
+            if not isinstance(value := getattr(self, name), str):
+                kind = type(value).__name__
+                raise ValueError(
+                    f"the {name} of a problem is text, but it is of type {kind}: quote it."
+                )
+
     def to_dict(self) -> dict:
         """The problem as plain JSON values."""
         return asdict(self)

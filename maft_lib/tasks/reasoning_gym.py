@@ -112,13 +112,12 @@ def _problem(task: str, entry: dict[str, Any]) -> Problem:
     except (TypeError, ValueError) as error:
         raise _broken(_name(task), "has an entry that JSON cannot hold", error) from error
     question, answer = entry["question"], entry["answer"]
-    source = f"reasoning_gym {version('reasoning-gym')}"
-    problem = Problem(problem_id(question), task, question, answer, scoring=scoring, source=source)
     if not isinstance(answer, str) or not answer.strip():
         raise DataError(f"{task} gives no answers with its problems: choose another dataset.")
     if not _is_right(_name(task), answer, json.loads(scoring)["entry"]):
         raise DataError(f"{task} does not take its own answers as right: choose another dataset.")
-    return problem
+    source = f"reasoning_gym {version('reasoning-gym')}"
+    return Problem(problem_id(question), task, question, answer, scoring=scoring, source=source)
 
 
 def _is_right(name: str, answer: str, entry: dict[str, Any]) -> bool:

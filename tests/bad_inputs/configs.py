@@ -143,6 +143,7 @@ FILES = {
 
 # `notebook_config` of the parameters cell of notebook 00, with these values injected
 INJECTED = {
+    "an unknown name without a value": ({"num_agentz": None}, ["'num_agentz'", "'num_agents'"]),
     "unknown name": ({"num_agentz": 5}, ["'num_agentz'", "did you mean 'num_agents'"]),
     "a parameter of another notebook": ({"retrain": True}, ["unknown parameter 'retrain'"]),
     "text for a number": ({"num_agents": "3.5"}, ["num_agents", "integer", "'3.5'"]),
@@ -154,4 +155,22 @@ INJECTED = {
     "a mapping": ({"task": {"name": "gsm"}}, ["task", "string"]),
     "a path of two lines": ({"runs_dir": "a\nb"}, ["runs_dir", "line break"]),
     "more than any machine holds": ({"num_workers": 257}, ["num_workers", "less than or equal to 256"]),
+}
+
+# The same with parameters that one notebook alone has: what it allows, what is injected
+CONTEXT = {"context": ("speaker", "listener")}
+STARTS, RETRAIN = {"num_starts": range(100, 1001)}, {"retrain": (False, True)}
+OWN = {
+    "a misspelt choice": (CONTEXT, {"context": "listner"}, ["context", "'speaker' or 'listener'"]),
+    "a list for a choice": (CONTEXT, {"context": ["speaker"]}, ["context", "['speaker']"]),
+    "no choice": (CONTEXT, {"context": None}, ["context", "None"]),
+    "a choice that the notebook lacks": (CONTEXT, {}, ["context", "None"]),
+    "a count in words": (STARTS, {"num_starts": "many"}, ["num_starts", "from 100 to 1,000", "'many'"]),
+    "a count below 0": (STARTS, {"num_starts": -1}, ["num_starts", "-1"]),
+    "a count above all": (STARTS, {"num_starts": 10**400}, ["num_starts", "from 100 to 1,000"]),
+    "a broken count": (STARTS, {"num_starts": 500.0}, ["num_starts", "500.0"]),
+    "true for a count": (STARTS, {"num_starts": True}, ["num_starts", "True"]),
+    "false as text": (RETRAIN, {"retrain": "false"}, ["retrain", "False or True", "'false'"]),
+    "one for true": (RETRAIN, {"retrain": 1}, ["retrain", "False or True", "1"]),
+    "another's parameter": (CONTEXT, {"context": "speaker", "retrain": True}, ["'retrain'"]),
 }

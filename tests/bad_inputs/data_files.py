@@ -160,6 +160,16 @@ REQUESTS = {
         ["only math and mini_math have levels"],
     ),
     "no such level": ({"task": "mini_math", "levels": [9]}, ["[9]", "levels, 1-5"]),
+    "levels of another task": ({"task": "gsm", "levels": [1]}, ["do not fit gsm"]),
+    "a misspelt alias": ({"task": "gms8k"}, ["did you mean 'gsm8k'"]),
+    "more of a level than there are": (
+        {"task": "mini_math", "levels": [3], "num": 500},
+        ["has only about", "Ask for fewer"],
+    ),
+    "files of a drawn task": (
+        {"task": "reasoning_gym:chain_sum", "data_dir": "/data"},
+        ["leave data_dir out"],
+    ),
     "no levels": ({"task": "mini_math", "levels": []}, ["levels is []", "leave it out"]),
     "a level alone": ({"task": "mini_math", "levels": 3}, ["levels is 3", "a list"]),
     "files of a generated task": ({"task": "arithmetic", "data_dir": "/data"}, ["leave data_dir out"]),

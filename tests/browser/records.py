@@ -54,8 +54,9 @@ def hostile_debate() -> Debate:
 def hostile_society() -> Society:
     """A society whose agents and models have hostile names."""
     names = list(ATTACKS.values())
-    agents = [Agent(name, name, name) for name in names]
-    return Society(tuple(agents[:5]), tuple(agents[5:10]), agents[0])
+    generators = tuple(Agent(name, "generator", name) for name in names[:5])
+    critics = tuple(Agent(name, "critic", name) for name in names[5:10])
+    return Society(generators, critics, Agent(names[0], "summarizer", names[0]))
 
 
 def ordinary_debates(number: int, seed: int = 0, right: float = 0.5) -> list[Debate]:

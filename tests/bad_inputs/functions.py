@@ -1,0 +1,468 @@
+"""Bad arguments of functions on debates, scores and tables: each a call and words of its error.
+
+All are plain `ValueError`s: what is wrong is the call, and nothing that a study reads.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from tempfile import gettempdir
+
+import pandas as pd
+
+import maft_lib as maft
+from maft_lib import diversity, metrics, plots, reported, specialization, speed, statistics, tables
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.debate import (
+    Agent,
+    Debate,
+    Society,
+    base_society,
+    load_debates,
+    run_debates,
+    save_debates,
+)
+from maft_lib.finetune_data import AgentData
+from maft_lib.prompts import load_prompts
+from maft_lib.studies import check_disjoint
+from maft_lib.tasks.problem import Problem
+from tests.conftest import debate, problem
+
+TWO = [debate([["2", "2"], ["2", "3"]], "2", f"q{i}") for i in range(2)]
+ONCE = [debate([["2"], ["2"]], "2")]  # one round
+THREE = [debate([["2", "2"]] * 3, "2")]  # three agents
+UNFINISHED = [replace(TWO[0], turns=(TWO[0].turns[0], ()))]
+SOCIETY = base_society("base", 2)
+BACKEND = ScriptedBackend(lambda request: "\\boxed{2}")
+SCORES = metrics.scores(TWO).assign(method="base", task="arithmetic", model="m", seed=0, iteration=0)
+ACCURACIES = metrics.accuracy(SCORES)
+NOWHERE = Path(gettempdir()) / "no-such-folder"
+CONFIG = maft.load_config("smoke")
+SHARES = pd.DataFrame({"agent": [1, 2], "iteration": 0, "topic": ["a", "b"], "responses": 0})
+
+
+class Silent:
+    """A scorer that is never asked."""
+
+    log_likelihoods = divergences = embeddings = None
+
+
+def text(name, content):
+    """A file of debates with this content, or a folder."""
+    path = Path(gettempdir()) / f"maft-bad-debates-{name}.jsonl"
+    path.write_bytes(content)
+    return path
+
+
+ROWS = {
+    # Files and folders
+    "a store that is no path": (lambda: maft.verify(None), ["runs_dir is None", "give a path"]),
+    "space of no path": (lambda: maft.gc(3), ["runs_dir is 3", "give a path"]),
+    "an export that is no path": (lambda: maft.load_export(None), ["folder is None", "give a path"]),
+    "prompts that are no path": (lambda: load_prompts(5), ["path is 5", "give a path"]),
+    # Agents, societies, debates
+    "a role of no agent": (lambda: Agent("a", "critik", "m"), ["role of an agent", "'critik'"]),
+    "an agent without a model": (lambda: Agent("a", "critic", None), ["model of an agent is None"]),
+    "an agent without a name": (lambda: Agent("", "critic", "m"), ["name of an agent is ''"]),
+    "a society of nobody": (
+        lambda: Society((), (), SOCIETY.summarizer),
+        ["generators is empty", "at least one Agent"],
+    ),
+    "a society of names": (
+        lambda: Society(("a",), SOCIETY.critics, SOCIETY.summarizer),
+        ["generators[0] is 'a'"],
+    ),
+    "a society without a critic": (
+        lambda: Society(SOCIETY.generators, SOCIETY.critics[:1], SOCIETY.summarizer),
+        ["2 generation agents and 1 critic agents", "as many"],
+    ),
+    "critics in the generators' place": (
+        lambda: Society(SOCIETY.critics, SOCIETY.generators, SOCIETY.summarizer),
+        ["'critic-1' is a critic", "place of a generator"],
+    ),
+    "no summarizer": (
+        lambda: Society(SOCIETY.generators, SOCIETY.critics, None),
+        ["summarizer is None", "an Agent"],
+    ),
+    "a base society of no agents": (lambda: base_society("m", 0), ["num_agents is 0", "at least 1"]),
+    "a base society of some": (lambda: base_society("m", "three"), ["num_agents is 'three'"]),
+    "a problem whose answer is a number": (
+        lambda: Problem("1", "gsm", "What is 2+2?", 4),
+        ["answer of a problem", "int"],
+    ),
+    "a problem without a question": (
+        lambda: Problem("1", "gsm", None, "4"),
+        ["question of a problem", "NoneType"],
+    ),
+    "debates of no society": (
+        lambda: run_debates(None, [problem()], CONFIG, BACKEND),
+        ["society is None", "base_society"],
+    ),
+    "debates of no problem": (
+        lambda: run_debates(SOCIETY, [], CONFIG, BACKEND),
+        ["problems is empty", "at least one Problem"],
+    ),
+    "debates of one problem alone": (
+        lambda: run_debates(SOCIETY, problem(), CONFIG, BACKEND),
+        ["problems is of type Problem", "a list"],
+    ),
+    "debates of a profile's name": (
+        lambda: run_debates(SOCIETY, [problem()], "smoke", BACKEND),
+        ["config is 'smoke'", "load_config"],
+    ),
+    "debates without a backend": (
+        lambda: run_debates(SOCIETY, [problem()], CONFIG, None),
+        ["backend is None", "open_backend"],
+    ),
+    "values of no debate": (lambda: Debate.from_dict({}), ["no debate", "turns", "to_dict"]),
+    "a list for a debate": (lambda: Debate.from_dict([1]), ["no debate", "to_dict"]),
+    "a response that is a number": (
+        lambda: Debate.from_dict(
+            TWO[0].to_dict()
+            | {"turns": [[{"asked": "q", "summary": None, "response": 5, "answer": None}]]}
+        ),
+        ["no debate", "not 5"],
+    ),
+    "a debate without its problem": (
+        lambda: Debate.from_dict({**TWO[0].to_dict(), "problem": None}),
+        ["no debate", "NoneType"],
+    ),
+    "saved nowhere": (lambda: save_debates(TWO, NOWHERE / "d.jsonl"), ["make the folder"]),
+    "nothing saved": (lambda: save_debates([], NOWHERE / "d.jsonl"), ["debates is empty"]),
+    "loaded from nowhere": (lambda: load_debates(NOWHERE), ["cannot be read", "No such file"]),
+    "loaded from None": (lambda: load_debates(None), ["path is None"]),
+    "loaded from a folder": (lambda: load_debates(gettempdir()), ["cannot be read", "directory"]),
+    "an empty file of debates": (lambda: load_debates(text("empty", b"")), ["is empty"]),
+    "half a file of debates": (
+        lambda: load_debates(text("half", b'{"problem": {')),
+        ["half.jsonl, line 1", "save the debates again"],
+    ),
+    "numbers for debates": (
+        lambda: load_debates(text("numbers", b"1\n2\n")),
+        ["numbers.jsonl, line 1", "no debate"],
+    ),
+    "debates in no text": (
+        lambda: load_debates(text("binary", b"\x80\x04\x95")),
+        ["cannot be read", "UTF-8"],
+    ),
+    # Grading and votes
+    "an answer that is a number": (lambda: maft.is_equivalent(5, "5", "gsm"), ["answer", "type int"]),
+    "a response that is none": (lambda: maft.extract_answer(None, "gsm"), ["response", "NoneType"]),
+    "a vote over one text": (lambda: maft.majority_vote("225", "gsm", 0), ["answers is no list"]),
+    "a vote over numbers": (lambda: maft.majority_vote([2, 2], "gsm", 0), ["answer", "type int"]),
+    "a vote without a seed": (lambda: maft.majority_vote(["2"], "gsm", None), ["seed is None"]),
+    "an answer to no problem": (lambda: maft.grading.is_correct("2", "q"), ["problem is of type str"]),
+    # Datasets
+    "w below 0": (lambda: maft.build_finetuning_data(TWO, -0.1), ["w,", "-0.1", "from 0 to 1"]),
+    "w above 1": (lambda: maft.build_finetuning_data(TWO, 1.1), ["w,", "1.1", "from 0 to 1"]),
+    "w that is none": (lambda: maft.build_finetuning_data(TWO, math.nan), ["w,", "nan"]),
+    "w as text": (lambda: maft.build_finetuning_data(TWO, "0.5"), ["w,", "'0.5'"]),
+    "data from no debates": (lambda: maft.build_finetuning_data([], 0.5), ["debates is empty"]),
+    "data from a result": (lambda: maft.build_finetuning_data(None, 0.5), ["debates is None"]),
+    "data from iterations": (
+        lambda: maft.build_finetuning_data([TWO], 0.5),
+        ["debates[0] is of type list"],
+    ),
+    "data of two societies": (
+        lambda: maft.build_finetuning_data([*TWO, *THREE], 0.5),
+        ["debates[2] has 3 agents", "debates[0] 2", "one society"],
+    ),
+    "data of different rounds": (
+        lambda: maft.build_finetuning_data([*TWO, *ONCE], 0.5),
+        ["debates[2] has 2 agents and 1 rounds"],
+    ),
+    "data of a debate that was stopped": (
+        lambda: maft.build_finetuning_data(UNFINISHED, 0.5),
+        ["debates[0] did not come to its end"],
+    ),
+    "data for nobody": (lambda: maft.finetune("critic-1", [], CONFIG), ["agent is 'critic-1'"]),
+    "data of all kinds": (
+        lambda: maft.finetune(SOCIETY.critics[0], AgentData([], [], [], []), CONFIG),
+        ["examples[0] is of type list", "Example"],
+    ),
+    "finetuning by a profile's name": (
+        lambda: maft.finetune(SOCIETY.critics[0], [], "smoke"),
+        ["config is 'smoke'"],
+    ),
+    # Studies
+    "a study by a profile's name": (
+        lambda: maft.run_study("base", "arithmetic", "smoke"),
+        ["config is 'smoke'", "load_config"],
+    ),
+    "a study by a backend's name": (
+        lambda: maft.run_study("base", "arithmetic", CONFIG, "vllm"),
+        ["backend is 'vllm'", "open_backend"],
+    ),
+    "a study that reports to nobody": (
+        lambda: maft.run_study("base", "arithmetic", CONFIG, BACKEND, True),
+        ["report is True", "function"],
+    ),
+    "no studies": (lambda: maft.run_studies([]), ["studies is empty"]),
+    "a study that is no list": (
+        lambda: maft.run_studies(("base", "arithmetic", CONFIG)),
+        ["studies[0] is no study"],
+    ),
+    "a study without a config": (
+        lambda: maft.run_studies([("base", "arithmetic")]),
+        ["studies[0] is no study", "(method, task, config)"],
+    ),
+    "the backend of a profile's name": (lambda: maft.open_backend("smoke"), ["config is 'smoke'"]),
+    "the scorer of nothing": (lambda: maft.open_scorer(None), ["config is None"]),
+    "an estimate of a profile's name": (lambda: maft.estimate("phi3"), ["config is 'phi3'"]),
+    "societies of no folder": (lambda: maft.list_societies(None), ["runs_dir is None"]),
+    "an explorer of what was stopped": (
+        lambda: maft.DebateExplorer(UNFINISHED),
+        ["debate 0 did not come to its end"],
+    ),
+    "an explorer of nothing": (lambda: maft.DebateExplorer([]), ["no debates to explore"]),
+    "a studio by a profile's name": (lambda: maft.DebateStudio("laptop"), ["config is 'laptop'"]),
+    "train problems in eval": (
+        lambda: check_disjoint([problem("a")], [problem("A")]),
+        ["1 problems are both", "take them out"],
+    ),
+    "no train problems": (lambda: check_disjoint([], [problem()]), ["train is empty"]),
+    # Scores
+    "scores of no debates": (lambda: metrics.scores([]), ["debates is empty"]),
+    "scores of a problem": (lambda: metrics.scores([problem()]), ["debates[0] is of type Problem"]),
+    "scores of no answer": (lambda: metrics.scores(TWO, "vote"), ["pick is 'vote'", "function"]),
+    "accuracy of nothing": (lambda: metrics.accuracy(SCORES[:0]), ["scores is empty"]),
+    "accuracy of a result": (lambda: metrics.accuracy(None), ["scores is None", "data frame"]),
+    "accuracy without runs": (
+        lambda: metrics.accuracy(metrics.scores(TWO)),
+        ["lacks method, task, model, seed, iteration"],
+    ),
+    "accuracy of nan": (
+        lambda: metrics.accuracy(SCORES.assign(correct=math.nan)),
+        ["correct", "nan in place 0"],
+    ),
+    "accuracy of words": (
+        lambda: metrics.accuracy(SCORES.assign(correct="yes")),
+        ["column correct of the frame of scores"],
+    ),
+    "a column that is not there": (
+        lambda: metrics.accuracy_over_seeds(SCORES, "right"),
+        ["lacks right"],
+    ),
+    "the last of nothing": (lambda: metrics.last_iteration(pd.DataFrame()), ["lacks method"]),
+    "costs of no study": (lambda: metrics.total_costs(pd.DataFrame()), ["costs lacks method"]),
+    "counts of scores": (lambda: metrics.counts(SCORES), ["costs lacks num_calls"]),
+    # Statistics
+    "the error of nothing": (lambda: statistics.standard_error([]), ["correct is empty"]),
+    "the error of nan": (lambda: statistics.standard_error([1, math.nan]), ["nan in place 1"]),
+    "the error of a table": (
+        lambda: statistics.standard_error([[1, 0]]),
+        ["correct", "list of numbers"],
+    ),
+    "the error over other problems": (
+        lambda: statistics.standard_error([1, 0], ["a"]),
+        ["problems does not name", "each of 2"],
+    ),
+    "the interval of nothing": (lambda: statistics.wilson_interval([]), ["correct is empty"]),
+    "the interval of nan": (lambda: statistics.wilson_interval([math.nan]), ["nan in place 0"]),
+    "the interval of shares": (
+        lambda: statistics.wilson_interval([0.5]),
+        ["other numbers than 0 and 1"],
+    ),
+    "an interval of all": (lambda: statistics.wilson_interval([1], 95), ["confidence is 95"]),
+    "McNemar of unequal lengths": (
+        lambda: statistics.mcnemar([1, 0], [1]),
+        ["(2,) and (1,)", "in one order"],
+    ),
+    "McNemar of words": (lambda: statistics.mcnemar(["yes"], ["no"]), ["a is of type list"]),
+    "a bootstrap without resamples": (
+        lambda: statistics.paired_bootstrap([1], [0], 0),
+        ["num_resamples is 0"],
+    ),
+    "a bootstrap of a negative seed": (
+        lambda: statistics.paired_bootstrap([1], [0], 10, -1),
+        ["seed is -1"],
+    ),
+    "p values above 1": (lambda: statistics.holm([0.1, 1.5]), ["between 0 and 1", "1.5"]),
+    "p values in words": (lambda: statistics.holm(["small"]), ["p_values"]),
+    "comparing nothing": (lambda: statistics.compare(SCORES[:0]), ["scores is empty"]),
+    "comparing accuracies": (lambda: statistics.compare(ACCURACIES), ["scores lacks problem, correct"]),
+    "comparing nan": (
+        lambda: statistics.compare(SCORES.assign(correct=math.nan)),
+        ["correct of scores", "nan"],
+    ),
+    "comparing with one baseline alone": (
+        lambda: statistics.compare(SCORES, "base"),
+        ["baselines is 'base'", "list of text"],
+    ),
+    "comparing with nobody": (
+        lambda: statistics.compare(SCORES, ["debate"]),
+        ["no scores of the baseline 'debate'"],
+    ),
+    "comparing a run twice": (
+        lambda: statistics.compare(pd.concat([SCORES, SCORES])),
+        ["more than once"],
+    ),
+    "the spread of nothing": (lambda: statistics.spread_over_seeds(SCORES[:0]), ["frame is empty"]),
+    "apart by words": (lambda: statistics.standard_errors_apart("a", 1, 2, 1), ["list of numbers"]),
+    # Diversity
+    "disagreement in nothing": (lambda: diversity.disagreement([]), ["debates is empty"]),
+    "a round that was not": (
+        lambda: diversity.disagreement(TWO, 2),
+        ["number is 2", "rounds 0 to 1"],
+    ),
+    "a round in words": (lambda: diversity.disagreement(TWO, "last"), ["number is 'last'"]),
+    "flips of nothing": (lambda: diversity.flips([]), ["debates is empty"]),
+    "followers of nothing": (lambda: diversity.follows_majority([]), ["debates is empty"]),
+    "embeddings by nobody": (
+        lambda: diversity.embedding_dissimilarity(TWO, None, "e"),
+        ["scorer is None", "open_scorer"],
+    ),
+    "likelihoods of a role that is none": (
+        lambda: diversity.negative_log_likelihood(TWO, SOCIETY, Silent(), "judge"),
+        ["role", "'judge'"],
+    ),
+    "likelihoods in a context that is none": (
+        lambda: diversity.negative_log_likelihood(TWO, SOCIETY, Silent(), context="listner"),
+        ["context", "'listner'"],
+    ),
+    "likelihoods of another society": (
+        lambda: diversity.negative_log_likelihood(THREE, SOCIETY, Silent()),
+        ["2 generation agents, but 3 debated"],
+    ),
+    "likelihoods of mixed debates": (
+        lambda: diversity.negative_log_likelihood([*TWO, *THREE], SOCIETY, Silent()),
+        ["debates[2] has 3 agents"],
+    ),
+    "likelihoods of critics that did not speak": (
+        lambda: diversity.negative_log_likelihood(ONCE, SOCIETY, Silent()),
+        ["second round"],
+    ),
+    "own likelihoods of nothing": (
+        lambda: diversity.kl_by_own_likelihoods([], SOCIETY, Silent()),
+        ["debates is empty"],
+    ),
+    "divergences of nothing": (lambda: diversity.kl_divergence([], Silent(), "m"), ["is empty"]),
+    "divergences from nothing": (
+        lambda: diversity.kl_from_base(TWO, [], Silent(), "m"),
+        ["base is empty"],
+    ),
+    "divergences from other problems": (
+        lambda: diversity.kl_from_base(TWO, THREE, Silent(), "m"),
+        ["`base` lacks the problem"],
+    ),
+    "styles that nobody knows": (lambda: diversity.distinct_styles(TWO), ["no response reasons"]),
+    "a measure over no studies": (
+        lambda: diversity.by_iteration([], diversity.flips),
+        ["results is empty"],
+    ),
+    "a measure over debates": (
+        lambda: diversity.by_iteration(TWO, diversity.flips),
+        ["results[0] is of type Debate", "run_study"],
+    ),
+    "means of another column": (
+        lambda: diversity.mean_over_problems(SCORES, ["method"], "kl"),
+        ["frame lacks kl"],
+    ),
+    "means by a name alone": (
+        lambda: diversity.mean_over_problems(SCORES, "method"),
+        ["keys is 'method'"],
+    ),
+    # Appendix G
+    "skills in words": (lambda: specialization.update("abc"), ["skills", "finite numbers"]),
+    "skills of nan": (lambda: specialization.update([math.nan, 1.0]), ["skills", "finite numbers"]),
+    "skills over models of one": (
+        lambda: specialization.update([0.5, 0.5], "models"),
+        ["normalize_over is models", "models, topics"],
+    ),
+    "a simulation of no model": (lambda: specialization.simulate(0), ["num_models is 0"]),
+    "a simulation in words": (lambda: specialization.simulate("3"), ["num_models is '3'"]),
+    "a simulation of a negative seed": (lambda: specialization.simulate(1, seed=-1), ["seed is -1"]),
+    "topics covered by one": (
+        lambda: specialization.topics_covered([0.5, 0.5]),
+        ["one model", "models, topics"],
+    ),
+    "a threshold in percent": (
+        lambda: specialization.iterations_until_specialized([[0.5, 0.5]], 90),
+        ["threshold is 90"],
+    ),
+    "growth of no topics": (lambda: specialization.growth_factor(0), ["num_topics is 0"]),
+    "coverage of no topics": (lambda: specialization.expected_coverage(3, 0), ["num_topics is 0"]),
+    "topics of nothing": (lambda: specialization.known_topics([]), ["debates is empty"]),
+    "shares of debates alone": (
+        lambda: specialization.topic_shares(TWO),
+        ["debates[0] is of type Debate: give a list of Debate"],
+    ),
+    "shares of an empty iteration": (
+        lambda: specialization.topic_shares([TWO, []]),
+        ["debates[1] is empty"],
+    ),
+    "specialists without responses": (
+        lambda: specialization.specialization(SHARES),
+        ["no responses at all"],
+    ),
+    "specialists of scores": (
+        lambda: specialization.specialization(SCORES),
+        ["shares lacks agent, topic, responses"],
+    ),
+    "predictions from nothing": (
+        lambda: specialization.predicted_shares(SHARES),
+        ["each agent of iteration 0 needs a response"],
+    ),
+    # Tables and figures
+    "a table of one task's name": (
+        lambda: tables.methods_by_task(ACCURACIES, "arithmetic"),
+        ["tasks is 'arithmetic'", "list of text"],
+    ),
+    "a table of no methods": (
+        lambda: tables.methods_by_task(ACCURACIES, ["arithmetic"], []),
+        ["methods is empty"],
+    ),
+    "a table of scores": (
+        lambda: tables.methods_by_task(SCORES, ["arithmetic"]),
+        ["accuracies lacks accuracy, standard_error"],
+    ),
+    "a table of a run twice": (
+        lambda: tables.methods_by_task(pd.concat([ACCURACIES] * 2), ["arithmetic"]),
+        ["several rows for 'base'"],
+    ),
+    "a table of doubts that are none": (
+        lambda: tables.methods_by_task(ACCURACIES, ["arithmetic"], significance=ACCURACIES),
+        ["significance lacks difference, significant"],
+    ),
+    "beside several models": (
+        lambda: tables.side_by_side(ACCURACIES, reported.published("table_1")),
+        ["published has the models", "keep the rows of one"],
+    ),
+    "beside nothing": (lambda: tables.side_by_side(ACCURACIES, None), ["published is None"]),
+    "a table nowhere": (
+        lambda: tables.save_table(ACCURACIES, NOWHERE / "t"),
+        ["cannot be written", "make the folder"],
+    ),
+    "no table": (lambda: tables.save_table(None, NOWHERE / "t"), ["table is None"]),
+    "a figure nowhere": (
+        lambda: plots.save_figure(None, NOWHERE / "f"),
+        ["cannot be written", "make the folder"],
+    ),
+    "no figure": (
+        lambda: plots.save_figure(None, Path(gettempdir()) / "f"),
+        ["figure is None"],
+    ),
+    "a figure of nothing": (lambda: plots.by_iteration(SCORES[:0]), ["frame lacks mean, error"]),
+    "bars of nothing": (lambda: plots.accuracy_bars(ACCURACIES[:0]), ["frame is empty"]),
+    "tokens of none": (
+        lambda: plots.accuracy_against_tokens(ACCURACIES.assign(tokens=0)),
+        ["tokens", "above 0"],
+    ),
+    "losses of nothing": (lambda: plots.losses([]), ["values is empty"]),
+    "losses of no agent": (lambda: plots.training_losses({}), ["curves holds no losses"]),
+    "a caption of a profile's name": (lambda: plots.about("smoke"), ["config is 'smoke'"]),
+    # Speed
+    "the speed of nothing": (lambda: speed.measure(BACKEND, [], CONFIG), ["problems is empty"]),
+    "orders of less than one": (
+        lambda: speed.compare_orders([(BACKEND, BACKEND)], [problem()], CONFIG, 0),
+        ["num_alone is 0"],
+    ),
+    "weights in no type": (
+        lambda: speed.weights_in(CONFIG.base_model, "fp8"),
+        ["dtype is one of float32", "'fp8'"],
+    ),
+    "memory of no society": (
+        lambda: speed.memory_of_agents(None, SOCIETY, "float32"),
+        ["full is None", "a Society"],
+    ),
+}
