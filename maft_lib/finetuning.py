@@ -17,10 +17,10 @@ from maft_lib import checkpoints, launching, progress
 from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub
 from maft_lib.config import Config
-from maft_lib.debate import Agent
 from maft_lib.disk import content_key
 from maft_lib.finetune_data import Example
 from maft_lib.seeds import derive_seed
+from maft_lib.society import Agent
 from maft_lib.store import Store
 from maft_lib.workers import Claims, default_num_workers, run_parallel
 

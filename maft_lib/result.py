@@ -8,8 +8,9 @@ import pandas as pd
 
 from maft_lib import metrics
 from maft_lib.config import Config
-from maft_lib.debate import Debate, Society
+from maft_lib.debate import Debate
 from maft_lib.finetune_data import AgentData, Example
+from maft_lib.society import Society
 
 
 @dataclass(repr=False)

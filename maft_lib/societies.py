@@ -17,9 +17,9 @@ from typing import Any
 from maft_lib import checkpoints
 from maft_lib.arguments import as_path
 from maft_lib.config import project_root
-from maft_lib.debate import Agent, Society
 from maft_lib.disk import content_key
 from maft_lib.records import read_records, save_record
+from maft_lib.society import Agent, Society
 
 FOLDER = "societies"
 _KNOWN: dict[str, Any] = {

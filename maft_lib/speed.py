@@ -29,7 +29,8 @@ from maft_lib.backends.adapters import is_adapter
 from maft_lib.backends.hub import model_folder, resolve_device
 from maft_lib.backends.opening import bare_backend
 from maft_lib.config import Config
-from maft_lib.debate import Society, base_society, run_debates
+from maft_lib.debate import run_debates
+from maft_lib.society import Society, base_society
 from maft_lib.tasks.problem import Problem
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

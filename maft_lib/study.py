@@ -17,7 +17,7 @@ from maft_lib import metrics, progress
 from maft_lib.arguments import check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.debate import Agent, Debate, Society, base_society, run_debates
+from maft_lib.debate import Debate, run_debates
 from maft_lib.finetune_data import (
     AgentData,
     Example,
@@ -31,6 +31,7 @@ from maft_lib.prompts import load_prompts
 from maft_lib.result import Result
 from maft_lib.seeds import derive_seed
 from maft_lib.societies import save_society
+from maft_lib.society import Agent, Society, base_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train

@@ -14,9 +14,9 @@ from maft_lib.backends import BackendError, Request, Sampling
 from maft_lib.backends.hub import Model, identity
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.transformers import TransformersBackend, _generate_texts
-from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import FinetuneError, checkpoint_key, hyper_parameters, make_checkpoint
+from maft_lib.society import Agent
 from maft_lib.store import Store
 from maft_lib.workers import WorkerError, run_parallel
 

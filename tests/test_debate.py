@@ -6,7 +6,8 @@ import pytest
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.debate import Debate, Society, base_society, load_debates, run_debates, save_debates
+from maft_lib.debate import Debate, load_debates, run_debates, save_debates
+from maft_lib.society import Society, base_society
 from maft_lib.tasks import load_problems
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from maft_lib import diversity
 from maft_lib.backends.scorer import Scorer
-from maft_lib.debate import Agent, Society
+from maft_lib.society import Agent, Society
 from tests.conftest import debate
 
 MODELS = ("a", "b", "c")

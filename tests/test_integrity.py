@@ -11,11 +11,11 @@ import warnings
 import pytest
 
 import maft_lib as maft
-from maft_lib.debate import Agent, Society, base_society
 from maft_lib.disk import StoreError, StoreWarning, content_key
 from maft_lib.integrity import YOUNG
 from maft_lib.records import read_records
 from maft_lib.societies import save_society
+from maft_lib.society import Agent, Society, base_society
 from maft_lib.store import PAGE_SIZE, Store
 
 WEIGHTS = "model.safetensors"

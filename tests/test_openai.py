@@ -25,11 +25,12 @@ from maft_lib.backends.openai_client import scrub, served_name
 from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config
-from maft_lib.debate import Agent, base_society, run_debates
+from maft_lib.debate import run_debates
 from maft_lib.disk import StoreWarning, content_key
 from maft_lib.finetune_data import Example, build_finetuning_data
 from maft_lib.finetuning import finetune, training_log
 from maft_lib.prompts import load_prompts
+from maft_lib.society import Agent, base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_study
 from maft_lib.tasks import answer_type, load_problems

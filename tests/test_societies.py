@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.debate import Agent, Society, base_society
 from maft_lib.societies import list_societies, save_society
+from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import run_study
 
 ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 2, "accuracy": 0.708}

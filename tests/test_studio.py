@@ -18,9 +18,10 @@ from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.debate import Debate, base_society, debate_rounds, run_debates
+from maft_lib.debate import Debate, debate_rounds, run_debates
 from maft_lib.prompts import load_prompts
 from maft_lib.societies import save_society
+from maft_lib.society import base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_study
 from maft_lib.studio import DebateStudio

@@ -21,11 +21,11 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.backends.vllm import VLLMBackend
 from maft_lib.config import load_config
-from maft_lib.debate import Agent
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import finetune
 from maft_lib.miniature import MODEL
 from maft_lib.miniature.wide_heads import widen_heads
+from maft_lib.society import Agent
 from maft_lib.studies import run_study
 
 pytestmark = [

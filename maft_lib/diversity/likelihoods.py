@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from maft_lib.arguments import check_able, check_alike, check_choice, check_debates, check_kind
-from maft_lib.debate import Agent, Debate, Society
+from maft_lib.debate import Debate
 from maft_lib.prompts import Message
+from maft_lib.society import Agent, Society
 
 if TYPE_CHECKING:
     from maft_lib.backends.scorer import Scorer

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from maft_lib.arguments import check_able, check_columns, check_each, check_text
-from maft_lib.debate import Debate, Society
+from maft_lib.debate import Debate
 from maft_lib.result import Result
+from maft_lib.society import Society
 from maft_lib.statistics import standard_error, standard_error_of_mean
 
 Measure = Callable[[Sequence[Debate], Society], pd.DataFrame]

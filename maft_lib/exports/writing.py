@@ -20,7 +20,7 @@ import yaml
 import maft_lib
 from maft_lib.arguments import as_path
 from maft_lib.config import Config
-from maft_lib.debate import Agent, Society, save_debates
+from maft_lib.debate import save_debates
 from maft_lib.exports import layout
 from maft_lib.exports.agents import (
     Checkpoint,
@@ -37,6 +37,7 @@ from maft_lib.exports.lessons import datasets_of, write_datasets
 from maft_lib.finetune_data import AgentData
 from maft_lib.prompts import DEFAULT
 from maft_lib.result import Result
+from maft_lib.society import Agent, Society
 
 
 def export(

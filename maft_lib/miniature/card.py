@@ -10,11 +10,12 @@ import pandas as pd
 
 from maft_lib.backends import Backend
 from maft_lib.config import Config
-from maft_lib.debate import Debate, base_society, run_debates
+from maft_lib.debate import Debate, run_debates
 from maft_lib.grading import is_equivalent
 from maft_lib.metrics import first_vote, scores
 from maft_lib.miniature import corpus
 from maft_lib.miniature.pretraining import Recipe
+from maft_lib.society import base_society
 from maft_lib.tasks import GENERATED, load_problems
 
 SAID = re.compile(r"answers (\S+?)\.(?= |$)")

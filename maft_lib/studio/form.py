@@ -11,9 +11,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from maft_lib.config import Config
-from maft_lib.debate import Society, base_society
 from maft_lib.grading import is_equivalent
 from maft_lib.societies import SavedSociety, list_societies
+from maft_lib.society import Society, base_society
 from maft_lib.tasks import TASKS
 from maft_lib.tasks.problem import Problem, problem_id
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from maft_lib.backends import Backend
 from maft_lib.backends.opening import open_backend
 from maft_lib.config import Config
-from maft_lib.debate import Debate, Society, Turn, debate_rounds
+from maft_lib.debate import Debate, Turn, debate_rounds
+from maft_lib.society import Society
 from maft_lib.tasks.problem import Problem
 
 TICK = 0.1  # seconds between two looks at what is new

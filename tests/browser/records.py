@@ -6,7 +6,8 @@ Imported by the tests and by the notebooks that they open. Knows nothing of brow
 import random
 
 from maft_lib import load_problems
-from maft_lib.debate import Agent, Debate, Society, Turn
+from maft_lib.debate import Debate, Turn
+from maft_lib.society import Agent, Society
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.voting import majority_vote
 
