@@ -150,7 +150,7 @@ def _context() -> BaseContext:
     This process itself is not forked: one that has used threads can hang then.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(list(WORK))
+    context.set_forkserver_preload(["maft_lib.preloading", *WORK])
     return context
 
 
@@ -161,6 +161,7 @@ def _start() -> None:
 
     torch.set_num_threads(1)
     gc.freeze()  # collecting garbage need not look at all the libraries
+    gc.enable()  # which `preloading` has put off
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is the parent's to handle
     threading.Thread(target=_follow_parent, daemon=True).start()
 
