@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from maft_lib.arguments import (
     as_numbers,
@@ -59,6 +58,8 @@ def wilson_interval(correct: Correct, confidence: float = 0.95) -> tuple[float, 
     if not np.isin(right, (0, 1)).all():
         raise ValueError("correct holds other numbers than 0 and 1: give whether each answer is right.")
     check_number("confidence", confidence, 0, 0.9999)
+    from scipy import stats  # which takes a second
+
     test = stats.binomtest(int(right.sum()), right.size)
     low, high = test.proportion_ci(confidence_level=confidence, method="wilson")
     return float(low), float(high)
@@ -73,6 +74,8 @@ def mcnemar(a: Correct, b: Correct, problems: Sequence | None = None) -> float:
     """
     gains, _ = _gains(a, b, problems)
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+    from scipy import stats
+
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 

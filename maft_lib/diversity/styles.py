@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from maft_lib.arguments import check_able, check_debates
 from maft_lib.debate import Debate
@@ -70,6 +69,8 @@ def style_separation(
             apart[owners[i][1] == owners[j][1]].append(float(1 - vectors[i] @ vectors[j]))
     if not all(apart.values()):
         return float("nan")
+    from scipy import stats  # which takes a second
+
     u = stats.mannwhitneyu(apart[False], apart[True]).statistic
     return float(u / (len(apart[False]) * len(apart[True])))
 
