@@ -548,7 +548,7 @@ def test_a_store_counts_what_it_keeps(tmp_path):
         row.dt.get_text(): row.dd.get_text() for row in parsed(store._repr_html_()).select("dl > div")
     }
     assert (rows["completions"], rows["checkpoints"]) == ("2", "1")
-    assert rows["store"] == str(tmp_path / "runs") and rows["on disk"].startswith("1.0 MB")
+    assert rows["store"] == str(tmp_path / "runs") and rows["on disk"].startswith("1.1 MB")
     store.close()
     assert "cannot be used" in store._repr_html_() or "damaged" in store._repr_html_()
 

@@ -29,7 +29,7 @@ def load_export(folder: str | Path) -> Result:
     the config's: a name on the hub, or a folder that must then be here. Raises `ExportError` if the
     folder is no export or is damaged.
     """
-    place = as_path("folder", folder).expanduser().resolve()
+    place = Path(os.path.expanduser(as_path("folder", folder))).resolve()
     layout.check(place)
     try:
         return _result(place)
