@@ -54,7 +54,7 @@ def test_interrupted(tmp_path, undisturbed, tally):
         before, workers = study.keys(), family(process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode != 0 and "KeyboardInterrupt" in errors
+        assert process.returncode != 0 and "KeyboardInterrupt" in errors, errors[-3000:]
         counted.count(lost=len(before - study.keys()), orphans=len(orphans(workers)))
     study.finish()
     counted.compare(study, undisturbed)
