@@ -19,6 +19,7 @@ from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.disk import content_key
 from maft_lib.finetune_data import Example
+from maft_lib.interrupts import heed, heeded
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
 from maft_lib.store import Store
@@ -74,10 +75,11 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
         part = [(*tasks[place], keys[place], _report(jobs[place][0], config)) for place in left]
         folders.update({place: folder for place, folder in found.items() if folder is not None})
         for done, folder in run(make_checkpoint, part) if part else ():
+            heed()
             folders[left[done]] = folder
             progress.trained()
 
-    with closing(Store(runs)) as kept:
+    with heeded(), closing(Store(runs)) as kept:
         with _claims.making(keys.values()) as mine:
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now

@@ -20,6 +20,7 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.display.live import followed
+from maft_lib.interrupts import heeded
 from maft_lib.provenance import save_provenance
 from maft_lib.result import Result
 from maft_lib.study import Study, check_disjoint, problems
@@ -45,7 +46,7 @@ def run_study(
     """
     _check(method, task, config, backend, report)
     backend = backend or open_backend(config)
-    with followed([(method, task, config)], [backend], report) as (say, watched):
+    with heeded(), followed([(method, task, config)], [backend], report) as (say, watched):
         return _run(method, task, config, backend, say, watched(0))
 
 
@@ -101,7 +102,7 @@ def run_studies(
         _check(*study, backend, report)
     backends = [backend or open_backend(config) for *_, config in studies]
     num_threads = _side_by_side([config for *_, config in studies])
-    with followed(studies, backends, report) as (say, watched):
+    with heeded(), followed(studies, backends, report) as (say, watched):
         runs = [(*s, backends[i], say, watched(i)) for i, s in enumerate(studies)]
         return [_run(*run) for run in runs] if num_threads == 1 else _run_all(runs, num_threads)
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, cast
 
+from maft_lib.interrupts import heed, heeded
 from maft_lib.progress import counted
 from maft_lib.prompts import Message
 
@@ -99,8 +100,9 @@ def generate(
     """
     requests = list(requests)
     completions: dict[int, Completion] = {}
-    with closing(open_stream(backend, requests, on_text)) as stream:
+    with heeded(), closing(open_stream(backend, requests, on_text)) as stream:
         for index, completion in counted(stream):
+            heed()
             completions[index] = completion
             if on_completion is not None:
                 on_completion(index, completion)

@@ -17,6 +17,7 @@ from maft_lib.backends.hub import Model
 from maft_lib.cluster import open_cluster
 from maft_lib.config import Config
 from maft_lib.disk import content_key
+from maft_lib.interrupts import heed, heeded
 from maft_lib.prompts import Message
 from maft_lib.store import Store
 from maft_lib.workers import default_num_workers, run_parallel
@@ -147,15 +148,17 @@ class Scorer:
         found = self.store.get(list(wanted))
         missing = [key for key in wanted if key not in found]
         unwritten: dict[str, dict] = {}
-        try:
-            for index, value in score([wanted[key] for key in missing]):
-                unwritten[missing[index]] = found[missing[index]] = _packed(value)
-                self.num_calls += 1
-                if len(unwritten) >= WRITE_EVERY:
-                    self.store.put(unwritten.items())
-                    unwritten = {}
-        finally:  # an interrupted run keeps what had come in
-            self.store.put(unwritten.items())
+        with heeded():
+            try:
+                for index, value in score([wanted[key] for key in missing]):
+                    unwritten[missing[index]] = found[missing[index]] = _packed(value)
+                    self.num_calls += 1
+                    if len(unwritten) >= WRITE_EVERY:
+                        self.store.put(unwritten.items())
+                        unwritten = {}
+                    heed()
+            finally:  # an interrupted run keeps what had come in
+                self.store.put(unwritten.items())
         return [_unpacked(found[key]) for key in keys]
 
     def _run(self, function: Callable, tasks: Sequence[tuple]) -> Iterator[tuple[int, Sequence]]:

@@ -1,0 +1,91 @@
+"""Interrupts that Python drops end what runs all the same, and lose nothing that is finished."""
+
+import signal
+
+import pytest
+
+import maft_lib as maft
+from maft_lib import finetuning
+from maft_lib.backends.scorer import Scorer
+from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.interrupts import heeded
+from maft_lib.store import Store
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def python_raises_interrupts():
+    """In a shell's background job it does not; and what was changed is changed back."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+class Unheard:
+    """Interrupts this process where no exception can be raised."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def run_interrupted(function, tasks, **_):
+    """Runs tasks right here, as `run_parallel` does elsewhere; interrupted after the first."""
+    for place, task in enumerate(tasks):
+        done = function(*task)
+        if place == 0:
+            Unheard()
+        yield place, done
+
+
+def test_python_drops_it():
+    Unheard()
+
+
+def test_a_study_ends(config):
+    backend = ScriptedBackend(lambda _: (len(backend.requests) == 10 and Unheard(), "\\boxed{4}")[1])
+    with pytest.raises(KeyboardInterrupt):
+        maft.run_study("debate", "arithmetic", config, backend)
+    assert len(backend.requests) == 10
+    maft.run_study("debate", "arithmetic", config, backend)  # it is heeded once
+
+
+def test_a_study_ends_that_is_interrupted_between_two_batches(config):
+    backend = ScriptedBackend(lambda _: "\\boxed{4}")
+    with pytest.raises(KeyboardInterrupt):
+        maft.run_study("debate", "arithmetic", config, backend, lambda line: Unheard() and None)
+
+
+def test_studies_in_threads_end(config):
+    backend = ScriptedBackend(lambda _: "\\boxed{4}")
+    with pytest.raises(KeyboardInterrupt), heeded():
+        Unheard()
+        maft.run_studies([("base", "arithmetic", config)] * 2, backend)
+    assert len(backend.requests) <= 2
+
+
+def test_a_handler_of_the_programs_own_is_left_alone(config):
+    heard = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        maft.run_study("base", "arithmetic", config, ScriptedBackend(lambda _: Unheard() and "4"))
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert set(heard) == {signal.SIGINT}
+
+
+def test_scoring_ends_and_keeps_its_scores(tmp_path, model):
+    scorer = Scorer(Store(tmp_path), "cpu", num_workers=1, max_batch_size=1, run=run_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scorer.embeddings(model, ["one", "two and more"])
+    again = Scorer(Store(tmp_path), "cpu", num_workers=1, max_batch_size=1)
+    again.embeddings(model, ["one", "two and more"])
+    assert (scorer.num_calls, again.num_calls) == (1, 1)
+
+
+@pytest.mark.pipeline
+def test_training_ends_and_keeps_its_agents(config, agent, examples, monkeypatch):
+    monkeypatch.setattr(finetuning, "_executor", lambda config, device: run_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.finetune_all([(agent, examples), (agent, examples[:8])], config)
+    assert len(list(config.path(config.runs_dir).glob("checkpoints/[!.]*"))) == 1
