@@ -299,7 +299,7 @@ _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profil
 
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
-    if name not in valid:
+    if not isinstance(name, str) or name not in valid:
         raise ConfigError(f"unknown {kind} {shown(name)}{_hint(name, valid)}")
 
 

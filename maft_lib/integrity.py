@@ -22,6 +22,8 @@ from filelock import FileLock
 
 from maft_lib import checkpoints, provenance, records, societies
 from maft_lib.arguments import as_path
+from maft_lib.backends import openai_jobs
+from maft_lib.backends.openai_calls import read_job
 from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
 from maft_lib.store import DATABASE, PAGE_SIZE, ROWS, copy_database, entry_checksum, open_database
 
@@ -56,8 +58,9 @@ class Verification:
 def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
     """Reads every completion, checkpoint and record of a store and compares their checksums.
 
-    With `repair` what is damaged is taken out, checkpoints into a folder beside their place; a study
-    that is run again makes it anew. Raises `StoreError` if there is no store or it cannot be read.
+    Records are of societies, studies and fine-tuning jobs. With `repair` what is damaged is taken out,
+    checkpoints into a folder beside their place; a study that is run again makes it anew, and finds a
+    job on its server. Raises `StoreError` if there is no store or it cannot be read.
     """
     runs = _store_at(runs_dir)
     database = runs / DATABASE
@@ -66,7 +69,9 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
         folders = _checkpoints(runs)
         broken = {folder: name for folder in folders if (name := checkpoints.damaged_file(folder))}
         found = [records.read_records(runs / folder) for folder in RECORDS]
+        jobs = sorted((runs / openai_jobs.FOLDER).glob("*.json"))
         unreadable = [path for _, damaged in found for path in damaged]
+        unreadable += [path for path in jobs if read_job(path) is None]
         if repair:
             _repair(database, keys, complaints, [*broken], unreadable)
     lines = chain(
@@ -74,7 +79,7 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
         (f"{folder}: {name}" for folder, name in broken.items()),
         map(str, unreadable),
     )
-    num_records = len(unreadable) + sum(len(whole) for whole, _ in found)
+    num_records = len(jobs) + sum(len(whole) + len(damaged) for whole, damaged in found)
     return Verification(num_completions, len(folders), num_records, tuple(lines), repair)
 
 

@@ -18,8 +18,9 @@ _came = threading.Event()
 
 @contextmanager
 def heeded() -> Iterator[None]:
-    """An interrupt that comes before the end is raised by the next `heed`, if it has been dropped, or at
-    the end. Where the program has a handler of its own, or Python leaves interrupts alone, so it stays.
+    """An interrupt that comes before the end, and is dropped, is raised by the next `heed` or there.
+
+    Where the program has a handler of its own, or Python leaves interrupts alone, so it stays.
     """
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

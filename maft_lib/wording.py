@@ -22,7 +22,8 @@ def shown(value: object) -> str:
     """A value as an error shows it: whatever it is, on one line and not long."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 200, 80
-    return short.repr(value)
+    words = short.repr(value)
+    return one_line(words) if "\n" in words else words  # a data frame's has many
 
 
 def nearest(name: object, valid: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -82,11 +82,25 @@ def _write(record: Path, values: dict) -> None:
 
 
 def _recorded(record: Path) -> str | None:
-    """The id in a job's file; None, with a warning, if that is damaged. Older ones have no checksum."""
+    """The id in a job's file, if there is one; of a damaged one it warns."""
     with explained(record):
         if not record.exists():
             return None
-        data = record.read_bytes()
+        known = read_job(record)
+    if known is not None:
+        return known
+    warnings.warn(
+        f"{record} is damaged: its fine-tuning job is looked for on the server, and begun anew if the "
+        "server does not have it.",
+        StoreWarning,
+        stacklevel=5,
+    )
+    return None
+
+
+def read_job(record: Path) -> str | None:
+    """The id in a job's file; None if that is damaged. Older ones have no checksum."""
+    data = record.read_bytes()
     try:
         values = json.loads(data)
         checksum = values.pop("checksum", None)
@@ -94,12 +108,6 @@ def _recorded(record: Path) -> str | None:
             return values["job"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    warnings.warn(
-        f"{record} is damaged: its fine-tuning job is looked for on the server, and begun anew if the "
-        "server does not have it.",
-        StoreWarning,
-        stacklevel=5,
-    )
     return None
 
 

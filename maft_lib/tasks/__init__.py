@@ -12,7 +12,7 @@ from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
 from maft_lib.tasks.problem import Problem, problem_id, split_of
 from maft_lib.tasks.records import POLICIES, DataError
 from maft_lib.tasks.worked import Worked
-from maft_lib.wording import nearest
+from maft_lib.wording import nearest, shown
 
 ANSWER_TYPES = {
     "arithmetic": "number",
@@ -44,14 +44,14 @@ def answer_type(task: str) -> str:
     number where it is one; the dataset's own scorer judges it (see `grading.is_correct`).
     """
     if not isinstance(task, str):
-        raise DataError(f"a task is a name such as 'gsm', not {task!r}.")
+        raise DataError(f"a task is a name such as 'gsm', not {shown(task)}.")
     if task.startswith(reasoning_gym.PREFIX):
         return "text"
     if canonical(task) not in ANSWER_TYPES:
         valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
         near = nearest(task, valid)
         hint = f": did you mean {near!r}?" if near else f": expected one of {', '.join(valid)}."
-        raise DataError(f"unknown task {task!r}{hint}")
+        raise DataError(f"unknown task {shown(task)}{hint}")
     return ANSWER_TYPES[canonical(task)]
 
 
@@ -110,8 +110,7 @@ def load_problems(
     task = canonical(task)
     _check(task, split, levels, data_dir)
     _check_numbers(num, max_operand)
-    if on_bad_records not in POLICIES:
-        raise DataError(f"unknown on_bad_records {on_bad_records!r}: expected 'refuse' or 'skip'.")
+    _check_choice("on_bad_records", on_bad_records, POLICIES)
     rng = random.Random(f"{task} {split} {seed}")
     if task in PUBLISHED:
         pool = splits.pool(task, split, data_dir, on_bad_records)
@@ -133,24 +132,30 @@ def _check(
     task: str, split: str, levels: tuple[int, ...] | list[int] | None, data_dir: str | None
 ) -> None:
     """Raises `DataError` for what `load_problems` cannot be asked for."""
-    if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}: a split is one of {', '.join(SPLITS)}.")
+    _check_choice("split", split, SPLITS)
     if data_dir is not None and task not in PUBLISHED:
         raise DataError(f"{task} is generated and reads no files: leave data_dir out.")
     if levels is None:
         return
     if not isinstance(levels, (list, tuple)) or not levels:
-        raise DataError(f"levels is {levels!r}: give a list of levels from 1 to 5, or leave it out.")
-    if task not in WITH_LEVELS or any(level not in (1, 2, 3, 4, 5) for level in levels):
+        raise DataError(f"levels is {shown(levels)}: give a list of levels from 1 to 5, or leave it out.")
+    wrong = [level for level in levels if not isinstance(level, int) or level not in range(1, 6)]
+    if task not in WITH_LEVELS or wrong:
         having = " and ".join(WITH_LEVELS)
-        raise DataError(f"levels {list(levels)} do not fit {task}: only {having} have levels, 1-5.")
+        raise DataError(f"levels {shown(list(levels))} do not fit {task}: only {having} have levels, 1-5.")
+
+
+def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raises `DataError` for a word that is none of `valid`."""
+    if not isinstance(value, str) or value not in valid:
+        raise DataError(f"unknown {name} {shown(value)}: expected one of {', '.join(valid)}.")
 
 
 def _check_numbers(num: int, max_operand: int) -> None:
     """Raises `DataError` for counts that are none."""
     for name, value, least in (("num", num, 1), ("max_operand", max_operand, 2)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise DataError(f"{name} is {value!r}: give a whole number of at least {least}.")
+            raise DataError(f"{name} is {shown(value)}: give a whole number of at least {least}.")
 
 
 def _generate(

@@ -71,6 +71,16 @@ ROWS = {
         lambda case: maft.run_study("base", "algebra", case.config),
         ["unknown task 'algebra'"],
     ),
+    "a frame for a method": (
+        ConfigError,
+        lambda case: maft.run_study(case.result.frame, "arithmetic", case.config),
+        ["unknown method", "rows x", "expected one of"],
+    ),
+    "a frame for a task": (
+        DataError,
+        lambda case: maft.run_study("base", case.result.frame, case.config),
+        ["a task is a name", "rows x"],
+    ),
     "one study of several": (
         ConfigError,
         lambda case: maft.run_studies([("star2", "arithmetic", case.config)]),

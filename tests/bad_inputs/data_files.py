@@ -3,6 +3,9 @@
 import gzip
 import json
 
+import pandas as pd
+
+FRAME = pd.DataFrame({"level": [1, 2]})
 GSM = {"question": "What is 1+1?", "answer": "1+1=<<1+1=2>>2\n#### 2"}
 MATH = {
     "problem": "Is $2^2$?",
@@ -155,6 +158,13 @@ REQUESTS = {
     "unknown task": ({"task": "algebra"}, ["unknown task 'algebra'"]),
     "no task": ({"task": None}, ["a task is a name", "None"]),
     "unknown split": ({"task": "arithmetic", "split": "test"}, ["unknown split 'test'"]),
+    "a frame for a task": ({"task": FRAME}, ["a task is a name"]),
+    "a frame for a split": ({"task": "gsm", "split": FRAME}, ["unknown split", "train, eval"]),
+    "a frame for a word": (
+        {"task": "gsm", "on_bad_records": FRAME},
+        ["unknown on_bad_records", "refuse, skip"],
+    ),
+    "frames for levels": ({"task": "math", "levels": [FRAME]}, ["do not fit math", "1-5"]),
     "levels of no task": (
         {"task": "arithmetic", "levels": [1]},
         ["only math and mini_math have levels"],
