@@ -49,7 +49,8 @@ def run_parallel(
     futures = {}
     try:
         pool = _pool(num_workers)
-        futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
+        with _opening, _program_left_out():
+            futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
@@ -131,6 +132,23 @@ def _pool(num_workers: int) -> ProcessPoolExecutor:
             pool = ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start)
             _pools[num_workers] = pool
         return _pools[num_workers]
+
+
+@contextmanager
+def _program_left_out() -> Iterator[None]:
+    """Workers that start meanwhile do not import the program that starts them.
+
+    They need nothing of it, and a script without `if __name__ == "__main__"` would begin anew in each.
+    """
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
 
 
 def warm_up() -> None:

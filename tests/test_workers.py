@@ -1,10 +1,38 @@
 """Worker processes."""
 
 import gc
+import subprocess
+import sys
+
+import pytest
 
 from maft_lib.workers import run_parallel
+
+SCRIPT = """
+import maft_lib as maft
+print("begun")
+config = maft.load_config("smoke", runs_dir={runs!r}, num_eval=4)
+print(len(maft.run_study("base", "arithmetic", config, report=print).frame), "answers")
+"""
 
 
 def test_workers_collect_garbage_again():
     """Their server does not while it imports libraries."""
     assert list(run_parallel(gc.isenabled, [()], 1)) == [(0, True)]
+
+
+@pytest.mark.pipeline
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    """Though workers are processes, users need no `if __name__ == "__main__"`."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(runs=str(tmp_path / "runs")))
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert (run.stdout.count("begun"), run.stdout.splitlines()[-1]) == (1, "4 answers")
+
+
+def test_this_program_is_known_again_when_workers_have_started():
+    main = sys.modules["__main__"]
+    before = (main.__spec__, getattr(main, "__file__", None))
+    list(run_parallel(gc.isenabled, [()], 1))
+    assert (main.__spec__, getattr(main, "__file__", None)) == before
