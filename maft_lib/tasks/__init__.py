@@ -138,11 +138,15 @@ def _check(
     if levels is None:
         return
     if not isinstance(levels, (list, tuple)) or not levels:
-        raise DataError(f"levels is {shown(levels)}: give a list of levels from 1 to 5, or leave it out.")
+        raise DataError(
+            f"levels is {shown(levels)}: give a list of levels from 1 to 5, or leave it out."
+        )
     wrong = [level for level in levels if not isinstance(level, int) or level not in range(1, 6)]
     if task not in WITH_LEVELS or wrong:
         having = " and ".join(WITH_LEVELS)
-        raise DataError(f"levels {shown(list(levels))} do not fit {task}: only {having} have levels, 1-5.")
+        raise DataError(
+            f"levels {shown(list(levels))} do not fit {task}: only {having} have levels, 1-5."
+        )
 
 
 def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:

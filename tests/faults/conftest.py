@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from threading import Lock
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.faults.disturbed import Disturbed
 
 KILLS = int(os.environ.get("MAFT_FAULT_KILLS", "10"))
 _tally: dict[str, Counter] = {}
+_counting = Lock()
 
 
 class Tally:
@@ -19,13 +21,17 @@ class Tally:
 
     def count(self, tried=1, lost=0, orphans=0, **kinds):
         """`lost` are completions that were in the store before the fault and are not after it."""
-        self.counts.update({"tried": tried, "lost": lost, "orphans": orphans, **kinds})
+        self._add({"tried": tried, "lost": lost, "orphans": orphans, **kinds})
 
     def compare(self, study, undisturbed):
         """A study that was finished after faults, with the undisturbed one."""
         different = study.results() != undisturbed.results()
-        self.counts.update({"finished": 1, "differed": different})
+        self._add({"finished": 1, "differed": different})
         assert not different, f"{study.tables} differs"
+
+    def _add(self, counts):
+        with _counting:
+            self.counts.update(counts)
 
 
 @pytest.fixture

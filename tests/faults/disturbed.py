@@ -75,9 +75,34 @@ class Disturbed:
         """Where it is, by what it has left so far."""
         if not self.keys():
             return "before generation"
-        if any(self.runs.glob("checkpoints/.new-*")):
+        if self.is_training():
             return "finetuning"
         return "between or after finetuning" if self.checkpoints() else "generation"
+
+    def wait_for_moment(self, process, moment):
+        """Until it writes completions or a checkpoint, has done so, or trains; or has ended."""
+        is_there = {
+            "writing": lambda: self.is_sealing() or self.written() != written,
+            "generation": lambda: self.written() != written,
+            "finetuning": self.is_training,
+            "between": lambda: self.checkpoints() != checkpoints,
+        }[moment]
+        written, checkpoints = self.written(), self.checkpoints()
+        while process.poll() is None and not is_there():
+            time.sleep(0.003)
+
+    def written(self):
+        """When something was last written to the database."""
+        log = Path(f"{self.runs}/completions.sqlite-wal")
+        return log.stat().st_mtime_ns if log.exists() else 0
+
+    def is_training(self):
+        """Whether a checkpoint is being made, beside its place."""
+        return any(self.runs.glob("checkpoints/.new-*"))
+
+    def is_sealing(self):
+        """Whether one is all but made."""
+        return any(self.runs.glob("checkpoints/.new-*/manifest*"))
 
     def wait_for(self, process, completions=1, checkpoints=0):
         """Until it has got so far."""

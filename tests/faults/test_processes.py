@@ -1,11 +1,17 @@
 """Processes that are killed, interrupted, doubled or starved of memory."""
 
+import itertools
+import os
 import random
 import signal
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 
 import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from tests.faults.conftest import KILLS
 from tests.faults.disturbed import ROOT, Disturbed, family, orphans
@@ -14,35 +20,63 @@ pytestmark = pytest.mark.faults
 
 
 def test_killed_at_random_moments(tmp_path, undisturbed, tally):
-    """Each study is killed and started again until it comes through; then it must be the same."""
-    moments, counted = random.Random(0), tally("killed (SIGKILL)")
-    killed = number = 0
-    while killed < KILLS:
-        study = Disturbed(tmp_path / str(number := number + 1))
-        while kill_at(study, moments.uniform(0, undisturbed.seconds), counted):
-            killed += 1
-            if killed == KILLS:
-                study.finish()
-                break
-        counted.compare(study, undisturbed)
-        assert study.keys() == undisturbed.keys()
-        assert not list(study.runs.glob("checkpoints/.new-*"))
+    """Each study is killed five times and started again, two studies side by side; then it must be the
+    same as the undisturbed one."""
+    counted, moments = tally("killed (SIGKILL)"), SimpleQueue()
+    for number in range(KILLS):
+        moments.put([*MOMENTS][number % len(MOMENTS)])
+
+    def one(number):
+        chance = random.Random(number)
+        for folder in (tmp_path / f"{number}-{again}" for again in itertools.count()):
+            if moments.empty():
+                return
+            study = killed_again_and_again(Disturbed(folder), moments, chance, counted)
+            counted.compare(study, undisturbed)
+            assert study.keys() == undisturbed.keys()
+            assert not list(study.runs.glob("checkpoints/.new-*"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, range(2)))
+    assert counted.counts["tried"] == KILLS
     assert not counted.counts["lost"] and not counted.counts["orphans"]
 
 
-def kill_at(study, moment, counted):
-    """Kills a study some seconds after its start; False if it has ended before."""
+# When a study is killed: the seconds after that has begun, at most.
+MOMENTS = {"anywhere": 8, "generation": 0.5, "writing": 0, "finetuning": 0.2, "between": 0.2}
+
+
+def killed_again_and_again(study, moments, chance, counted):
+    """A study that came to its end after five kills, or because a moment did not come any more."""
+    for _ in range(5):
+        try:
+            moment = moments.get_nowait()
+        except Empty:
+            break
+        if not kill_at(study, moment, chance, counted):
+            moments.put(moment)
+            return study
+    study.finish()
+    return study
+
+
+def kill_at(study, moment, chance, counted):
+    """Kills a study; False if it has ended before."""
     process = study.start()
+    if moment != "anywhere":
+        study.wait_for_moment(process, moment)
     try:
-        process.communicate(timeout=moment)
-        assert process.returncode == 0
+        process.wait(timeout=chance.uniform(0, MOMENTS[moment]))
+        assert process.returncode == 0, process.communicate()[1]
         return False
     except subprocess.TimeoutExpired:
-        before, phase, workers = study.keys(), study.phase(), family(process)
-        process.kill()
-        process.communicate()
-        counted.count(lost=len(before - study.keys()), orphans=len(orphans(workers)), **{phase: 1})
-        return True
+        process.send_signal(signal.SIGSTOP)  # so that what it was doing can be looked at
+    phase = "writing" if moment == "writing" else study.phase()
+    keys, workers = study.keys(), family(process)
+    process.kill()
+    process.communicate()
+    counted.count(lost=len(keys - study.keys()), orphans=len(orphans(workers)), **{phase: 1})
+    return True
 
 
 def test_interrupted(tmp_path, undisturbed, tally):
@@ -59,6 +93,39 @@ def test_interrupted(tmp_path, undisturbed, tally):
     study.finish()
     counted.compare(study, undisturbed)
     assert not counted.counts["orphans"] and not counted.counts["lost"]
+
+
+def test_an_interrupted_kernel(tmp_path, undisturbed, tally):
+    """By the stop button: another cell goes on in the same kernel, at whose end nothing is left."""
+    study, counted = Disturbed(tmp_path), tally("kernel interrupted")
+    cell = f"from tests.faults.study import main; main({str(study.runs)!r}, {str(study.tables)!r})"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    manager, client = start_new_kernel(kernel_name="python3", cwd=ROOT, env=environment)
+    try:
+        for completions, checkpoints in [(1, 0), (150, 2)]:
+            asked = client.execute(cell)
+            study.wait_for(manager.provisioner.process, completions, checkpoints)
+            before = study.keys()
+            manager.interrupt_kernel()
+            assert reply_to(asked, client)["ename"] == "KeyboardInterrupt"
+            counted.count(lost=len(before - study.keys()))
+        finished = reply_to(client.execute(cell), client)
+        assert finished["status"] == "ok", finished
+    finally:
+        processes = family(manager.provisioner.process)
+        client.stop_channels()
+        manager.shutdown_kernel()
+    assert len(processes) > 2
+    counted.count(tried=0, orphans=len(orphans(processes)))
+    counted.compare(study, undisturbed)
+    assert not counted.counts["orphans"] and not counted.counts["lost"]
+
+
+def reply_to(asked, client):
+    """What the kernel says of a cell, once that has ended."""
+    while (said := client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != asked:
+        pass
+    return said["content"]
 
 
 def test_a_worker_is_killed(tmp_path, undisturbed, tally):
@@ -98,17 +165,33 @@ def test_out_of_memory_in_a_batch(tmp_path, undisturbed, tally):
     counted.compare(study, undisturbed)
 
 
-def test_two_at_once_on_the_same_store(tmp_path, undisturbed, tally):
-    first = Disturbed(tmp_path / "first", tmp_path / "runs")
-    second = Disturbed(tmp_path / "second", tmp_path / "runs")
-    counted = tally("two on the same store")
-    processes = [first.start(), second.start()]
-    for process in processes:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
-    counted.count(tried=1)
-    for study in (first, second):
-        counted.compare(study, undisturbed)
+def test_two_notebooks_at_once_on_the_same_store(tmp_path, tally):
+    """Each writes figures and tables of its own, the same as one that was alone with another store."""
+    counted = tally("two notebooks on one store")
+    alone = by_papermill(tmp_path / "alone", tmp_path / "another")
+    assert alone.wait(timeout=300) == 0
+    both = [by_papermill(tmp_path / name, tmp_path / "one") for name in ("first", "second")]
+    assert [notebook.wait(timeout=300) for notebook in both] == [0, 0]
+    wanted = artefacts(tmp_path / "alone")
+    assert {"dataset_sizes.csv", "fig02.png"} <= wanted.keys()
+    different = sum(artefacts(tmp_path / name) != wanted for name in ("first", "second"))
+    counted.count(finished=2, differed=different)
+    assert not counted.counts["differed"]
+
+
+def by_papermill(folder, runs):
+    """A process that executes a notebook on a small study; it says what goes wrong."""
+    folder.mkdir()
+    given = {"profile": "smoke", "runs_dir": runs, "figures_dir": folder, "num_train": 8, "num_eval": 8}
+    pairs = [part for pair in given.items() for part in ("-p", *map(str, pair))]
+    notebook = ROOT / "notebooks" / "02_3_multiagent_finetuning.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(folder / "out.ipynb"), *pairs]
+    return subprocess.Popen([*command, "--no-progress-bar", "--log-level", "ERROR"], cwd=ROOT)
+
+
+def artefacts(folder):
+    """Names and bytes of the figures and tables that a notebook has written."""
+    return {path.name: path.read_bytes() for path in folder.glob("smoke/*")}
 
 
 def test_the_clock_is_set_back(tmp_path, undisturbed, tally):
