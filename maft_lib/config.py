@@ -278,10 +278,20 @@ class Config(BaseModel):
         folder = self.path(name)
         return str(folder) if os.path.exists(folder) else name
 
+    def own(self, name: Literal["runs_dir", "figures_dir"]) -> Path:
+        """This profile's folder in one of the two. Raises `ConfigError` if a link leads out of that."""
+        chosen = self.path(getattr(self, name))
+        folder = chosen / self.profile
+        if os.path.dirname(os.path.realpath(folder)) != os.path.realpath(chosen):
+            raise ConfigError(
+                f"{name}: {folder} is a link to another place; take it away, or name that as {name}."
+            )
+        return folder
+
     @property
     def figures(self) -> Path:
         """Where this profile's figures and tables go; made if need be."""
-        folder = self.path(self.figures_dir) / self.profile
+        folder = self.own("figures_dir")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

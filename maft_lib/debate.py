@@ -22,6 +22,7 @@ from maft_lib.arguments import (
 )
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
+from maft_lib.disk import replacing
 from maft_lib.grading import extract_answer
 from maft_lib.prompts import Message, Prompts, load_prompts
 from maft_lib.seeds import derive_seed
@@ -100,10 +101,14 @@ def _turn(values: dict) -> Turn:
 
 
 def save_debates(debates: Sequence[Debate], path: str | Path) -> None:
-    """Writes debates as JSON lines. Raises `ValueError` without debates, or a folder to write into."""
+    """Writes debates as JSON lines.
+
+    Raises `ValueError` without debates or a folder to write into, `StoreError` if the disk refuses.
+    """
     check_each("debates", debates, Debate)
     lines = (json.dumps(debate.to_dict()) + "\n" for debate in debates)
-    as_place(path).write_text("".join(lines), encoding="utf-8")
+    with replacing(as_place(path)) as new:
+        new.write_text("".join(lines), encoding="utf-8")
 
 
 def load_debates(path: str | Path) -> list[Debate]:

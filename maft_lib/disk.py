@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +48,22 @@ def is_damage(error: sqlite3.Error) -> bool:
     kind = error.sqlite_errorcode
     wrong = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     return kind & 0xFF in wrong or kind == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[Path]:
+    """Yields a path beside `place` to write to, which at the end is renamed into it.
+
+    Whoever reads meanwhile, or after a kill, finds the old file or the new one; a link is replaced, not
+    followed. Raises `StoreError` if the disk refuses.
+    """
+    beside = place.with_name(f"{NEW}{os.getpid()}-{threading.get_ident()}")
+    try:
+        with explained(place):
+            yield beside
+            os.replace(beside, place)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager

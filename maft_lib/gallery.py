@@ -24,6 +24,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from maft_lib.config import Config, ConfigError, load_config
+from maft_lib.disk import StoreError, replacing
 
 SHEET = "index.html"
 KEY = "maft"  # of an executed copy's metadata
@@ -62,10 +63,10 @@ def write_gallery(config: Config) -> Path:
     """Writes the contact sheet from a profile's figures folder and executed copies; returns its path.
 
     What a damaged picture or copy would tell is left out. Raises `ConfigError` if there can be no such
-    folder and `OSError` if it cannot be read or written.
+    folder, `OSError` if it cannot be read and `StoreError` if the disk refuses the page.
     """
     folder = config.figures
-    runs = read_runs(config.path(config.runs_dir) / config.profile / "notebooks")
+    runs = read_runs(config.own("runs_dir") / "notebooks")
     entries = _entries(folder, runs)
     sections = {name: [e for e in entries if e.group == group] for group, name in GROUPS.items()}
     environment = Environment(
@@ -73,7 +74,8 @@ def write_gallery(config: Config) -> Path:
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(profile=config.profile, sections=sections)
-    (folder / SHEET).write_text(page + "\n", encoding="utf-8")
+    with replacing(folder / SHEET) as new:
+        new.write_text(page + "\n", encoding="utf-8")
     return folder / SHEET
 
 
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
     try:
         print(write_gallery(load_config(parser.parse_args(arguments).profile)))
-    except (ConfigError, OSError) as error:
+    except (ConfigError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -65,7 +65,7 @@ def run_notebooks(
     config = load_config(profile)
     _check_jobs(names, num_jobs)
     seeds = {name: _seeds(name, profile) for name in names}  # errors are said now, not hours later
-    executed = config.path(config.runs_dir) / config.profile / "notebooks"
+    executed = config.own("runs_dir") / "notebooks"
     with explained(executed):
         executed.mkdir(parents=True, exist_ok=True)
 

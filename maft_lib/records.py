@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
-from maft_lib.disk import NEW, content_key, explained
+from maft_lib.disk import content_key, explained, replacing
 
 
 def save_record(folder: Path, values: dict) -> Path:
@@ -18,21 +16,12 @@ def save_record(folder: Path, values: dict) -> Path:
     text = json.dumps(values, indent=1) + "\n"
     place = folder / f"{content_key(json.loads(text))}.json"
     with explained(place):
-        if not (place.is_file() and place.read_bytes() == text.encode()):
-            _write(place, text)
+        if place.is_file() and place.read_bytes() == text.encode():
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as new:
+        new.write_text(text, encoding="utf-8")
     return place
-
-
-def _write(place: Path, text: str) -> None:
-    """Writes beside the place and renames into it: whoever reads meanwhile finds all or nothing."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(prefix=NEW, dir=place.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(beside, place)
-    finally:
-        Path(beside).unlink(missing_ok=True)
 
 
 def read_records(folder: Path) -> tuple[list[dict], list[Path]]:

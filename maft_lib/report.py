@@ -57,7 +57,7 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     on the front page. Raises `ReportError` if nothing has been executed, if `folder` holds other files
     or cannot be written, and `ConfigError` if there can be no figures folder.
     """
-    home = config.path(config.runs_dir) / config.profile
+    home = config.own("runs_dir")
     folder = (folder or home / "report").resolve()
     pages = read_pages(home / "notebooks")
     if not any(page.notebook for page in pages):

@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from maft_lib.arguments import as_place, check_kind
+from maft_lib.disk import replacing
 
 DAGGER = "†"
 
@@ -24,18 +25,19 @@ def save_table(
 ) -> list[Path]:
     """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given.
 
-    Raises `ValueError` for a folder that is not there.
+    Raises `ValueError` for a folder that is not there and `StoreError` if the disk refuses.
 
     The note of the table stands below it in Markdown and as a comment above it in LaTeX, whose
     preamble needs `booktabs`.
     """
     check_kind("table", table, pd.DataFrame)
     place = as_place(path)
-    paths = [place.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
-    paths[0].write_text(_markdown(table), encoding="utf-8")
-    paths[1].write_text(_latex(table), encoding="utf-8")
     csv = _flat(table).to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
-    paths[2].write_text(csv, encoding="utf-8")
+    texts = {".md": _markdown(table), ".tex": _latex(table), ".csv": csv}
+    paths = [place.with_suffix(suffix) for suffix in texts]
+    for path, text in zip(paths, texts.values()):
+        with replacing(path) as new:
+            new.write_text(text, encoding="utf-8")
     return paths
 
 

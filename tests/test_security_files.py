@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import mistune
 import pandas as pd
 import pytest
@@ -21,9 +22,12 @@ from maft_lib.disk import content_key, file_hash
 from maft_lib.display.markdown import cell, plain
 from maft_lib.exports import ExportError, export, load_export
 from maft_lib.finetune_data import AgentData, Example
+from maft_lib.notebooks import run_notebooks
+from maft_lib.plots.style import save_figure
 from maft_lib.societies import list_societies, save_society
 from maft_lib.society import ROLES, Agent, Society
 from maft_lib.studies import run_study
+from maft_lib.table_files import save_table
 from tests.test_security import mark, trap  # noqa: F401  fixtures
 from tests.test_societies import ABOUT, finetuned
 
@@ -250,6 +254,42 @@ def test_a_profile_is_a_name(tmp_path, monkeypatch):
     (tmp_path / "...yml").write_text("seed: 1\n")
     with pytest.raises(ConfigError, match="profile"):
         load_config(str(tmp_path / "...yml"))
+
+
+@pytest.mark.parametrize("name", ["figures_dir", "runs_dir"])
+def test_no_link_leads_out_of_a_profiles_folder(config, tmp_path, name):
+    """Such as a stranger's repository may hold; the chosen folder itself may be a link."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to("real")
+    linked = config.replace(**{name: str(tmp_path / "linked")})
+    assert linked.own(name) == tmp_path / "linked" / "smoke"
+    for target in (tmp_path / "home", "../.."):
+        (tmp_path / "real" / "smoke").symlink_to(target)
+        with pytest.raises(ConfigError, match=f"{name}: .*smoke is a link to another place"):
+            linked.figures if name == "figures_dir" else run_notebooks_of(linked, tmp_path)
+        (tmp_path / "real" / "smoke").unlink()
+    assert not (tmp_path / "home").exists()
+
+
+def run_notebooks_of(config, folder):
+    """`make figures`, with a profile of that name and folder of runs."""
+    profile = folder / "smoke.yml"
+    profile.write_text(yaml.safe_dump({"runs_dir": config.runs_dir}))
+    run_notebooks(str(profile))
+
+
+def test_figures_and_tables_do_not_follow_links(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("precious")
+    (tmp_path / "figures").mkdir()
+    written = [tmp_path / "figures" / f"one.{kind}" for kind in ("md", "tex", "csv", "pdf", "png")]
+    for path in written:
+        path.symlink_to(kept)
+    save_table(pd.DataFrame({"a": [1]}), tmp_path / "figures" / "one")
+    save_figure(plt.figure(), tmp_path / "figures" / "one")
+    assert kept.read_text() == "precious"
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(written)
+    assert not any(path.is_symlink() for path in written)
 
 
 @pytest.mark.parametrize("name", ["../../x", "/../x", "a/b"])

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_client import Trouble, pause, scrub, server_identity, trouble
-from maft_lib.disk import StoreWarning, content_key, explained
+from maft_lib.disk import StoreWarning, content_key, explained, replacing
 
 T = TypeVar("T")
 MARK = "maft_lib"  # the job's metadata under which its key is
@@ -69,16 +69,11 @@ def begin(job: Job, folder: Path, client: Any) -> Trouble | None:
             job.id = _find(client, job) or _create(client, job)
         except Exception as error:  # also of the HTTP client; its traceback would hold the key
             return trouble(error, job.name)
-        with explained(folder):
-            _write(record, {"job": job.id, "agent": job.agent, "model": job.model})
+        values = {"job": job.id, "agent": job.agent, "model": job.model}
+        checksum = content_key([job.key, values])
+        with replacing(record) as new:
+            new.write_text(json.dumps({**values, "checksum": checksum}) + "\n", encoding="utf-8")
     return None
-
-
-def _write(record: Path, values: dict) -> None:
-    """Writes a record beside its place and renames it into it, with a checksum of what it says."""
-    beside = record.with_suffix(".new")
-    beside.write_text(json.dumps({**values, "checksum": content_key([record.stem, values])}) + "\n")
-    beside.replace(record)
 
 
 def _recorded(record: Path) -> str | None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maft_lib.arguments import as_place, check_able, check_config, check_whole
+from maft_lib.disk import replacing
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
@@ -104,16 +105,20 @@ def save_figure(figure: Figure | Axes, path: str | Path, caption: str = "") -> l
     """Writes `path`.pdf and `path`.png, the same bytes for the same figure; prints the caption.
 
     The caption is kept in both files, where the contact sheet finds it. Raises `ValueError` for a
-    folder that is not there.
+    folder that is not there and `StoreError` if the disk refuses.
     """
     place = as_place(path)
     drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
     check_able("figure", drawn, "savefig", "a figure or its axes")
-    paths = [place.with_suffix(".pdf"), place.with_suffix(".png")]
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
-    with plt.style.context(STYLE):
-        drawn.savefig(paths[0], metadata={**undated, "Subject": caption})
-        drawn.savefig(paths[1], metadata={"Software": None, "Description": caption})
+    metadata = {
+        "pdf": {**undated, "Subject": caption},
+        "png": {"Software": None, "Description": caption},
+    }
+    paths = [place.with_suffix(f".{kind}") for kind in metadata]
+    for path, (kind, said) in zip(paths, metadata.items()):
+        with replacing(path) as new, plt.style.context(STYLE):
+            drawn.savefig(new, format=kind, metadata=said)
     if caption:
         print(caption)
     return paths

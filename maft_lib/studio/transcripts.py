@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from maft_lib.arguments import as_place
 from maft_lib.debate import Debate, Turn
+from maft_lib.disk import replacing
 from maft_lib.display.markdown import cell, code, fenced
 from maft_lib.grading import is_correct
 from maft_lib.tasks.problem import Problem
@@ -84,15 +86,19 @@ def from_json(text: str) -> tuple[Debate, dict]:
 def save_transcript(
     path: str | Path, debate: Debate, parameters: Mapping[str, object], finished: bool = True
 ) -> Path:
-    """Writes a transcript; the suffix, .md or .json, decides how. Raises `ValueError` for another."""
-    path = Path(path).expanduser()
+    """Writes a transcript; the suffix, .md or .json, decides how.
+
+    Raises `ValueError` for another, or a folder that is not there, `StoreError` if the disk refuses.
+    """
+    path = as_place(Path(path).expanduser())
     if path.suffix == ".md":
         text = to_markdown(debate, parameters, finished)
     elif path.suffix == ".json":
         text = to_json(debate, parameters)
     else:
         raise ValueError(f"{path.name}: a transcript is saved as .md or .json; end its name so.")
-    path.write_text(text, encoding="utf-8", errors="replace")
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8", errors="replace")
     return path
 
 

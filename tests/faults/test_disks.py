@@ -4,9 +4,12 @@ import os
 import random
 import shutil
 
+import pandas as pd
 import pytest
 
 import maft_lib as maft
+from maft_lib.disk import StoreError
+from maft_lib.table_files import save_table
 from tests.faults.conftest import KILLS
 from tests.faults.disturbed import Disturbed, small_disk
 
@@ -85,6 +88,20 @@ def test_a_full_disk(tmp_path, undisturbed, tally):
             assert study.keys() == before
         study.finish()
         counted.compare(study, undisturbed)
+
+
+def test_a_full_disk_of_figures(tmp_path, tally):
+    """What was there before stays whole, and nothing half written is left."""
+    counted = tally("disk full")
+    old, new = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": range(5000)})
+    with small_disk(tmp_path, 65_536):
+        paths = save_table(old, tmp_path / "table")
+        before = [path.read_bytes() for path in paths]
+        with pytest.raises(StoreError, match="table.md cannot be used: No space left .*Free some"):
+            save_table(new, tmp_path / "table")
+        counted.count()
+        assert [path.read_bytes() for path in paths] == before
+        assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
 def test_a_read_only_store(tmp_path, undisturbed, tally):
