@@ -261,7 +261,7 @@ def _leftovers(runs: Path) -> Iterator[Path]:
     """What was put aside as damaged, and what a process that was killed had begun."""
     yield from runs.glob(f"{DAMAGED}*")
     yield from (runs / checkpoints.FOLDER).glob(f"{checkpoints.DAMAGED}*")
-    begun = chain(runs.glob(f"{NEW}*"), (runs / checkpoints.FOLDER).glob(f"{NEW}*"))
+    begun = chain(runs.glob(f"{NEW}*"), runs.glob(f"*/{NEW}*"))
     yield from (path for path in begun if _age(path) > YOUNG)
 
 

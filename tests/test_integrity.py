@@ -196,6 +196,17 @@ def test_what_was_put_aside_is_freed(runs):
     assert names(maft.gc(runs)) == [".damaged-late", "orphan"]
 
 
+def test_what_a_killed_process_had_begun_is_freed_after_a_day(runs):
+    for name in ("societies/.new-1-2", "studies/.new-3-4", "checkpoints/.new-here-5-x"):
+        (runs / name).parent.mkdir(exist_ok=True)
+        (runs / name).write_text("half")
+        os.utime(runs / name, (0, 0))
+    (runs / "societies" / ".new-6-7").write_text("of now")
+    expected = [".new-1-2", ".new-3-4", ".new-here-5-x", "orphan"]
+    assert sorted(names(maft.gc(runs))) == expected
+    assert maft.verify(runs).damaged == ()
+
+
 def test_a_store_in_a_folder_that_cannot_be_written_is_read(runs, monkeypatch):
     """`os.access` is asked instead of the folder's mode, which does not bind everybody."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
