@@ -24,7 +24,7 @@ from maft_lib.societies import save_society
 from maft_lib.society import base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_study
-from maft_lib.studio import DebateStudio
+from maft_lib.studio import DebateStudio, live_debate
 from maft_lib.studio.live_debate import LiveDebate
 from maft_lib.studio.transcripts import from_json, load_transcript, to_json, to_markdown
 from maft_lib.tasks import answer_type, load_problems
@@ -332,7 +332,13 @@ def live(config, backend=None, on_change=lambda live: None, **changes):
     return LiveDebate(society, problem, config.replace(**changes), 0, backend, on_change)
 
 
-def test_a_live_debate_grows_and_ends_as_the_debate_itself(config):
+@pytest.fixture
+def watched_closely(monkeypatch):
+    """The miniature model's debate takes two tenths of a second on a fast machine."""
+    monkeypatch.setattr(live_debate, "TICK", 0.01)
+
+
+def test_a_live_debate_grows_and_ends_as_the_debate_itself(config, watched_closely):
     seen = []
     running = live(config, on_change=lambda live: seen.append((live.debate, live.state)))
     running.start()
@@ -354,7 +360,9 @@ def test_a_live_debate_is_told_at_most_ten_times_a_second(config):
     assert min(b - a for a, b in zip(times[:-1], times[1:-1])) > 0.09  # the last comes at once
 
 
-def test_stopping_in_the_middle_keeps_what_was_said_and_stores_nothing_unfinished(config):
+def test_stopping_in_the_middle_keeps_what_was_said_and_stores_nothing_unfinished(
+    config, watched_closely
+):
     stopped = []
 
     def stop(live):
@@ -406,7 +414,7 @@ def said(studio):
     return BeautifulSoup(studio._status.value, "html.parser").text
 
 
-def test_a_debate_is_drawn_started_watched_and_saved(config, tmp_path):
+def test_a_debate_is_drawn_started_watched_and_saved(config, tmp_path, watched_closely):
     made = DebateStudio(config)
     made.form.draw.click()
     shown = []
