@@ -47,6 +47,12 @@ def check_able(name: str, value: object, method: str, hint: str) -> None:
         raise ValueError(f"{name} is {_described(value)}: give {hint}.")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raises `ValueError` unless `value` is True or False: "no" would be taken for yes."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {_described(value)}: give True or False.")
+
+
 def check_text(name: str, value: object) -> None:
     """Raises `ValueError` unless `value` is text, and not empty."""
     if not isinstance(value, str) or not value:

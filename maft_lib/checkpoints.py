@@ -112,7 +112,7 @@ def damaged_file(folder: Path) -> str | None:
     """A file of a checkpoint that is not as it was written, missing or added; None if all are whole."""
     try:
         sealed = _manifest(folder)
-        there = {path.name for path in folder.iterdir()} - {MANIFEST}
+        there = {path.name for path in folder.iterdir() if path.name[0] != "."} - {MANIFEST}
         wrong = there ^ sealed.keys()
         wrong |= {name for name in there & sealed.keys() if file_hash(folder / name) != sealed[name]}
     except (OSError, ValueError):
@@ -153,9 +153,14 @@ def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path
 def sweep(runs: Path) -> None:
     """Removes checkpoints that a killed process of this machine left half written."""
     for folder in (runs / FOLDER).glob(f"{_unfinished()}*"):
-        pid = folder.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if not is_being_written(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process of this machine is making a checkpoint there."""
+    pid = folder.name.removeprefix(_unfinished()).split("-")[0]
+    return folder.name.startswith(_unfinished()) and pid.isdigit() and psutil.pid_exists(int(pid))
 
 
 def _unfinished() -> str:

@@ -21,11 +21,19 @@ from pathlib import Path
 from filelock import FileLock
 
 from maft_lib import checkpoints, provenance, records, societies
-from maft_lib.arguments import as_path
+from maft_lib.arguments import as_path, check_able, check_flag
 from maft_lib.backends import openai_jobs
 from maft_lib.backends.openai_calls import read_job
 from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
-from maft_lib.store import DATABASE, PAGE_SIZE, ROWS, copy_database, entry_checksum, open_database
+from maft_lib.store import (
+    DATABASE,
+    PAGE_SIZE,
+    ROWS,
+    copy_database,
+    entry_checksum,
+    is_current,
+    open_database,
+)
 
 RECORDS = (societies.FOLDER, provenance.FOLDER)
 DAMAGED = f"damaged-{DATABASE}"
@@ -62,6 +70,7 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
     checkpoints into a folder beside their place; a study that is run again makes it anew, and finds a
     job on its server. Raises `StoreError` if there is no store or it cannot be read.
     """
+    check_flag("repair", repair)
     runs = _store_at(runs_dir)
     database = runs / DATABASE
     with explained(runs):
@@ -74,6 +83,7 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
         unreadable += [path for path in jobs if read_job(path) is None]
         if repair:
             _repair(database, keys, complaints, [*broken], unreadable)
+            num_completions = num_completions if not complaints else _read_completions(database)[2]
     lines = chain(
         (f"{database}: {what}" for what in (*complaints, *keys)),
         (f"{folder}: {name}" for folder, name in broken.items()),
@@ -94,8 +104,7 @@ def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
     """Keys of altered entries, what SQLite says of its pages, and the number of entries."""
     try:
         with tempfile.TemporaryDirectory(prefix="maft-verify-") as place:
-            writable = os.access(path.parent, os.W_OK)  # as SQLite needs
-            connection = open_database(path if writable else copy_database(path, Path(place)))
+            connection = _opened_to_read(path, Path(place))
             said = [line for (line,) in connection.execute("PRAGMA integrity_check")]
             keys, num_completions = _altered_keys(connection)
             connection.close()
@@ -104,6 +113,16 @@ def _read_completions(path: Path) -> tuple[list[str], list[str], int]:
             raise
         return [], [str(error)], 0
     return keys, [line for line in said if line != "ok"], num_completions
+
+
+def _opened_to_read(path: Path, place: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; of a copy in `place` if it takes changes to read."""
+    if os.access(path.parent, os.W_OK):  # as SQLite needs
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=60, uri=True)
+        if is_current(connection):
+            return connection
+        connection.close()
+    return open_database(copy_database(path, place))
 
 
 def _altered_keys(connection: sqlite3.Connection) -> tuple[list[str], int]:
@@ -245,15 +264,19 @@ def gc(runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run
 
     `keep` is asked with what is known `about` each society of `list_societies` (method, task, seed,
     iteration, accuracy, profile, ...); None keeps all. A checkpoint of no society stays for a day,
-    since a study may be running. Completions stay: they are small, and dear to make again. Raises
-    `StoreError` if there is no store or something cannot be removed.
+    since a study may be running, and as long as a society's file is damaged, whose it may be: run that
+    study again. Completions stay: they are small, and dear to make again. Raises `StoreError` if there
+    is no store or something cannot be removed.
     """
+    check_flag("dry_run", dry_run)
+    if keep is not None:
+        check_able("keep", keep, "__call__", "a function that takes what is known of a society")
     runs = _store_at(runs_dir)
     paths = tuple(sorted({*_leftovers(runs), *_unneeded(runs, keep)}))
     num_bytes = sum(_size(path) for path in paths)
     for path in () if dry_run else paths:
         with explained(path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return Freed(paths, num_bytes, dry_run)
 
 
@@ -262,15 +285,18 @@ def _leftovers(runs: Path) -> Iterator[Path]:
     yield from runs.glob(f"{DAMAGED}*")
     yield from (runs / checkpoints.FOLDER).glob(f"{checkpoints.DAMAGED}*")
     begun = chain(runs.glob(f"{NEW}*"), runs.glob(f"*/{NEW}*"))
-    yield from (path for path in begun if _age(path) > YOUNG)
+    for path in begun:
+        if _age(path) > YOUNG and not checkpoints.is_being_written(path):
+            yield path
 
 
 def _unneeded(runs: Path, keep: Callable[[dict], bool] | None) -> Iterator[Path]:
-    saved = societies.list_societies(runs)
+    saved, damaged = societies.read_societies(runs)
     wanted = {folder for s in saved if keep is None or keep(s.about) for folder in _folders(s)}
     known = {folder for s in saved for folder in _folders(s)}
     for folder in _checkpoints(runs):
-        if folder not in wanted and (folder in known or _age(folder) > YOUNG):
+        is_nobodys = folder not in known and not damaged and _age(folder) > YOUNG
+        if (folder in known and folder not in wanted) or is_nobodys:
             yield folder
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from maft_lib import backends
 from maft_lib.disk import StoreError
 from maft_lib.finetune_data import Example
+from maft_lib.interrupts import as_completed, put_off
 from maft_lib.workers import default_num_workers
 
 _RANK = re.compile(r"^\[rank\d+\]: *")
@@ -150,7 +151,7 @@ def run_on_gpus(
         finally:
             shares.put(share)
 
-    with ThreadPoolExecutor(len(sets)) as pool:
+    with put_off(), ThreadPoolExecutor(len(sets)) as pool:
         futures = {pool.submit(one, task): i for i, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):

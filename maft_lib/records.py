@@ -27,7 +27,7 @@ def save_record(folder: Path, values: dict) -> Path:
 def read_records(folder: Path) -> tuple[list[dict], list[Path]]:
     """The records in `folder`, by their names, and the files that are damaged."""
     found, damaged = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if content_key(values) != path.stem:

@@ -78,13 +78,8 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
 
     Files that are damaged are left out, and one warning says so.
     """
-    runs, found = as_path("runs_dir", runs_dir), []
-    records, damaged = read_records(runs / FOLDER)
-    for values in records:
-        try:
-            found.append(_read(values, runs))
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
-            damaged.append(runs / FOLDER / f"{content_key(values)}.json")
+    runs = as_path("runs_dir", runs_dir)
+    found, damaged = read_societies(runs)
     if damaged:
         warnings.warn(
             f"{runs / FOLDER}: {len(damaged)} damaged files are left out ({damaged[0].name} for one): "
@@ -93,6 +88,18 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
         )
     there = [saved for saved in found if _has_checkpoints(saved.society)]
     return sorted(there, key=lambda saved: _order(saved.about))
+
+
+def read_societies(runs: Path) -> tuple[list[SavedSociety], list[Path]]:
+    """All that are written down, whether or not their checkpoints are there, and the damaged files."""
+    found = []
+    records, damaged = read_records(runs / FOLDER)
+    for values in records:
+        try:
+            found.append(_read(values, runs))
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+            damaged.append(runs / FOLDER / f"{content_key(values)}.json")
+    return found, damaged
 
 
 def _read(values: dict, runs: Path) -> SavedSociety:

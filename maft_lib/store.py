@@ -54,16 +54,20 @@ class Store:
             else:  # SQLite reads a database only where it can write beside it
                 self._copy = tempfile.TemporaryDirectory(prefix="maft-store-")
                 copy_database(self.path, Path(self._copy.name))
+            self._place, self._opened = self.path, _identity(self.path)
             self._rescued(self._open)
             checkpoints.sweep(self.folder)
 
     def _open(self) -> None:
-        place = Path(self._copy.name) / self.path.name if self._copy else self.path
-        self._connection = open_database(place)
+        self._place = Path(self._copy.name) / self.path.name if self._copy else self.path
+        self._connection = open_database(self._place)
+        self._opened = _identity(self._place)
 
     def _rescued(self, action: Callable[[], T]) -> T:
         """The action's result; if the database is damaged, once it is built again."""
         try:
+            if _identity(self._place) != self._opened:  # another process has built it again
+                self._open()
             return action()
         except sqlite3.DatabaseError as error:
             if not is_damage(error) or self._copy:
@@ -117,8 +121,8 @@ class Store:
             self._rescued(lambda: self._put(checked))
 
     def _put(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", rows)
             self._connection.execute("COMMIT")
         except BaseException:
@@ -150,6 +154,15 @@ class Store:
         return store_html(self)
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file this is, whatever it holds; None if there is none."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino
+
+
 def entry_checksum(key: bytes, value: bytes) -> str:
     """sha256 of a row, as it is kept in it."""
     return hashlib.sha256(key + b"\x00" + value).hexdigest()
@@ -171,6 +184,11 @@ def open_database(path: Path) -> sqlite3.Connection:
     if found < FORMAT:
         _bring_up_to_date(connection)
     return connection
+
+
+def is_current(connection: sqlite3.Connection) -> bool:
+    """Whether a database is of this version's format."""
+    return _format(connection) == FORMAT
 
 
 def _format(connection: sqlite3.Connection) -> int:

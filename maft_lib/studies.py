@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +20,7 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.display.live import followed
-from maft_lib.interrupts import heeded
+from maft_lib.interrupts import as_completed, heeded, put_off, take_part
 from maft_lib.provenance import save_provenance
 from maft_lib.result import Result
 from maft_lib.study import Study, check_disjoint, problems
@@ -108,7 +108,7 @@ def run_studies(
 
 
 def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
-    with ThreadPoolExecutor(num_threads) as pool:
+    with put_off(), ThreadPoolExecutor(num_threads, initializer=take_part) as pool:
         futures = [pool.submit(_run, *run) for run in runs]
         try:
             for future in as_completed(futures):

@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from maft_lib.interrupts import as_completed, put_off
 
 T = TypeVar("T")
 WORK = (
@@ -46,13 +48,14 @@ def run_parallel(
     if num_workers == 0 or not tasks:
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
         return
-    futures = {}
+    futures: dict[Future[T], int] = {}
     try:
-        pool = _pool(num_workers)
-        with _opening, _program_left_out():
-            futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        with put_off():  # an interrupted pool would keep a lock that its own threads need
+            pool = _pool(num_workers)
+            with _opening, _program_left_out():
+                futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
     except BrokenProcessPool as error:
         with _opening:
             if _pools.get(num_workers) is pool:
@@ -71,25 +74,26 @@ class Claims:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # taken itself, as an interrupted Condition would keep it
+        self._changed = threading.Condition(self._lock)
 
     @contextmanager
     def making(self, keys: Iterable[str]) -> Iterator[set[str]]:
         """Claims those of `keys` that nobody is making, and yields them."""
-        with self._changed:
+        with self._lock:
             mine = set(keys) - self._taken
             self._taken |= mine
         try:
             yield mine
         finally:  # what was made is in its place, or its making has failed
-            with self._changed:
+            with self._lock:
                 self._taken -= mine
                 self._changed.notify_all()
 
     def wait(self, keys: Iterable[str]) -> None:
         """Until nobody is making any of `keys`."""
         wanted = set(keys)
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: not wanted & self._taken)
 
 
@@ -123,6 +127,7 @@ def default_num_workers() -> int:
 
 _pools: dict[int, ProcessPoolExecutor] = {}
 _opening = threading.Lock()
+_leaving_out = threading.Lock()
 
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:
@@ -140,15 +145,15 @@ def _program_left_out() -> Iterator[None]:
 
     They need nothing of it, and a script without `if __name__ == "__main__"` would begin anew in each.
     """
-    main = sys.modules["__main__"]
-    spec, file = main.__spec__, vars(main).pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
+    main = vars(sys.modules["__main__"])
+    with _leaving_out:
+        known: dict[str, Any] = {n: main[n] for n in ("__spec__", "__file__") if n in main}
+        try:
+            main.pop("__file__", None)
+            main["__spec__"] = None
+            yield
+        finally:
+            main.update(known)
 
 
 def warm_up() -> None:
@@ -157,7 +162,8 @@ def warm_up() -> None:
     resource_tracker.ensure_running()  # which would undo the next line
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
+        with _program_left_out():
+            forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -3,10 +3,13 @@
 import itertools
 import json
 import os
+import platform
 import random
 import re
 import shutil
+import sqlite3
 import warnings
+from contextlib import closing
 
 import pytest
 
@@ -14,7 +17,7 @@ import maft_lib as maft
 from maft_lib.disk import StoreError, StoreWarning, content_key
 from maft_lib.integrity import YOUNG
 from maft_lib.records import read_records
-from maft_lib.societies import save_society
+from maft_lib.societies import list_societies, save_society
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.store import PAGE_SIZE, Store
 
@@ -205,6 +208,84 @@ def test_what_a_killed_process_had_begun_is_freed_after_a_day(runs):
     expected = [".new-1-2", ".new-3-4", ".new-here-5-x", "orphan"]
     assert sorted(names(maft.gc(runs))) == expected
     assert maft.verify(runs).damaged == ()
+
+
+def test_what_is_being_written_is_not_freed(runs):
+    """A training may take longer than a day."""
+    folder = runs / "checkpoints" / f".new-{platform.node()}-{os.getpid()}-x"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    assert names(maft.gc(runs, dry_run=False)) == ["orphan"] and folder.is_dir()
+
+
+def test_agents_of_a_damaged_society_are_not_freed(runs):
+    """Nor those of one that has lost another agent."""
+    altered(runs / "checkpoints" / "late" / WEIGHTS)
+    for path in (runs / "societies").iterdir():
+        if "early" in path.read_text():
+            altered(path)
+    assert maft.gc(runs).paths == ()
+    maft.verify(runs, repair=True)
+    assert "early" in names(maft.gc(runs))  # now nobody's: its study, run again, says whose it is
+
+
+def test_the_sisters_of_a_damaged_agent_are_not_freed(runs, model):
+    agents = [Agent(f"generation-{n}", "generator", str(runs / "checkpoints" / n)) for n in ("a", "b")]
+    store = Store(runs)
+    for agent in agents:
+        folder = store.make_checkpoint(agent.name, lambda new: (new / WEIGHTS).write_text("weights"))
+        os.utime(folder.rename(agent.model), (0, 0))
+    society = Society(tuple(agents), base_society(model, 2).critics, Agent("s", "summarizer", model))
+    save_society(runs, society, **{**ABOUT, "iteration": 3})
+    altered(runs / "checkpoints" / "a" / WEIGHTS)
+    maft.verify(runs, repair=True)
+    assert names(maft.gc(runs)) == [".damaged-a", "orphan"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_verifying_changes_nothing(runs, version):
+    if version == 1:
+        downgraded(runs)
+    altered(runs / "checkpoints" / "early" / WEIGHTS)
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    assert len(maft.verify(runs).damaged) == 1
+    after = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    ours = {path: data for path, data in after.items() if path in before}
+    assert ours == before and {path.suffix for path in after.keys() - before.keys()} <= {
+        ".sqlite-wal",  # empty ones, as every reader's
+        ".sqlite-shm",
+    }
+
+
+def downgraded(runs):
+    """Makes it a store of format 1, whose rows lie in the order of their keys."""
+    with closing(sqlite3.connect(runs / "completions.sqlite", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("ALTER TABLE completions RENAME TO newer")
+        columns = "key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL"
+        connection.execute(f"CREATE TABLE completions ({columns}) WITHOUT ROWID")
+        connection.execute("INSERT INTO completions SELECT * FROM newer")
+        connection.execute("DROP TABLE newer")
+        connection.execute("PRAGMA user_version=1")
+
+
+def test_what_does_not_belong_to_a_store_is_let_be(runs):
+    (runs / "checkpoints" / "late" / ".DS_Store").write_text("a file manager's")
+    (runs / "societies" / "x.json").mkdir()
+    (runs / "checkpoints" / "link").symlink_to(runs / "elsewhere")
+    assert maft.verify(runs, repair=True).damaged == ()
+    assert len(list_societies(runs)) == 2
+
+
+def test_a_study_that_goes_on_finds_the_database_that_another_process_has_rebuilt(runs):
+    mine = Store(runs)
+    altered(runs / "completions.sqlite", place=2 * PAGE_SIZE + 1, mask=255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        found = maft.verify(runs, repair=True)
+    assert found.repaired and found.num_completions > 100
+    mine.put([("key of now", {"text": "response"})])
+    assert Store(runs).get(["key of now"])
 
 
 def test_a_store_in_a_folder_that_cannot_be_written_is_read(runs, monkeypatch):

@@ -1,6 +1,9 @@
 """Interrupts that Python drops end what runs all the same, and lose nothing that is finished."""
 
 import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -8,7 +11,7 @@ import maft_lib as maft
 from maft_lib import finetuning
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.interrupts import heeded
+from maft_lib.interrupts import heed, heeded
 from maft_lib.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -62,6 +65,69 @@ def test_studies_in_threads_end(config):
         Unheard()
         maft.run_studies([("base", "arithmetic", config)] * 2, backend)
     assert len(backend.requests) <= 2
+
+
+def test_threads_that_take_no_part_go_on():
+    """Such as a debate of the studio, while a cell runs a study."""
+    heard = []
+    other = threading.Thread(target=lambda: heard.append(heed()))
+    with pytest.raises(KeyboardInterrupt), heeded():
+        Unheard()
+        other.start()
+        other.join()
+    assert heard == [None]
+
+
+HANDED_OVER = """
+import signal, sys, threading
+from maft_lib.interrupts import heeded
+from maft_lib.workers import run_parallel
+
+def press(frame, event, _):
+    back = frame.f_back
+    if event == "return" and frame.f_code is threading.Condition.__enter__.__code__:
+        if back.f_code.co_name == "put" and back.f_code.co_filename.endswith("queue.py"):
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print(list(run_parallel(abs, [(-1,)], 1)))
+try:
+    sys.setprofile(press)
+    list(run_parallel(abs, [(-2,)], 1))
+except KeyboardInterrupt:
+    print("interrupted")
+print(list(run_parallel(abs, [(-3,)], 1)))
+"""
+
+
+def test_an_interrupt_while_work_is_handed_over_leaves_no_lock_taken():
+    """The next cell has its workers, and the program ends."""
+    run = subprocess.run(
+        [sys.executable, "-c", HANDED_OVER], capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.splitlines() == ["[(0, 1)]", "interrupted", "[(0, 3)]"], run.stderr
+
+
+def test_an_interrupt_while_another_process_writes_leaves_no_transaction_open(tmp_path):
+    store, other = Store(tmp_path), Store(tmp_path)
+    other._connection.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    threading.Timer(0.5, other._connection.execute, ["COMMIT"]).start()
+    with pytest.raises(KeyboardInterrupt):
+        store.put([("key", {})])
+    store.put([("key", {})])
+    other.put([("another", {})])
+    assert len(store) == 2
+
+
+def test_a_handler_that_is_installed_meanwhile_stays():
+    def mine(number, frame):
+        pass
+
+    with heeded():
+        signal.signal(signal.SIGINT, mine)
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is mine
 
 
 def test_a_handler_of_the_programs_own_is_left_alone(config):
