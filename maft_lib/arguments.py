@@ -177,6 +177,8 @@ def as_path(name: str, path: str | Path) -> Path:
 def as_place(path: str | Path) -> Path:
     """The path of a file to write; raises `ValueError` unless its folder is there."""
     place = as_path("path", path)
+    if place.name in ("", ".."):
+        raise ValueError(f"path is {_described(str(path))}: give the path of a file.")
     if not place.parent.is_dir():
         raise ValueError(f"{place} cannot be written: make the folder {place.parent} first.")
     return place

@@ -19,6 +19,7 @@ from maft_lib.arguments import (
     check_config,
     check_each,
     check_kind,
+    check_whole,
 )
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
@@ -168,6 +169,7 @@ def debate_rounds(
     check_each("problems", problems, Problem)
     check_config(config)
     check_able("backend", backend, "stream", "what open_backend(config) returns")
+    check_whole("iteration", iteration, 0)
     run = _Run(society, list(problems), config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):

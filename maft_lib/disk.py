@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ def replacing(place: Path) -> Iterator[Path]:
     try:
         with explained(place):
             yield beside
+            if place.is_file() and not place.is_symlink():
+                shutil.copymode(place, beside)
             os.replace(beside, place)
     finally:
         beside.unlink(missing_ok=True)

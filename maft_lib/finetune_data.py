@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from maft_lib.arguments import check_alike, check_debates, check_number
+from maft_lib.arguments import check_alike, check_debates, check_number, check_whole
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.prompts import Message
@@ -48,6 +48,7 @@ def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) ->
     societies.
     """
     check_number("w, the share of corrected conversations,", w, 0, 1)
+    check_whole("seed", seed)
     num_agents = check_alike(debates)
     return [_agent_data(debates, n, w, seed) for n in range(num_agents)]
 

@@ -58,6 +58,8 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     or cannot be written, and `ConfigError` if there can be no figures folder.
     """
     home = config.own("runs_dir")
+    if folder is None and (home / "report").is_symlink():
+        raise ReportError(f"{home / 'report'} is a link to another place: take it away, or name that.")
     folder = (folder or home / "report").resolve()
     pages = read_pages(home / "notebooks")
     if not any(page.notebook for page in pages):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maft_lib import workers
+from maft_lib.arguments import check_kind
 from maft_lib.config import OWN_PARAMETERS, Config, load_config
 from maft_lib.estimation import estimate
 from maft_lib.own_parameters import check_own
@@ -28,6 +29,8 @@ def notebook_config(
     profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
     this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
     """
+    check_kind("namespace", namespace, dict, ": globals() of the notebook")
+    check_kind("own", own, dict, " of the notebook's own parameters")
     check_own(namespace, own)
     first_run = "_maft_configured" not in namespace
     given = {

@@ -31,13 +31,15 @@ def save_table(
     preamble needs `booktabs`.
     """
     check_kind("table", table, pd.DataFrame)
+    if numbers is not None:
+        check_kind("numbers", numbers, pd.DataFrame)
     place = as_place(path)
     csv = _flat(table).to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
     texts = {".md": _markdown(table), ".tex": _latex(table), ".csv": csv}
-    paths = [place.with_suffix(suffix) for suffix in texts]
+    paths = [place.with_name(place.name + suffix) for suffix in texts]
     for path, text in zip(paths, texts.values()):
         with replacing(path) as new:
-            new.write_text(text, encoding="utf-8")
+            new.write_text(text, encoding="utf-8", errors="backslashreplace")
     return paths
 
 
@@ -69,7 +71,7 @@ def _latex(table: pd.DataFrame) -> str:
     note = table.attrs.get("note")
     numbers = ["r" if _texts(head)[0] == "cost" else "c" for head in table.columns]
     lines = [
-        *([f"% {note}"] if note else []),
+        *([f"% {' '.join(str(note).split())}"] if note else []),
         "\\begin{tabular}{" + "l" * table.index.nlevels + "".join(numbers) + "}",
         "\\toprule",
         *_latex_heads(table),

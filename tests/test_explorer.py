@@ -191,9 +191,9 @@ def test_nothing_to_explore_is_an_error(nothing):
 
 
 def test_what_is_no_debate_is_an_error():
-    with pytest.raises(TypeError, match="there is a str among"):
+    with pytest.raises(ValueError, match="there is a str among"):
         DebateExplorer(["debate"])
-    with pytest.raises(TypeError, match="there is a int among"):
+    with pytest.raises(ValueError, match="there is a int among"):
         DebateExplorer({"a": 1})
 
 

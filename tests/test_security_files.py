@@ -103,6 +103,17 @@ def test_an_agent_of_an_export_lies_in_it(exported, place):
     refused(exported, "which lies outside of it")
 
 
+@pytest.mark.parametrize("named", ["/etc", "~/model", "../model", "a/../../model"])
+def test_the_model_of_an_exported_agent_is_a_name(exported, named):
+    def elsewhere(about):
+        agent = about["societies"][0]["generators"][0]
+        agent.pop("folder", None)
+        agent["model"] = named
+
+    changed(exported, elsewhere)
+    refused(exported, "which is neither in it nor a name on the hub")
+
+
 def test_debates_of_an_export_lie_in_it(exported):
     changed(exported, lambda about: about.update(iterations=["/../../../../made"]))
     refused(exported, "which lies outside of it")
@@ -132,7 +143,15 @@ def test_the_base_of_an_exported_adapter_lies_in_the_export(exported):
 
 
 @pytest.mark.parametrize(
-    "line", ["trust_remote_code: true", "runs_dir: /tmp/x", "figures_dir: ../..", "data_dir: /"]
+    "line",
+    [
+        "trust_remote_code: true",
+        "runs_dir: /tmp/x",
+        "figures_dir: ../..",
+        "data_dir: /",
+        "report_to: wandb",
+        "executor: ray",
+    ],
 )
 def test_an_export_decides_nothing_that_is_the_users(exported, line):
     assert line.split(":")[0] not in (exported / "config.yml").read_text()

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -331,3 +332,25 @@ def test_captions_are_kept_and_say_what_the_error_bars_are(tmp_path, capsys):
 def test_figures_have_the_widths_of_print():
     assert plots.by_iteration(LINES).figure.get_figwidth() == plots.SINGLE == 3.3
     assert plots.panels()[0].get_figwidth() == plots.DOUBLE == 6.9
+
+
+def test_names_with_points_are_names_of_their_own(tmp_path):
+    for name, value in (("temperature_0.5", 1), ("temperature_0.7", 2)):
+        tables.save_table(pd.DataFrame({"a": [value]}), tmp_path / name)
+        style.save_figure(plt.figure(), tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 10
+    assert "1" in (tmp_path / "temperature_0.5.csv").read_text()
+
+
+def test_a_note_of_two_lines_stays_a_comment(tmp_path):
+    table = pd.DataFrame({"a": [1]})
+    table.attrs["note"] = "one\n\\input{two}"
+    _, latex, _ = tables.save_table(table, tmp_path / "table")
+    assert latex.read_text().splitlines()[0] == "% one \\input{two}"
+
+
+def test_a_file_that_is_written_again_keeps_its_mode(tmp_path):
+    paths = tables.save_table(pd.DataFrame({"a": [1]}), tmp_path / "table")
+    paths[0].chmod(0o664)
+    tables.save_table(pd.DataFrame({"a": [2]}), tmp_path / "table")
+    assert paths[0].stat().st_mode & 0o777 == 0o664

@@ -83,11 +83,18 @@ def _check_settings(folder: Path) -> None:
 
 
 def _json(path: Path) -> Any:
-    """What a file holds; None if that is no JSON."""
+    """What a file holds; None if that is no JSON, or has a NaN, which would spoil every response."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_constant)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _constant(name: str) -> float:
+    """Infinity is a limit that some models have; NaN is none."""
+    if name == "NaN":
+        raise ValueError(name)
+    return float(name)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class ScriptedBackend:
             if self._keep:
                 self.requests.append(request)
             text = self._script(request) if self._script else self._next()
+            if not isinstance(text, str):
+                raise BackendError(f"the script's answer is of type {type(text).__name__}: give text.")
             asked = sum(len(message["content"].split()) for message in request.messages)
             yield index, Completion(text, asked, len(text.split()), "stop")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from maft_lib.arguments import check_config
+from maft_lib.arguments import check_config, check_kind
 from maft_lib.config import Config, ConfigError
 from maft_lib.estimation import limits, memory, phases, report, roofline
 from maft_lib.estimation.machine import H200, Hardware, Machine, gpu_speed, this_machine
@@ -100,6 +100,8 @@ def estimate(config: Config, method: str = "multiagent_ft", machine: Machine | N
     check_config(config)
     if method == "multiagent_ft_lora":
         config = config.replace(lora_rank=config.lora_rank or 16)
+    if machine is not None:
+        check_kind("machine", machine, Machine, ", or leave it out")
     machine = machine or this_machine(config.path(config.runs_dir))
     expected = workload(method, config, expected_lengths(config.task, config))
     most = workload(method, config, longest_lengths(config.task, config))

@@ -37,7 +37,7 @@ def entries(explorable: Explorable) -> list[Entry]:
 
     The keys of a dict stand where the methods do; its values may be Results or lists. Results of a list
     that agree in method, seed and task are numbered: `debate`, `debate (2)`. Raises `ValueError` if
-    there is no debate, or one that did not come to its end, and `TypeError` for anything else.
+    there is no debate, or one that did not come to its end, and for anything else.
     """
     found = _entries(explorable)
     for place, entry in enumerate(found):
@@ -60,7 +60,7 @@ def _entries(explorable: Explorable) -> list[Entry]:
     strangers = [part for part in parts if not isinstance(part, Result)]
     if strangers:
         kind = type(strangers[0]).__name__
-        raise TypeError(f"there is a {kind} among what is to be explored: give {ACCEPTED}.")
+        raise ValueError(f"there is a {kind} among what is to be explored: give {ACCEPTED}.")
     return _of_results(parts)
 
 

@@ -34,7 +34,7 @@ class DebateExplorer(widgets.VBox):
     that was selected stands in the notebook.
 
     `frame` is the index, one row per debate (`selection.index_frame`), `debates` the debates in that
-    order. Raises `ValueError` if there is no debate and `TypeError` for what holds none.
+    order. Raises `ValueError` if there is no debate.
     """
 
     def __init__(self, debates_or_results: selection.Explorable):

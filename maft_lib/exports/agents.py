@@ -101,7 +101,7 @@ def chosen(result: Result, wanted: Collection[int] | None) -> list[Checkpoint]:
     if wanted is not None and not isinstance(wanted, Collection):
         raise ExportError(f"iterations is {wanted!r}: give a list of iterations, such as [1].")
     for iteration in wanted or ():
-        if iteration not in known:
+        if type(iteration) is not int or iteration not in known:
             there = ", ".join(map(str, known))
             raise ExportError(f"iterations: the run has no iteration {iteration!r}, only {there}.")
     models = {

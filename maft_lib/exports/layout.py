@@ -13,8 +13,8 @@ CONFIG, PROMPTS, SCORES, COSTS = "config.yml", "prompts.yml", "scores.csv", "cos
 DATASETS, BASE_MODEL = "datasets", "agents/base"
 # What belongs to a user and a machine, not to a study: no export says it, and none may decide it.
 PLACES = {
-    *("profile", "runs_dir", "figures_dir", "data_dir", "ray_address", "notebooks"),
-    "trust_remote_code",
+    *("profile", "runs_dir", "figures_dir", "data_dir", "notebooks"),
+    *("executor", "ray_address", "report_to", "trust_remote_code"),
 }
 
 

@@ -118,7 +118,13 @@ def _agent(values: dict[str, str], folder: Path, config: Config) -> Agent:
     exported = folder / layout.BASE_MODEL
     base = str(exported) if exported.is_dir() else config.base_model
     if "folder" not in values:
-        return Agent(values["name"], values["role"], values.get("model", base))
+        model = values.get("model", base)
+        if model != base and (os.path.isabs(os.path.expanduser(model)) or ".." in Path(model).parts):
+            raise ExportError(
+                f"{folder} names the model {model!r:.200}, which is neither in it nor a name on the "
+                "hub: ask whoever made it."
+            )
+        return Agent(values["name"], values["role"], model)
     checkpoint = layout.inside(folder, values["folder"])
     if (checkpoint / BASE).is_file():  # of an adapter: where its base model is, from there
         named = json.loads((checkpoint / BASE).read_text(encoding="utf-8"))

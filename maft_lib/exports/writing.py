@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 import maft_lib
-from maft_lib.arguments import as_path
+from maft_lib.arguments import as_path, check_flag
 from maft_lib.config import Config
 from maft_lib.debate import save_debates
 from maft_lib.exports import layout
@@ -57,6 +57,7 @@ def export(
         raise ExportError(
             f"there is no result in a {type(result).__name__}: give what run_study returns."
         )
+    check_flag("agents", agents)
     place = Path(os.path.expanduser(as_path("folder", folder))).resolve()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise ExportError(f"{folder} holds something already: export into a new folder.")

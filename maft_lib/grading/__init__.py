@@ -59,6 +59,8 @@ def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | N
     kind = answer_type(task)
     if not isinstance(text, str):
         raise ValueError(f"a response is text, but it is of type {type(text).__name__}: quote it.")
+    if not isinstance(options, Sequence):
+        raise ValueError(f"options is of type {type(options).__name__}: give a list of text.")
     for found in candidates(text, kind):
         if kind == "choice":
             letter = choice(found, options)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maft_lib.arguments import as_place, check_able, check_config, check_whole
+from maft_lib.arguments import as_place, check_able, check_config, check_kind, check_whole
 from maft_lib.disk import replacing
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
@@ -110,12 +110,13 @@ def save_figure(figure: Figure | Axes, path: str | Path, caption: str = "") -> l
     place = as_place(path)
     drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
     check_able("figure", drawn, "savefig", "a figure or its axes")
+    check_kind("caption", caption, str)
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
     metadata = {
         "pdf": {**undated, "Subject": caption},
         "png": {"Software": None, "Description": caption},
     }
-    paths = [place.with_suffix(f".{kind}") for kind in metadata]
+    paths = [place.with_name(f"{place.name}.{kind}") for kind in metadata]
     for path, (kind, said) in zip(paths, metadata.items()):
         with replacing(path) as new, plt.style.context(STYLE):
             drawn.savefig(new, format=kind, metadata=said)

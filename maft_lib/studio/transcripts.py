@@ -7,15 +7,17 @@ backticks in it, so that it stays text.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from maft_lib.arguments import as_place
+from maft_lib.arguments import as_path, as_place
 from maft_lib.debate import Debate, Turn
 from maft_lib.disk import replacing
 from maft_lib.display.markdown import cell, code, fenced
 from maft_lib.grading import is_correct
 from maft_lib.tasks.problem import Problem
+from maft_lib.wording import one_line
 
 
 def to_markdown(debate: Debate, parameters: Mapping[str, object], finished: bool = True) -> str:
@@ -77,9 +79,10 @@ def from_json(text: str) -> tuple[Debate, dict]:
     try:
         values = json.loads(text)
         return Debate.from_dict(values["debate"]), dict(values["parameters"])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"no transcript of a debate ({error}): give a file that DebateStudio saved as .json."
+            f"no transcript of a debate ({one_line(error)}): give a file that DebateStudio saved as "
+            ".json."
         ) from error
 
 
@@ -90,7 +93,7 @@ def save_transcript(
 
     Raises `ValueError` for another, or a folder that is not there, `StoreError` if the disk refuses.
     """
-    path = as_place(Path(path).expanduser())
+    path = as_place(os.path.expanduser(as_path("path", path)))
     if path.suffix == ".md":
         text = to_markdown(debate, parameters, finished)
     elif path.suffix == ".json":
@@ -103,5 +106,9 @@ def save_transcript(
 
 
 def load_transcript(path: str | Path) -> tuple[Debate, dict]:
-    """The debate and the parameters of a transcript saved as .json."""
-    return from_json(Path(path).expanduser().read_text(encoding="utf-8"))
+    """The debate and the parameters of a transcript saved as .json. Raises `ValueError` for another."""
+    place = Path(os.path.expanduser(as_path("path", path)))
+    try:
+        return from_json(place.read_bytes().decode(errors="replace"))
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read ({error.strerror}): name a saved .json.") from error

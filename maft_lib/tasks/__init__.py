@@ -6,6 +6,7 @@ the reasoning_gym package's whose scorer can be given a model's text.
 
 from __future__ import annotations
 
+import os
 import random
 
 from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
@@ -29,6 +30,7 @@ GENERATED = tuple(task for task in TASKS if task not in PUBLISHED)
 WITH_LEVELS = ("math", "mini_math")
 ALIASES = {"gsm8k": "gsm", "competition_math": "math"}
 SPLITS = ("train", "eval")
+IN_VAIN = 10_000  # draws in a row that bring no new problem: there are hardly any more
 _OR_ELSE = {"arithmetic": ", or raise max_operand", "math": ", or for more levels"}
 
 
@@ -109,7 +111,7 @@ def load_problems(
     answer_type(task)
     task = canonical(task)
     _check(task, split, levels, data_dir)
-    _check_numbers(num, max_operand)
+    _check_numbers(num=(num, 1), max_operand=(max_operand, 2), seed=(seed, 0))
     _check_choice("on_bad_records", on_bad_records, POLICIES)
     rng = random.Random(f"{task} {split} {seed}")
     if task in PUBLISHED:
@@ -133,6 +135,8 @@ def _check(
 ) -> None:
     """Raises `DataError` for what `load_problems` cannot be asked for."""
     _check_choice("split", split, SPLITS)
+    if not isinstance(data_dir, (str, os.PathLike, type(None))):
+        raise DataError(f"data_dir is {shown(data_dir)}: give the path of a folder.")
     if data_dir is not None and task not in PUBLISHED:
         raise DataError(f"{task} is generated and reads no files: leave data_dir out.")
     if levels is None:
@@ -141,7 +145,7 @@ def _check(
         raise DataError(
             f"levels is {shown(levels)}: give a list of levels from 1 to 5, or leave it out."
         )
-    wrong = [level for level in levels if not isinstance(level, int) or level not in range(1, 6)]
+    wrong = [level for level in levels if type(level) is not int or level not in range(1, 6)]
     if task not in WITH_LEVELS or wrong:
         having = " and ".join(WITH_LEVELS)
         raise DataError(
@@ -155,9 +159,9 @@ def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
         raise DataError(f"unknown {name} {shown(value)}: expected one of {', '.join(valid)}.")
 
 
-def _check_numbers(num: int, max_operand: int) -> None:
-    """Raises `DataError` for counts that are none."""
-    for name, value, least in (("num", num, 1), ("max_operand", max_operand, 2)):
+def _check_numbers(**values: tuple[int, int]) -> None:
+    """Raises `DataError` for a value that is no whole number, or less than the least one beside it."""
+    for name, (value, least) in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise DataError(f"{name} is {shown(value)}: give a whole number of at least {least}.")
 
@@ -172,9 +176,9 @@ def _generate(
 ) -> list[Problem]:
     """`num` different generated problems, or fewer if many draws bring no others."""
     problems: dict[str, Problem] = {}
-    for _ in range(100 * num):
+    in_vain = 0
+    while len(problems) < num and in_vain < IN_VAIN:
         problem, _ = draw_split(task, split, rng, levels, max_operand)
+        in_vain = in_vain + 1 if problem.id in problems else 0
         problems.setdefault(problem.id, problem)
-        if len(problems) == num:
-            break
     return list(problems.values())

@@ -47,6 +47,13 @@ class Problem:
                 raise ValueError(
                     f"the {name} of a problem is text, but it is of type {kind}: quote it."
                 )
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"the {name} of a problem, {value!a:.60}, holds half of a surrogate pair, which "
+                    "neither files nor models can hold: mend the text."
+                ) from None
 
     def to_dict(self) -> dict:
         """The problem as plain JSON values."""

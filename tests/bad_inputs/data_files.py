@@ -158,6 +158,14 @@ REQUESTS = {
     "unknown task": ({"task": "algebra"}, ["unknown task 'algebra'"]),
     "no task": ({"task": None}, ["a task is a name", "None"]),
     "unknown split": ({"task": "arithmetic", "split": "test"}, ["unknown split 'test'"]),
+    "no seed": ({"task": "arithmetic", "seed": None}, ["seed is None", "a whole number"]),
+    "a seed in words": ({"task": "arithmetic", "seed": "a"}, ["seed is 'a'", "a whole number"]),
+    "a level that is True": ({"task": "mini_math", "levels": [True]}, ["[True]", "levels, 1-5"]),
+    "a folder that is a number": ({"task": "gsm", "data_dir": 5}, ["data_dir is 5", "a folder"]),
+    "far more than there are": (
+        {"task": "mini_math", "levels": [1], "num": 1_000_000},
+        ["has only about", "Ask for fewer"],
+    ),
     "a frame for a task": ({"task": FRAME}, ["a task is a name"]),
     "a frame for a split": ({"task": "gsm", "split": FRAME}, ["unknown split", "train, eval"]),
     "a frame for a word": (

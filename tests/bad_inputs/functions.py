@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 import maft_lib as maft
@@ -18,6 +19,7 @@ from maft_lib.finetune_data import AgentData
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import check_disjoint
+from maft_lib.studio.transcripts import load_transcript, save_transcript
 from maft_lib.tasks.problem import Problem
 from tests.conftest import debate, problem
 
@@ -50,6 +52,23 @@ def text(name, content):
 ROWS = {
     # Files and folders
     "a store that is no path": (lambda: maft.verify(None), ["runs_dir is None", "give a path"]),
+    "a repair that is a word": (lambda: maft.verify(".", repair="no"), ["repair is 'no'", "True or"]),
+    "a run that is half dry": (lambda: maft.gc(".", dry_run=None), ["dry_run is None", "True or"]),
+    "what is kept, by a word": (lambda: maft.gc(".", keep="laptop"), ["keep is 'laptop'", "function"]),
+    "a transcript of no path": (lambda: save_transcript(None, TWO[0], {}), ["path is None"]),
+    "a transcript at nobody's": (
+        lambda: save_transcript("~no-such-user/x.md", TWO[0], {}),
+        ["cannot be written", "~no-such-user"],
+    ),
+    "a transcript that is nowhere": (lambda: load_transcript(NOWHERE), ["cannot be read"]),
+    "a transcript in no words": (
+        lambda: load_transcript(text("binary", b"\x80\x04")),
+        ["no transcript of a debate"],
+    ),
+    "a transcript that is too deep": (
+        lambda: load_transcript(text("deep transcript", b"[" * 100_000)),
+        ["no transcript of a debate"],
+    ),
     "space of no path": (lambda: maft.gc(3), ["runs_dir is 3", "give a path"]),
     "an export that is no path": (lambda: maft.load_export(None), ["folder is None", "give a path"]),
     "prompts that are no path": (lambda: load_prompts(5), ["path is 5", "give a path"]),
@@ -86,6 +105,42 @@ ROWS = {
     "a problem without a question": (
         lambda: Problem("1", "gsm", None, "4"),
         ["question of a problem", "NoneType"],
+    ),
+    "a problem with half a letter": (
+        lambda: Problem("1", "gsm", "a \ud83d", "4"),
+        ["question of a problem", "surrogate"],
+    ),
+    "debates of no iteration": (
+        lambda: run_debates(SOCIETY, [problem()], CONFIG, BACKEND, None),
+        ["iteration is None", "a whole number"],
+    ),
+    "data without a seed": (
+        lambda: maft.build_finetuning_data(TWO, 0.5, "x"),
+        ["seed is 'x'", "a whole number"],
+    ),
+    "a choice between no list": (
+        lambda: maft.extract_answer("It is (B)", "mmlu", None),
+        ["options is of type NoneType"],
+    ),
+    "the cost on no machine": (
+        lambda: maft.estimate(CONFIG, "base", "laptop"),
+        ["machine is 'laptop'", "a Machine"],
+    ),
+    "a notebook without names": (lambda: maft.notebook_config(None), ["namespace is None", "globals"]),
+    "a notebook with no values of its own": (
+        lambda: maft.notebook_config({}, "00_quickstart", 5),
+        ["own is 5", "a dict"],
+    ),
+    "an explorer of words": (lambda: maft.DebateExplorer("x"), ["there is a str", "give"]),
+    "an explorer of None": (lambda: maft.DebateExplorer([None]), ["there is a NoneType", "give"]),
+    "a table of other numbers": (
+        lambda: tables.save_table(ACCURACIES, Path(gettempdir()) / "t", 5),
+        ["numbers is 5", "a DataFrame"],
+    ),
+    "a table without a name": (lambda: tables.save_table(ACCURACIES, ".."), ["path is '..'", "a file"]),
+    "a caption that is a number": (
+        lambda: plots.style.save_figure(plt.figure(), Path(gettempdir()) / "f", 5),
+        ["caption is 5", "a str"],
     ),
     "debates of no society": (
         lambda: run_debates(None, [problem()], CONFIG, BACKEND),
