@@ -78,7 +78,7 @@ def verify(runs_dir: str | Path, repair: bool = False) -> Verification:
         folders = _checkpoints(runs)
         broken = {folder: name for folder in folders if (name := checkpoints.damaged_file(folder))}
         found = [records.read_records(runs / folder) for folder in RECORDS]
-        jobs = sorted((runs / openai_jobs.FOLDER).glob("*.json"))
+        jobs = sorted(path for path in (runs / openai_jobs.FOLDER).glob("*.json") if path.is_file())
         unreadable = [path for _, damaged in found for path in damaged]
         unreadable += [path for path in jobs if read_job(path) is None]
         if repair:

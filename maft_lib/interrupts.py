@@ -29,9 +29,11 @@ def heeded() -> Iterator[None]:
 
     Where the program has a handler of its own, or Python leaves interrupts alone, so it stays.
     """
+    global _putting_off
     if not _is_main() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # within another `heeded`, that one remembers
         return
+    _putting_off = False  # also where a generator that puts off was begun and never ended
     _came.clear()
     try:
         signal.signal(signal.SIGINT, _remember)

@@ -49,24 +49,24 @@ def run_parallel(
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
         return
     futures: dict[Future[T], int] = {}
-    try:
-        with put_off():  # an interrupted pool would keep a lock that its own threads need
+    with put_off():  # an interrupted pool would keep a lock that its own threads need
+        try:
             pool = _pool(num_workers)
             with _opening, _program_left_out():
                 futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
                 yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        with _opening:
-            if _pools.get(num_workers) is pool:
-                del _pools[num_workers]  # the next call starts a new pool
-        raise WorkerError(
-            "a worker process was killed (out of memory?): run again, what is finished is kept; if it "
-            "happens again, lower num_workers or max_batch_size."
-        ) from error
-    finally:
-        for future in futures:
-            future.cancel()
+        except BrokenProcessPool as error:
+            with _opening:
+                if _pools.get(num_workers) is pool:
+                    del _pools[num_workers]  # the next call starts a new pool
+            raise WorkerError(
+                "a worker process was killed (out of memory?): run again, what is finished is kept; if "
+                "it happens again, lower num_workers or max_batch_size."
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 class Claims:
