@@ -169,7 +169,7 @@ def debate_rounds(
     check_each("problems", problems, Problem)
     check_config(config)
     check_able("backend", backend, "stream", "what open_backend(config) returns")
-    check_whole("iteration", iteration, 0)
+    check_whole("iteration", iteration)
     run = _Run(society, list(problems), config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):
