@@ -4,6 +4,7 @@ The smoke profile's, with a third of its problems. Prints, at its end, how many 
 model and how many agents were trained.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -31,4 +32,5 @@ def checkpoints(runs):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     main(*sys.argv[1:])
