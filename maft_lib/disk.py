@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -35,6 +35,16 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; what is gone by then, as others write, is nothing."""
+    total = 0
+    inside = (os.path.join(place, name) for place, _, names in os.walk(path) for name in names)
+    for name in inside if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            total += os.stat(name).st_size
+    return total
 
 
 def flush(path: Path) -> None:

@@ -24,7 +24,7 @@ from maft_lib import checkpoints, provenance, records, societies
 from maft_lib.arguments import as_path, check_able, check_flag
 from maft_lib.backends import openai_jobs
 from maft_lib.backends.openai_calls import read_job
-from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage
+from maft_lib.disk import NEW, StoreError, StoreWarning, explained, is_damage, size
 from maft_lib.store import (
     DATABASE,
     PAGE_SIZE,
@@ -273,7 +273,7 @@ def gc(runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run
         check_able("keep", keep, "__call__", "a function that takes what is known of a society")
     runs = _store_at(runs_dir)
     paths = tuple(sorted({*_leftovers(runs), *_unneeded(runs, keep)}))
-    num_bytes = sum(_size(path) for path in paths)
+    num_bytes = sum(map(size, paths))
     for path in () if dry_run else paths:
         with explained(path):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -311,10 +311,8 @@ def _checkpoints(runs: Path) -> list[Path]:
 
 
 def _age(path: Path) -> float:
-    """Seconds since it was last changed."""
-    return time.time() - path.stat().st_mtime
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """Seconds since it was last changed; none for what is gone by now."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

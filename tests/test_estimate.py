@@ -1,8 +1,11 @@
 """What a study will cost: shapes, tokens, memory and time worked out by hand, and what is refused."""
 
+import itertools
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace as Disk
 
@@ -543,3 +546,24 @@ def test_smollm2_needs_neither_hub_nor_gpu():
     for notebook in ("04_3_zero_shot", "H_additional_evaluations", "R_reviewers_questions"):
         own = load_config("smollm2", notebook=notebook)
         assert not {own.task, *own.tasks} & {"gsm", "math", "mmlu"}
+
+
+def test_the_room_on_a_disk_is_told_while_others_write_there(tmp_path):
+    """Checkpoints come and go while another notebook trains."""
+    stop = threading.Event()
+
+    def train():
+        for number in itertools.takewhile(lambda _: not stop.is_set(), itertools.count()):
+            beside = tmp_path / "checkpoints" / f".new-{number}"
+            beside.mkdir(parents=True)
+            (beside / "model").write_text("weights")
+            shutil.rmtree(beside.rename(tmp_path / "checkpoints" / str(number)))
+
+    other = threading.Thread(target=train)
+    other.start()
+    try:
+        for _ in range(2000):
+            assert hardware._room(tmp_path) > 0
+    finally:
+        stop.set()
+        other.join()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maft_lib import checkpoints
+from maft_lib.disk import size
 from maft_lib.workers import default_num_workers, may_have_gpu
 
 
@@ -121,7 +122,4 @@ def visible(gpus: tuple[GPU, ...], allowed: str | None) -> tuple[GPU, ...]:
 
 def _room(runs_dir: Path) -> int:
     folder = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
-    taken = sum(
-        file.stat().st_size for file in (runs_dir / checkpoints.FOLDER).glob("*/*") if file.is_file()
-    )
-    return shutil.disk_usage(folder).free + taken
+    return shutil.disk_usage(folder).free + size(runs_dir / checkpoints.FOLDER)

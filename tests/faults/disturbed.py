@@ -102,7 +102,8 @@ class Disturbed:
 
     def is_sealing(self):
         """Whether one is all but made."""
-        return any(self.runs.glob("checkpoints/.new-*/manifest*"))
+        new = self.runs.glob("checkpoints/.new-*")
+        return any((folder / "manifest.json").exists() for folder in new)
 
     def wait_for(self, process, completions=1, checkpoints=0):
         """Until it has got so far."""
