@@ -38,7 +38,7 @@ def file_hash(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; what is gone by then, as others write, is nothing."""
+    """Bytes of a file, or of all in a folder; what others have taken away meanwhile counts nothing."""
     total = 0
     inside = (os.path.join(place, name) for place, _, names in os.walk(path) for name in names)
     for name in inside if path.is_dir() else [path]:
