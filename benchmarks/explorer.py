@@ -14,7 +14,7 @@ import time
 from tabulate import tabulate
 
 from maft_lib.debate import Debate, Turn
-from maft_lib.explorer import DebateExplorer
+from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.tasks import load_problems
 from maft_lib.voting import majority_vote
 

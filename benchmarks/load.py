@@ -20,7 +20,7 @@ import maft_lib as maft
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import run_debates
-from maft_lib.explorer import DebateExplorer
+from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.society import base_society
 from maft_lib.store import DATABASE, Store
 from maft_lib.tasks import load_problems

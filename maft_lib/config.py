@@ -299,7 +299,7 @@ class Config(BaseModel):
         return folder
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.records import config_html  # which knows this module
+        from maft_lib.lab.records import config_html  # which knows this module
 
         return config_html(self)
 

@@ -87,7 +87,7 @@ class Debate:
             raise ValueError(f"values that are no debate ({why}): give what to_dict made.") from error
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.debates import debate_html  # which knows this module
+        from maft_lib.lab.debates import debate_html  # which knows this module
 
         return debate_html(self)
 

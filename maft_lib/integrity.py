@@ -252,7 +252,7 @@ class Freed:
     dry_run: bool
 
     def __str__(self) -> str:
-        from maft_lib.display.records import size_in_words
+        from maft_lib.lab.records import size_in_words
 
         what = "would be removed; say dry_run=False to do it" if self.dry_run else "were removed"
         head = f"{len(self.paths)} files and folders, {size_in_words(self.num_bytes)}, {what}"

@@ -43,6 +43,6 @@ class Result:
         return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.records import result_html
+        from maft_lib.lab.records import result_html
 
         return result_html(self.method, self.task, self.frame, self.costs, self.config, self.note)

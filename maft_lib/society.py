@@ -53,7 +53,7 @@ class Society:
             )
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.records import society_html  # which knows this module
+        from maft_lib.lab.records import society_html  # which knows this module
 
         return society_html(self)
 

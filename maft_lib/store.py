@@ -149,7 +149,7 @@ class Store:
         return checkpoints.make_checkpoint(self.folder, key, write)
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.records import store_html  # which knows this module
+        from maft_lib.lab.records import store_html  # which knows this module
 
         return store_html(self)
 

@@ -19,8 +19,8 @@ from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
 from maft_lib.cluster import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
-from maft_lib.display.live import followed
 from maft_lib.interrupts import as_completed, heeded, put_off, take_part
+from maft_lib.lab.live import followed
 from maft_lib.provenance import save_provenance
 from maft_lib.result import Result
 from maft_lib.study import Study, check_disjoint, problems

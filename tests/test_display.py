@@ -10,12 +10,12 @@ from bs4 import BeautifulSoup
 from maft_lib import metrics
 from maft_lib.config import Config, load_config
 from maft_lib.debate import Debate, Turn
-from maft_lib.display import page
-from maft_lib.display.debates import debate_body, debate_html
-from maft_lib.display.mathematics import LONGEST, formula_html, text_html
-from maft_lib.display.records import GROUPS, size_in_words
 from maft_lib.grading import symbolic
 from maft_lib.grading.process import GradingError
+from maft_lib.lab import page
+from maft_lib.lab.debates import debate_body, debate_html
+from maft_lib.lab.mathematics import LONGEST, formula_html, text_html
+from maft_lib.lab.records import GROUPS, size_in_words
 from maft_lib.society import ROLES, Agent, Society, base_society
 from maft_lib.store import Store
 from maft_lib.studies import Result

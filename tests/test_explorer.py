@@ -13,9 +13,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from maft_lib.debate import Debate
-from maft_lib.explorer import DebateExplorer
-from maft_lib.explorer.outcomes import OUTCOMES, Judged
-from maft_lib.explorer.widget import PAGE
+from maft_lib.lab.explorer import DebateExplorer
+from maft_lib.lab.explorer.outcomes import OUTCOMES, Judged
+from maft_lib.lab.explorer.widget import PAGE
 from maft_lib.studies import Result
 from tests.conftest import debate
 
@@ -470,7 +470,7 @@ def test_debates_from_a_file_need_no_engine(tmp_path):
     path.write_text(json.dumps([debate(*RIGHT).to_dict()]))
     code = (
         "import json, sys\nfrom maft_lib.debate import Debate\n"
-        "from maft_lib.explorer import DebateExplorer\n"
+        "from maft_lib.lab.explorer import DebateExplorer\n"
         f"debates = map(Debate.from_dict, json.load(open({str(path)!r})))\n"
         "assert DebateExplorer(debates).selected.vote == '2'\n"
         "assert not {'torch', 'maft_lib.studies'} & set(sys.modules)"

@@ -17,9 +17,9 @@ from maft_lib.backends import Completion
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS
-from maft_lib.display import live
 from maft_lib.estimation.counts import OPEN, planned
 from maft_lib.estimation.workload import expected_lengths, workload
+from maft_lib.lab import live
 from maft_lib.progress import Progress
 from maft_lib.society import base_society
 from maft_lib.store import Store

@@ -19,9 +19,9 @@ from maft_lib.backends import BackendError, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError, load_config
 from maft_lib.disk import content_key, file_hash
-from maft_lib.display.markdown import cell, plain
 from maft_lib.exports import ExportError, export, load_export
 from maft_lib.finetune_data import AgentData, Example
+from maft_lib.lab.markdown import cell, plain
 from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
 from maft_lib.societies import list_societies, save_society

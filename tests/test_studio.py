@@ -19,14 +19,14 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Debate, debate_rounds, run_debates
+from maft_lib.lab.studio import DebateStudio, live_debate
+from maft_lib.lab.studio.live_debate import LiveDebate
+from maft_lib.lab.studio.transcripts import from_json, load_transcript, to_json, to_markdown
 from maft_lib.prompts import load_prompts
 from maft_lib.societies import save_society
 from maft_lib.society import base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_study
-from maft_lib.studio import DebateStudio, live_debate
-from maft_lib.studio.live_debate import LiveDebate
-from maft_lib.studio.transcripts import from_json, load_transcript, to_json, to_markdown
 from maft_lib.tasks import answer_type, load_problems
 from tests.conftest import debate
 from tests.openai_server import BASE, Handler, Server

@@ -66,7 +66,7 @@ class Problem:
         return cls(**{**values, **tuples})
 
     def _repr_html_(self) -> str:
-        from maft_lib.display.records import problem_html  # which knows this module
+        from maft_lib.lab.records import problem_html  # which knows this module
 
         return problem_html(self)
 

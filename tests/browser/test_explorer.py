@@ -8,7 +8,7 @@ import pytest
 from tests.browser.lab import Clock, write_notebook
 
 pytestmark = pytest.mark.browser
-CELL = """from maft_lib.explorer import DebateExplorer
+CELL = """from maft_lib.lab.explorer import DebateExplorer
 from tests.browser.records import ordinary_debates
 DebateExplorer({"debate": ordinary_debates(500), "multiagent_ft": ordinary_debates(500, 1, 0.7)})"""
 SECOND = ".maft-rounds > tbody > tr:nth-child(2)"

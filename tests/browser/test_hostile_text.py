@@ -13,8 +13,8 @@ pytestmark = pytest.mark.browser
 BEGIN = """from IPython.display import HTML, display
 from maft_lib import load_config
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.explorer import DebateExplorer
-from maft_lib.studio import DebateStudio
+from maft_lib.lab.explorer import DebateExplorer
+from maft_lib.lab.studio import DebateStudio
 from tests.browser.records import ATTACKS, EVERYTHING, hostile_debate, hostile_society"""
 AFTER = "print('the page goes on')"
 RECORDS = {

@@ -6,8 +6,8 @@ from tests.browser.lab import write_notebook
 
 pytestmark = pytest.mark.browser
 BEGIN = """from maft_lib import load_config
-from maft_lib.explorer import DebateExplorer
-from maft_lib.studio import DebateStudio
+from maft_lib.lab.explorer import DebateExplorer
+from maft_lib.lab.studio import DebateStudio
 from tests.browser.records import ordinary_debates
 debates = ordinary_debates(60)"""
 SHOWN = {

@@ -10,7 +10,7 @@ import pytest
 from tests.browser.lab import write_notebook
 
 pytestmark = pytest.mark.browser
-CELL = "from maft_lib.studio import DebateStudio\nDebateStudio()"
+CELL = "from maft_lib.lab.studio import DebateStudio\nDebateStudio()"
 AFTER = "print('the page goes on')"
 QUESTION = "What is the result of 3+4*2+5-1*6?"
 FINISHED = re.compile("Finished")

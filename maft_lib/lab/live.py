@@ -18,8 +18,8 @@ from typing import Any
 
 from maft_lib import metrics
 from maft_lib.config import Config
-from maft_lib.display.chart import Point, Series, chart_html
-from maft_lib.display.page import escaped, fold, framed
+from maft_lib.lab.chart import Point, Series, chart_html
+from maft_lib.lab.page import escaped, fold, framed
 from maft_lib.progress import Progress, Share, Watched
 
 STYLE = Path(__file__).with_name("live.css").read_text(encoding="utf-8")

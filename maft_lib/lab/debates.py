@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from maft_lib.debate import Debate, Turn
-from maft_lib.display.mathematics import text_html
-from maft_lib.display.page import badge, chip, facts, fold, framed, letter
-from maft_lib.display.records import answer_html, question_html
 from maft_lib.grading import group_equivalent, is_correct
 from maft_lib.grading.process import GradingError
+from maft_lib.lab.mathematics import text_html
+from maft_lib.lab.page import badge, chip, facts, fold, framed, letter
+from maft_lib.lab.records import answer_html, question_html
 from maft_lib.tasks.problem import Problem
 
 LONG = 900  # characters of a response that may need to be scrolled

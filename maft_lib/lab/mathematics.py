@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from xml.etree.ElementTree import Element  # no XML is read  # nosec B405
 
-from maft_lib.display.page import escaped
+from maft_lib.lab.page import escaped
 
 LONGEST = 2000  # characters of a formula; longer ones stay text
 LONGEST_INLINE = 500

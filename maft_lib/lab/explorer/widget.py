@@ -13,11 +13,11 @@ import ipywidgets as widgets
 import numpy as np
 
 from maft_lib.debate import Debate
-from maft_lib.explorer import selection
-from maft_lib.explorer.controls import ANY, Controls, chosen, show
-from maft_lib.explorer.listing import lines
-from maft_lib.explorer.outcomes import OUTCOMES
-from maft_lib.explorer.screen import Pane, notice_html, screen_html
+from maft_lib.lab.explorer import selection
+from maft_lib.lab.explorer.controls import ANY, Controls, chosen, show
+from maft_lib.lab.explorer.listing import lines
+from maft_lib.lab.explorer.outcomes import OUTCOMES
+from maft_lib.lab.explorer.screen import Pane, notice_html, screen_html
 
 PAGE = 1_000  # debates that the list holds at a time
 NO_MATCH = "No debate matches these filters: clear them, or change one."

@@ -13,9 +13,9 @@ import ipywidgets as widgets
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from maft_lib.display.keys import own_keys
-from maft_lib.explorer.listing import LEGEND
-from maft_lib.explorer.outcomes import OUTCOMES
+from maft_lib.lab.explorer.listing import LEGEND
+from maft_lib.lab.explorer.outcomes import OUTCOMES
+from maft_lib.lab.keys import own_keys
 
 FILTERS = ("task", "level", "method", "iteration", "seed")  # columns of the index
 ANY = ""  # the value of a choice that is not made: for ipywidgets, None would be no option at all

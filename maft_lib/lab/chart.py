@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from maft_lib.display.page import escaped
+from maft_lib.lab.page import escaped
 
 LEFT, RIGHT, TOP, BOTTOM = 34, 10, 8, 34  # around the axes, in pixels
 MARKERS = {

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from maft_lib.debate import Debate
-from maft_lib.display.debates import debate_body
-from maft_lib.display.page import chip, escaped, framed
+from maft_lib.lab.debates import debate_body
+from maft_lib.lab.page import chip, escaped, framed
 
 _COLUMNS = (
     "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem 2rem"

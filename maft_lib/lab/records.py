@@ -15,8 +15,8 @@ import pandas as pd
 from maft_lib import checkpoints, metrics
 from maft_lib.config import Config
 from maft_lib.disk import StoreError
-from maft_lib.display.mathematics import formula_html, text_html
-from maft_lib.display.page import chip, escaped, facts, fold, framed, letter, table
+from maft_lib.lab.mathematics import formula_html, text_html
+from maft_lib.lab.page import chip, escaped, facts, fold, framed, letter, table
 from maft_lib.society import Agent, Society
 from maft_lib.store import Store
 from maft_lib.tasks import answer_type

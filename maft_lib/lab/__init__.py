@@ -1,0 +1,1 @@
+"""What JupyterLab shows: records as HTML, a running study, the explorer and the studio."""
