@@ -41,29 +41,30 @@ _PUBLIC = {
 }
 _MODULES = {
     "checkpoints",
-    "diversity",
     "grading",
     "metrics",
+    "metrics.diversity",
+    "metrics.specialization",
+    "metrics.statistics",
     "plots",
     "prompts",
     "reported",
-    "specialization",
     "speed",
-    "statistics",
     "store",
     "studies",
     "tables",
     "tasks",
 }
-__all__ = sorted({*_PUBLIC, *_MODULES})
+_PLACES = {place.rpartition(".")[2]: place for place in _MODULES}
+__all__ = sorted({*_PUBLIC, *_PLACES})
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(f"maft_lib.{_PUBLIC[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"maft_lib.{name}")
+    if name in _PLACES:
+        return import_module(f"maft_lib.{_PLACES[name]}")
     raise AttributeError(f"maft_lib has no attribute {name!r}")
 
 

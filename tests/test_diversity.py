@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from maft_lib import diversity
 from maft_lib.backends.scorer import Scorer
+from maft_lib.metrics import diversity
 from maft_lib.society import Agent, Society
 from tests.conftest import debate
 

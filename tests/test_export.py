@@ -16,7 +16,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from maft_lib import diversity, metrics, open_backend, tables
+from maft_lib import metrics, open_backend, tables
 from maft_lib.backends import BackendError, hub
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
@@ -25,6 +25,7 @@ from maft_lib.debate import run_debates
 from maft_lib.exports import ExportError, agents, export, layout, load_export
 from maft_lib.finetune_data import AgentData, Example
 from maft_lib.finetuning import training_log
+from maft_lib.metrics import diversity
 from maft_lib.rendering import render_conversation
 from maft_lib.store import Store
 from maft_lib.studies import run_study

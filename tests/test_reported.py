@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from maft_lib import reported, statistics
+from maft_lib import reported
 from maft_lib.config import METHODS, ConfigError, project_root
+from maft_lib.metrics import statistics
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 MODELS = ["GPT-3.5", "Phi-3", "Mistral", "LLaMA-3"]

@@ -27,7 +27,7 @@ from maft_lib.plots.style import save_figure
 from maft_lib.societies import list_societies, save_society
 from maft_lib.society import ROLES, Agent, Society
 from maft_lib.studies import run_study
-from maft_lib.table_files import save_table
+from maft_lib.tables import save_table
 from tests.test_security import mark, trap  # noqa: F401  fixtures
 from tests.test_societies import ABOUT, finetuned
 

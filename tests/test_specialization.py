@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from maft_lib import plots
-from maft_lib import specialization as g
 from maft_lib.debate import Debate, Turn
+from maft_lib.metrics import specialization as g
 from maft_lib.tasks.problem import Problem
 
 matplotlib.use("Agg")

@@ -10,7 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from maft_lib import statistics
+from maft_lib.metrics import statistics
 
 
 def answers(*accuracies, num=200, seed=0, correlation=0.5):

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from maft_lib import plots, reported, statistics, tables
+from maft_lib import plots, reported, tables
 from maft_lib.config import METHODS, load_config
+from maft_lib.metrics import statistics
 from maft_lib.plots import style
 
 matplotlib.use("Agg")

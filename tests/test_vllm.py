@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 from safetensors.torch import load_file, save_file
 
+from benchmarks.wide_heads import widen_heads
 from maft_lib import methods  # noqa: F401  the recipes are imported before an engine is
 from maft_lib.backends import BackendError, Request, Sampling, canary, generate
 from maft_lib.backends.engine import _ENGINES, Settings, open_engine
@@ -24,7 +25,6 @@ from maft_lib.config import load_config
 from maft_lib.finetune_data import Example
 from maft_lib.finetuning import finetune
 from maft_lib.miniature import MODEL
-from maft_lib.miniature.wide_heads import widen_heads
 from maft_lib.society import Agent
 from maft_lib.studies import run_study
 

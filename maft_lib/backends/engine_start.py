@@ -81,7 +81,7 @@ def _check_heads(folder: str) -> None:
     if width < 32:
         raise BackendError(
             f"vLLM on a CPU knows no attention heads of {width} dimensions: for the miniature model "
-            "run `python -m maft_lib.miniature.wide_heads FOLDER` and name that folder."
+            "run `python benchmarks/wide_heads.py FOLDER` and name that folder."
         )
 
 

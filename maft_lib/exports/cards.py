@@ -24,9 +24,9 @@ from maft_lib.exports.lessons import Dataset, row
 from maft_lib.finetuning import training_log
 from maft_lib.grading import is_correct
 from maft_lib.lab.markdown import cell, plain
+from maft_lib.metrics.statistics import standard_error
 from maft_lib.plots import LABELS
 from maft_lib.result import Result
-from maft_lib.statistics import standard_error
 
 CITATION = """\
 @inproceedings{subramaniam2025multiagent,

@@ -4,15 +4,16 @@
 A method has the same colour, marker and line in every figure, so that figures can be read in grey.
 """
 
-from maft_lib.plots.accuracy import (
+from maft_lib.plots.method import dependence, measured_specialization, overview, trajectories
+from maft_lib.plots.results import (
+    accuracy_against_diversity,
     accuracy_against_tokens,
     accuracy_bars,
     by_iteration,
+    losses,
+    training_losses,
     transfer_matrix,
 )
-from maft_lib.plots.diversity import accuracy_against_diversity
-from maft_lib.plots.method import losses, overview, training_losses
-from maft_lib.plots.specialization import dependence, measured_specialization, trajectories
 from maft_lib.plots.style import (
     DOUBLE,
     LABELS,

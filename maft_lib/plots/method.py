@@ -1,18 +1,17 @@
-"""The method drawn: Figure 2 from a real run's numbers, and how a model's training went."""
+"""The method drawn: Figure 2 from a real run's numbers, and the specialization of Appendix G."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
-from maft_lib.arguments import as_numbers, check_columns, check_whole
-from maft_lib.plots.style import DOUBLE, STYLE, letter, new_axes, panels
+from maft_lib.arguments import check_columns
+from maft_lib.plots.style import DOUBLE, STYLE, new_axes
 
 
 def overview(counts: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
@@ -55,41 +54,94 @@ def _arrow(ax: Axes, x0: float, y0: float, x1: float, y1: float) -> None:
     ax.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "color": "0.4", "lw": 0.9})
 
 
-def losses(values: Sequence[float], ax: Axes | None = None, window: int = 25) -> Axes:
-    """Training loss in nats per token against steps, with a running mean over `window` steps."""
-    as_numbers("values", values)
-    check_whole("window", window, 1)
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "os^Dv*"
+LINES = ("-", "--", "-.", ":")
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour, marker and line of a topic or series by its number, as keywords of matplotlib."""
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+    }
+
+
+def _points(
+    ax: Axes,
+    x: pd.Series,
+    y: pd.Series,
+    error: pd.Series,
+    line: pd.Series | None,
+    name: str,
+    look: dict,
+) -> None:
+    """Points with error bars and, if there is one, a line of its own; one entry of the legend."""
+    points = {**look, "linestyle": "none" if line is not None else look["linestyle"]}
+    ax.errorbar(x, y, error, elinewidth=0.8, **points)
+    if line is not None:
+        ax.plot(x, line, lw=1, **{**look, "marker": "none"})
+    ax.plot([], [], label=name, **look)
+
+
+def trajectories(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The skills of one model over iterations, a line per topic.
+
+    `frame` has `iteration`, `topic` and `skill` (0 to 1).
+    """
+    check_columns("frame", frame, ("iteration", "topic", "skill"))
     with plt.style.context(STYLE):
         ax = ax or new_axes()
-        series = pd.Series(values)
-        ax.plot(series.index + 1, series, lw=0.5, alpha=0.35)
-        ax.plot(series.index + 1, series.rolling(window, min_periods=1).mean(), color="C0")
-        ax.set(xlabel="step", ylabel="loss (nats per token)", yscale="log")
+        for number, (name, part) in enumerate(frame.groupby("topic", sort=False)):
+            every = max(1, len(part) // 8)
+            ax.plot(part.iteration, part.skill, markevery=every, label=str(name), **_look(number))
+        ax.set(xlabel="iteration", ylabel="skill", ylim=(-0.03, 1.03))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.legend(title="topic")
     return ax
 
 
-def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """A panel per role, a line per agent: training loss in nats per token against steps, smoothed.
+def dependence(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    xlabel: str = "number of models",
+    ylabel: str = "topics covered",
+    log: bool = False,
+) -> Axes:
+    """A simulated quantity against the number of models or questions, a colour per `series`.
 
-    `curves` are the losses of agents by name, such as `critic-1`. The mean runs over a tenth of the
-    steps, since single batches vary more than agents do.
+    `frame` has `series`, `number`, `mean` and `error`, drawn as points with bars either way, and may
+    have `expected`, what a closed form says, drawn as a line. `log` makes the numbers logarithmic.
     """
-    if not isinstance(curves, Mapping) or not curves:
-        raise ValueError("curves holds no losses: give those of one agent at least, by its name.")
-    for name, values in curves.items():
-        as_numbers(f"curves[{name!r}]", values)
-    roles: dict[str, list[str]] = {}
-    for name in curves:
-        roles.setdefault(name.rsplit("-", 1)[0], []).append(name)
-    figure, axes = panels(1, len(roles), 2.2, sharey=True, squeeze=False)
+    check_columns("frame", frame, ("series", "number", "mean", "error"))
     with plt.style.context(STYLE):
-        for ax, (role, names) in zip(axes[0], roles.items()):
-            for name, dashes in zip(names, cycle(("-", "--", ":", "-."))):
-                series = pd.Series(curves[name])
-                smooth = series.rolling(max(1, len(series) // 10), min_periods=1).mean()
-                ax.plot(series.index + 1, smooth, dashes, label=name)
-            ax.set(xlabel=f"step ({role} agents)")
-            ax.legend()
-        axes[0][0].set(ylabel="loss (nats per token)")
-        letter(axes[0])
-    return figure
+        ax = ax or new_axes()
+        for count, (name, part) in enumerate(frame.groupby("series", sort=False)):
+            expected = part.expected if "expected" in frame else None
+            _points(ax, part.number, part["mean"], part.error, expected, str(name), _look(count))
+        ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log else "linear")
+        if not log:
+            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.legend()
+    return ax
+
+
+def measured_specialization(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What one agent learned from: the measured share of each topic and what the model predicts.
+
+    `frame` has `topic`, `iteration`, `share` with its `error`, drawn as points with bars either way,
+    and `predicted`, drawn as a line. Topics are moved apart a little, so that bars do not hide each
+    other.
+    """
+    check_columns("frame", frame, ("topic", "iteration", "share", "error", "predicted"))
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        groups = list(frame.groupby("topic", sort=False))
+        for number, (name, part) in enumerate(groups):
+            x = part.iteration + 0.09 * (number - (len(groups) - 1) / 2)
+            _points(ax, x, part.share, part.error, part.predicted, str(name), _look(number))
+        ax.set(xlabel="iterations of finetuning", ylabel="share of agreeing responses", ylim=(0, 1))
+        ax.set_xticks(sorted(frame.iteration.unique()))
+        ax.legend(title="topic")
+    return ax

@@ -12,11 +12,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import maft_lib as maft
-from maft_lib import diversity, metrics, plots, reported, specialization, speed, statistics, tables
+from maft_lib import metrics, plots, reported, speed, tables
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
 from maft_lib.finetune_data import AgentData
 from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
+from maft_lib.metrics import diversity, specialization, statistics
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import check_disjoint

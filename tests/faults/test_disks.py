@@ -9,7 +9,7 @@ import pytest
 
 import maft_lib as maft
 from maft_lib.disk import StoreError
-from maft_lib.table_files import save_table
+from maft_lib.tables import save_table
 from tests.faults.conftest import KILLS
 from tests.faults.disturbed import Disturbed, small_disk
 

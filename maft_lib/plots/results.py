@@ -1,16 +1,21 @@
-"""Accuracies drawn: over iterations, as bars, against tokens, from task to task."""
+"""Results drawn: accuracies over iterations, as bars, against tokens and diversity; losses; skills."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
-from maft_lib.arguments import check_columns
-from maft_lib.plots.style import DOUBLE, LABELS, STYLE, look, new_axes
+from maft_lib.arguments import as_numbers, check_columns, check_whole
+from maft_lib.plots.style import DOUBLE, LABELS, STYLE, letter, look, new_axes, panels
 
 NEARLY = 0.2  # of the logarithm: tokens within about a fifth of each other
 
@@ -113,3 +118,94 @@ def accuracy_against_tokens(frame: pd.DataFrame, ax: Axes | None = None) -> Axes
         ax.xaxis.set_minor_locator(NullLocator())
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
+
+
+def accuracy_against_diversity(
+    frame: pd.DataFrame, ax: Axes | None = None, xlabel: str = "embedding dissimilarity"
+) -> Axes:
+    """Figure 4: accuracy against diversity, the iterations of a method joined and numbered.
+
+    `frame` has `method`, `iteration`, `diversity`, `diversity_error`, `accuracy` and `accuracy_error`
+    (percent). Error bars both ways; the number beside a point is its iteration.
+    """
+    drawn = ("diversity", "diversity_error", "accuracy", "accuracy_error")
+    check_columns("frame", frame, ("method", "iteration", *drawn))
+    with plt.style.context(STYLE):
+        ax = ax or new_axes(height=2.8)
+        extent = np.array([np.ptp(frame.diversity), np.ptp(frame.accuracy)]) + 1e-9
+        for name, part in frame.groupby("method", sort=False):
+            x, y = part.diversity, part.accuracy
+            mine = look(name)
+            faint: dict[str, Any] = {
+                "ecolor": mine["color"],
+                "elinewidth": 0.5,
+                "alpha": 0.35,
+                "capsize": 0,
+            }
+            ax.errorbar(x, y, xerr=part.diversity_error, yerr=part.accuracy_error, fmt="none", **faint)
+            ax.plot(x, y, lw=0.9, **mine)
+            points = np.column_stack([x, y]) / extent
+            for place, number in enumerate(part.iteration):
+                centred: dict[str, Any] = {"ha": "center", "va": "center", "color": mine["color"]}
+                ax.annotate(
+                    str(number),
+                    (x.iloc[place], y.iloc[place]),
+                    _away_from_the_line(points, place),
+                    textcoords="offset points",
+                    weight="bold",
+                    fontsize=7,
+                    **centred,
+                )
+        ax.set(xlabel=xlabel, ylabel="accuracy of the debate (%)")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
+def _away_from_the_line(points: np.ndarray, place: int) -> tuple[float, float]:
+    """Where the number of a point goes, in typographic points: opposite to its neighbours."""
+    steps = [points[k] - points[place] for k in (place - 1, place + 1) if 0 <= k < len(points)]
+    away = -sum((step / (np.linalg.norm(step) or 1) for step in steps), np.zeros(2))
+    if np.linalg.norm(away) < 0.1:  # on a straight line, or alone: above it
+        away = np.array([0.0, 1.0])
+    x, y = 8 * away / np.linalg.norm(away)
+    return float(x), float(y)
+
+
+def losses(values: Sequence[float], ax: Axes | None = None, window: int = 25) -> Axes:
+    """Training loss in nats per token against steps, with a running mean over `window` steps."""
+    as_numbers("values", values)
+    check_whole("window", window, 1)
+    with plt.style.context(STYLE):
+        ax = ax or new_axes()
+        series = pd.Series(values)
+        ax.plot(series.index + 1, series, lw=0.5, alpha=0.35)
+        ax.plot(series.index + 1, series.rolling(window, min_periods=1).mean(), color="C0")
+        ax.set(xlabel="step", ylabel="loss (nats per token)", yscale="log")
+    return ax
+
+
+def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """A panel per role, a line per agent: training loss in nats per token against steps, smoothed.
+
+    `curves` are the losses of agents by name, such as `critic-1`. The mean runs over a tenth of the
+    steps, since single batches vary more than agents do.
+    """
+    if not isinstance(curves, Mapping) or not curves:
+        raise ValueError("curves holds no losses: give those of one agent at least, by its name.")
+    for name, values in curves.items():
+        as_numbers(f"curves[{name!r}]", values)
+    roles: dict[str, list[str]] = {}
+    for name in curves:
+        roles.setdefault(name.rsplit("-", 1)[0], []).append(name)
+    figure, axes = panels(1, len(roles), 2.2, sharey=True, squeeze=False)
+    with plt.style.context(STYLE):
+        for ax, (role, names) in zip(axes[0], roles.items()):
+            for name, dashes in zip(names, cycle(("-", "--", ":", "-."))):
+                series = pd.Series(curves[name])
+                smooth = series.rolling(max(1, len(series) // 10), min_periods=1).mean()
+                ax.plot(series.index + 1, smooth, dashes, label=name)
+            ax.set(xlabel=f"step ({role} agents)")
+            ax.legend()
+        axes[0][0].set(ylabel="loss (nats per token)")
+        letter(axes[0])
+    return figure

@@ -1,6 +1,6 @@
 """The miniature model with wider attention heads, computing the same: for engines without heads of 16.
 
-    python -m maft_lib.miniature.wide_heads FOLDER
+    python benchmarks/wide_heads.py FOLDER
 
 vLLM's attention on a CPU knows heads of 32 dimensions and more. Knows nothing of vLLM.
 """
