@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from maft_lib.finetune_data import final_responses, right_responses
 from maft_lib.metrics import first_answer
 from maft_lib.society import Society
+from maft_lib.training.data import final_responses, right_responses
 
 if TYPE_CHECKING:
     from maft_lib.study import Study

@@ -16,11 +16,12 @@ import pandas as pd
 from maft_lib.backends import BackendError
 from maft_lib.config import Config, project_root
 from maft_lib.disk import StoreError
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import FinetuneError, finetune, training_log
-from maft_lib.launching import LaunchError
 from maft_lib.miniature import MODEL
 from maft_lib.society import Agent
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import Example
+from maft_lib.training.finetuning import finetune, training_log
+from maft_lib.training.launching import LaunchError
 
 MISTRAL_7B = {  # mistralai/Mistral-7B-Instruct-v0.2
     "hidden_size": 4096,

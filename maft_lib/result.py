@@ -9,8 +9,8 @@ import pandas as pd
 from maft_lib import metrics
 from maft_lib.config import Config
 from maft_lib.debate import Debate
-from maft_lib.finetune_data import AgentData, Example
 from maft_lib.society import Society
+from maft_lib.training.data import AgentData, Example
 
 
 @dataclass(repr=False)

@@ -18,14 +18,6 @@ from maft_lib.arguments import check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.debate import Debate, run_debates
-from maft_lib.finetune_data import (
-    AgentData,
-    Example,
-    build_finetuning_data,
-    preferences,
-    right_responses,
-)
-from maft_lib.finetuning import FinetuneError, finetune_all, training_log
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.result import Result
@@ -35,6 +27,15 @@ from maft_lib.society import Agent, Society, base_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.splits import note_on_train
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import (
+    AgentData,
+    Example,
+    build_finetuning_data,
+    preferences,
+    right_responses,
+)
+from maft_lib.training.finetuning import finetune_all, training_log
 
 
 class Study:

@@ -29,7 +29,7 @@ WORK = (
     "maft_lib.backends.transformers",
     "maft_lib.backends.decoding",
     "maft_lib.backends.scoring",
-    "maft_lib.training",
+    "maft_lib.training.trainer",
 )
 
 

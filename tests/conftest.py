@@ -9,10 +9,10 @@ import torch
 from maft_lib.backends.scorer import Scorer
 from maft_lib.config import load_config
 from maft_lib.debate import Debate, Turn
-from maft_lib.finetune_data import Example
 from maft_lib.society import Agent
 from maft_lib.store import Store
 from maft_lib.tasks.problem import Problem, problem_id
+from maft_lib.training.data import Example
 
 # The folder of the real GSM8K, MATH and MMLU files, if there is one; tests that need them skip without.
 _FOLDERS = (os.environ.get("MAFT_DATA_DIR"), Path(__file__).parents[2] / "shared" / "data")

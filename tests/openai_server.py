@@ -25,8 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from maft_lib.backends import Request, Sampling, generate, hub
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import checkpoint_key, make_checkpoint, training_log
+from maft_lib.training.data import Example
+from maft_lib.training.finetuning import checkpoint_key, make_checkpoint, training_log
 from maft_lib.workers import run_parallel
 
 BASE = "miniature"  # the name under which the base model is served

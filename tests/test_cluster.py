@@ -14,10 +14,11 @@ from maft_lib.backends import BackendError, Request, Sampling
 from maft_lib.backends.hub import Model, identity
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.transformers import TransformersBackend, _generate_texts
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import FinetuneError, checkpoint_key, hyper_parameters, make_checkpoint
 from maft_lib.society import Agent
 from maft_lib.store import Store
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import Example
+from maft_lib.training.finetuning import checkpoint_key, hyper_parameters, make_checkpoint
 from maft_lib.workers import WorkerError, run_parallel
 
 pytestmark = pytest.mark.cluster

@@ -23,12 +23,12 @@ from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config, project_root
 from maft_lib.debate import run_debates
 from maft_lib.exports import ExportError, agents, export, layout, load_export
-from maft_lib.finetune_data import AgentData, Example
-from maft_lib.finetuning import training_log
 from maft_lib.metrics import diversity
 from maft_lib.rendering import render_conversation
 from maft_lib.store import Store
 from maft_lib.studies import run_study
+from maft_lib.training.data import AgentData, Example
+from maft_lib.training.finetuning import training_log
 
 METHODS = (
     *("debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft", "multiagent_ft_wo_critic"),

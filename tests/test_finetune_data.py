@@ -2,7 +2,7 @@
 
 import pytest
 
-from maft_lib.finetune_data import build_finetuning_data, final_responses
+from maft_lib.training.data import build_finetuning_data, final_responses
 from tests.conftest import debate
 
 # answers[agent][round] and the vote; the vote is 2 where not said otherwise. Agent 1 covers all cases

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from maft_lib.backends import BackendError
 from maft_lib.backends.hub import identity
 from maft_lib.backends.models import load_model
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import FinetuneError, finetune, finetune_all
-from maft_lib.preferences import dpo_loss, response_log_likelihoods
 from maft_lib.society import Agent
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import Example
+from maft_lib.training.finetuning import finetune, finetune_all
+from maft_lib.training.preferences import dpo_loss, response_log_likelihoods
 from tests.conftest import TURNS
 
 

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 import maft_lib as maft
-from maft_lib import finetuning
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.interrupts import heed, heeded
 from maft_lib.store import Store
+from maft_lib.training import finetuning
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -27,14 +27,14 @@ from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config
 from maft_lib.debate import run_debates
 from maft_lib.disk import StoreWarning, content_key
-from maft_lib.finetune_data import Example, build_finetuning_data
-from maft_lib.finetuning import finetune, training_log
 from maft_lib.integrity import verify
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_study
 from maft_lib.tasks import answer_type, load_problems
+from maft_lib.training.data import Example, build_finetuning_data
+from maft_lib.training.finetuning import finetune, training_log
 from tests.openai_server import BASE, HANG, NUM_WORKERS, Server
 
 pytest.importorskip("openai")

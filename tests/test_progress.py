@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from maft_lib import finetuning, methods, progress
+from maft_lib import methods, progress
 from maft_lib.backends import Completion
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
@@ -25,6 +25,7 @@ from maft_lib.society import base_society
 from maft_lib.store import Store
 from maft_lib.studies import run_studies, run_study
 from maft_lib.study import Study
+from maft_lib.training import finetuning
 
 
 class Clock:

@@ -20,7 +20,6 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError, load_config
 from maft_lib.disk import content_key, file_hash
 from maft_lib.exports import ExportError, export, load_export
-from maft_lib.finetune_data import AgentData, Example
 from maft_lib.lab.markdown import cell, plain
 from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
@@ -28,6 +27,7 @@ from maft_lib.societies import list_societies, save_society
 from maft_lib.society import ROLES, Agent, Society
 from maft_lib.studies import run_study
 from maft_lib.tables import save_table
+from maft_lib.training.data import AgentData, Example
 from tests.test_security import mark, trap  # noqa: F401  fixtures
 from tests.test_societies import ABOUT, finetuned
 

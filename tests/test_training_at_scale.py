@@ -20,17 +20,17 @@ from maft_lib.backends import canary
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import load_model
 from maft_lib.config import ConfigError
-from maft_lib.divergence import DivergenceGuard
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import (
-    FinetuneError,
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import Example
+from maft_lib.training.divergence import DivergenceGuard
+from maft_lib.training.finetuning import (
     checkpoint_key,
     finetune,
     finetune_all,
     hyper_parameters,
     training_log,
 )
-from maft_lib.launching import LaunchError, launch
+from maft_lib.training.launching import LaunchError, launch
 from tests.conftest import TURNS
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def test_a_launched_training_that_is_killed_is_said(agent, examples, config, tmp
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "words = sys.orig_argv\n"
-        "if 'maft_lib.training' in words and 'torch.distributed.run' not in words:\n"
+        "if 'maft_lib.training.trainer' in words and 'torch.distributed.run' not in words:\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -99,7 +99,8 @@ def test_what_a_library_says_of_a_launched_training_is_in_the_sentence(
 
 def test_who_is_interrupted_leaves_no_training_behind(agent, examples, config, tmp_path):
     code = (
-        "import sys; from maft_lib.launching import launch; from maft_lib.finetune_data import Example;"
+        "import sys; from maft_lib.training.launching import launch;"
+        "from maft_lib.training.data import Example;"
         "import json; start, settings, folder = json.loads(sys.argv[1]);"
         "turns = [{'role': 'user', 'content': '1'}, {'role': 'assistant', 'content': '1'}];"
         "launch(start, [Example('1', tuple(turns))] * 2000, settings, 'cpu', folder)"

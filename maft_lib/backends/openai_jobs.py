@@ -28,8 +28,8 @@ from maft_lib.seeds import derive_seed
 from maft_lib.store import Store
 
 if TYPE_CHECKING:  # their modules stand above the backends
-    from maft_lib.finetune_data import Example
     from maft_lib.society import Agent
+    from maft_lib.training.data import Example
 
 FOLDER = "openai_jobs"  # of runs_dir: a file per job, named by its key
 

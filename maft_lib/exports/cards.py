@@ -21,12 +21,12 @@ from maft_lib.debate import Debate
 from maft_lib.exports.agents import Checkpoint, config_of, is_named, public_name
 from maft_lib.exports.layout import BASE_MODEL, CARD, DATASETS
 from maft_lib.exports.lessons import Dataset, row
-from maft_lib.finetuning import training_log
 from maft_lib.grading import is_correct
 from maft_lib.lab.markdown import cell, plain
 from maft_lib.metrics.statistics import standard_error
 from maft_lib.plots import LABELS
 from maft_lib.result import Result
+from maft_lib.training.finetuning import training_log
 
 CITATION = """\
 @inproceedings{subramaniam2025multiagent,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maft_lib.exports.layout import dataset_folder
-from maft_lib.finetune_data import AgentData, Example, preferences
 from maft_lib.result import Result
+from maft_lib.training.data import AgentData, Example, preferences
 
 Data = list[AgentData] | list[Example]
 

@@ -15,13 +15,13 @@ import maft_lib as maft
 from maft_lib import metrics, plots, reported, speed, tables
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
-from maft_lib.finetune_data import AgentData
 from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
 from maft_lib.metrics import diversity, specialization, statistics
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import check_disjoint
 from maft_lib.tasks.problem import Problem
+from maft_lib.training.data import AgentData
 from tests.conftest import debate, problem
 
 TWO = [debate([["2", "2"], ["2", "3"]], "2", f"q{i}") for i in range(2)]

@@ -24,8 +24,9 @@ from typing import Any
 
 from maft_lib import backends
 from maft_lib.disk import StoreError
-from maft_lib.finetune_data import Example
 from maft_lib.interrupts import as_completed, put_off
+from maft_lib.training import FinetuneError
+from maft_lib.training.data import Example
 from maft_lib.workers import default_num_workers
 
 _RANK = re.compile(r"^\[rank\d+\]: *")
@@ -55,7 +56,7 @@ def launch(
         rows = [asdict(example) for example in examples]
         job.write_text(json.dumps([start, rows, settings, device, str(folder)]), encoding="utf-8")
         run = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-        command = [sys.executable, "-m", *run, "-m", "maft_lib.training", str(job)]
+        command = [sys.executable, "-m", *run, "-m", "maft_lib.training.trainer", str(job)]
         code, said = _watched(command, _environment(num_processes, gpus))
         if code:
             raise _error(Path(place) / ERROR, start, code, said)
@@ -101,7 +102,7 @@ atexit.register(stop_trainings)
 
 
 def _environment(num_processes: int, gpus: str | None) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parent.parent)  # also where the library is not installed
+    root = str(Path(__file__).resolve().parents[2])  # also where the library is not installed
     before = os.environ.get("PYTHONPATH")
     threads = max(1, default_num_workers() // num_processes)
     changed = {
@@ -115,7 +116,6 @@ def _environment(num_processes: int, gpus: str | None) -> dict[str, str]:
 
 
 def _error(written: Path, start: str, code: int, said: str) -> Exception:
-    from maft_lib.finetuning import FinetuneError
 
     if written.is_file():
         kind, message = json.loads(written.read_text())

@@ -25,17 +25,16 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from maft_lib import preferences
 from maft_lib.backends import BackendError, adapters, canary, models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
 from maft_lib.checkpoints import LOG
 from maft_lib.disk import StoreError, explained
-from maft_lib.divergence import DivergenceGuard
 from maft_lib.environment import made_with
-from maft_lib.finetune_data import Example
-from maft_lib.finetuning import FinetuneError
-from maft_lib.launching import ERROR
 from maft_lib.rendering import IGNORED, Rendered, render_conversation
+from maft_lib.training import FinetuneError, preferences
+from maft_lib.training.data import Example
+from maft_lib.training.divergence import DivergenceGuard
+from maft_lib.training.launching import ERROR
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's.

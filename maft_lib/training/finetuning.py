@@ -13,23 +13,20 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import checkpoints, launching, progress
+from maft_lib import checkpoints, progress
 from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub
 from maft_lib.config import Config
 from maft_lib.disk import content_key
-from maft_lib.finetune_data import Example
 from maft_lib.interrupts import heed, heeded
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
 from maft_lib.store import Store
+from maft_lib.training import launching
+from maft_lib.training.data import Example
 from maft_lib.workers import Claims, default_num_workers, run_parallel
 
 _claims = Claims()
-
-
-class FinetuneError(RuntimeError):
-    """Finetuning an agent failed; the message says which and why."""
 
 
 def finetune(agent: Agent, examples: Sequence[Example], config: Config) -> Path:
@@ -224,7 +221,9 @@ def make_checkpoint(
 
     def write(new: Path) -> None:
         if device == "cpu" and settings.get("nproc_per_node", 1) == 1:
-            from maft_lib.training import train  # imports PyTorch, which the parent need not wait for
+            from maft_lib.training.trainer import (
+                train,  # imports PyTorch, which the parent need not wait for
+            )
 
             train(start, examples, told, device, new)
         else:
