@@ -20,6 +20,7 @@ import maft_lib as maft
 from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import run_debates
+from maft_lib.lab import html
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.society import base_society
 from maft_lib.store import DATABASE, Store
@@ -101,7 +102,7 @@ def main():
             print(f"lookup, {together} together: {taken:.3f} ms a completion")
         debates, seconds = timed(lambda: debate(problems, backend))
         print(f"all from the store: {seconds:.1f} s; memory with all debates: {megabytes()}")
-        shown, seconds = timed(debates[0]._repr_html_)
+        shown, seconds = timed(lambda: html(debates[0]))
         print(f"one debate shown: {1_000 * seconds:.0f} ms, {len(shown):,} bytes")
         _, seconds = timed(lambda: DebateExplorer(debates))
         print(f"explorer opened: {seconds:.1f} s")

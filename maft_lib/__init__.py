@@ -4,6 +4,7 @@ The names below are the public ones; each is imported when it is first used, so 
 or a plot does not wait for all the rest.
 """
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -70,3 +71,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()):
+    import_module("maft_lib.lab").register(_shell)  # which imports nothing else yet

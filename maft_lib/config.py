@@ -298,11 +298,6 @@ class Config(BaseModel):
             raise ConfigError(f"figures_dir: {folder} cannot be made ({error.strerror}).") from error
         return folder
 
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.records import config_html  # which knows this module
-
-        return config_html(self)
-
 
 _CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))
 

@@ -86,11 +86,6 @@ class Debate:
             why = f"{type(error).__name__}: {error}"
             raise ValueError(f"values that are no debate ({why}): give what to_dict made.") from error
 
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.debates import debate_html  # which knows this module
-
-        return debate_html(self)
-
 
 def _turn(values: dict) -> Turn:
     """What `asdict` made of a turn. Raises `TypeError` for anything else."""

@@ -41,8 +41,3 @@ class Result:
     def __repr__(self) -> str:
         accuracies = metrics.accuracy(self.frame).round(1).to_string(index=False)
         return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
-
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.records import result_html
-
-        return result_html(self.method, self.task, self.frame, self.costs, self.config, self.note)

@@ -52,11 +52,6 @@ class Society:
                 "agents: it needs as many critic agents as generation agents."
             )
 
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.records import society_html  # which knows this module
-
-        return society_html(self)
-
 
 def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
     """N generation and N critic agents that share one model; so may the summarizer."""

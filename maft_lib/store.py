@@ -148,11 +148,6 @@ class Store:
         """`checkpoints.make_checkpoint` in this store."""
         return checkpoints.make_checkpoint(self.folder, key, write)
 
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.records import store_html  # which knows this module
-
-        return store_html(self)
-
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Which file this is, whatever it holds; None if there is none."""

@@ -7,6 +7,7 @@ import pytest
 from maft_lib.backends import BackendError
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
+from maft_lib.lab import html
 from maft_lib.society import Society, base_society
 from maft_lib.tasks import load_problems
 
@@ -107,7 +108,7 @@ def test_debates_survive_json(config, problems, tmp_path):
 
 def test_html_escapes_what_models_wrote(config, problems):
     nasty = ScriptedBackend(lambda request: "<script>alert(1)</script> \\boxed{1}")
-    shown = run_debates(base_society("base", 2), problems, config, nasty)[0]._repr_html_()
+    shown = html(run_debates(base_society("base", 2), problems, config, nasty)[0])
     assert "<script>" not in shown and "&lt;script&gt;" in shown
 
 

@@ -1,18 +1,23 @@
 """Records as HTML: what a reader finds, what foreign text cannot do, and what a formula becomes."""
 
 import re
+import subprocess
+import sys
 import time
+from importlib import import_module
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from IPython.core.formatters import DisplayFormatter
 
 from maft_lib import metrics
 from maft_lib.config import Config, load_config
 from maft_lib.debate import Debate, Turn
 from maft_lib.grading import symbolic
 from maft_lib.grading.process import GradingError
-from maft_lib.lab import page
+from maft_lib.lab import RECORDS, html, page, register
 from maft_lib.lab.debates import debate_body, debate_html
 from maft_lib.lab.mathematics import LONGEST, formula_html, text_html
 from maft_lib.lab.records import GROUPS, size_in_words
@@ -79,11 +84,37 @@ def verdict(html):
     return {row.dt.get_text(): row.dd for row in rows}
 
 
+# --- registration --------------------------------------------------------------------------------
+
+
+def test_ipython_shows_our_records_once_they_are_registered():
+    shell = SimpleNamespace(display_formatter=DisplayFormatter())
+    register(shell)
+    assert shell.display_formatter.formatters["text/html"](problem()) == html(problem())
+    for name, module in RECORDS.items():
+        assert getattr(import_module(module), name).__module__ == module
+
+
+def test_importing_the_package_in_a_kernel_registers_and_imports_nothing_else():
+    code = """if True:
+        import sys
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        import maft_lib
+        assert {n for n in sys.modules if n.startswith("maft_lib")} == {"maft_lib", "maft_lib.lab"}
+        assert "torch" not in sys.modules and "pandas" not in sys.modules
+        from maft_lib import Problem
+        show = shell.display_formatter.formatters["text/html"]
+        assert "maft-problem" in show(Problem("id", "math", "What?", "2"))
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # --- debates -------------------------------------------------------------------------------------
 
 
 def test_a_debate_has_a_row_per_round_and_a_column_per_agent():
-    shown = parsed(debate([["1", "3/4"], ["3/4", "3/4"], ["2", "2"]], "3/4")._repr_html_())
+    shown = parsed(html(debate([["1", "3/4"], ["3/4", "3/4"], ["2", "2"]], "3/4")))
     table = shown.select_one(".maft-rounds")
     assert [th.get_text() for th in table.select('thead th[scope="col"]')] == [
         f"agent {n}" for n in (1, 2, 3)
@@ -96,7 +127,7 @@ def test_a_debate_has_a_row_per_round_and_a_column_per_agent():
 
 
 def test_equivalent_answers_share_a_letter_and_are_judged():
-    shown = debate([["1", r"\frac34"], ["0.75", r"\dfrac{6}{8}"], ["2", "1.0"]], "0.75")._repr_html_()
+    shown = html(debate([["1", r"\frac34"], ["0.75", r"\dfrac{6}{8}"], ["2", "1.0"]], "0.75"))
     assert chips(shown) == [["wrong A", "right B", "wrong C"], ["right B", "right B", "wrong A"]]
     first = parsed(shown).select_one(".maft-wrong")
     assert first.get_text().split() == ["✗", "wrong:", "1", "group", "A"]  # not by colour alone
@@ -113,7 +144,7 @@ def test_what_changed_between_rounds_is_said():
         ["1", None],
         ["2", "2"],
     ]
-    assert changes(debate(rows)._repr_html_()) == [
+    assert changes(html(debate(rows))) == [
         "wrong → right",
         "right → wrong",
         "changed, still wrong",
@@ -123,19 +154,19 @@ def test_what_changed_between_rounds_is_said():
 
 
 def test_the_vote_its_count_and_the_ground_truth():
-    found = verdict(debate([["1", "3/4"], ["1", "0.75"], ["2", "2"]], "3/4")._repr_html_())
+    found = verdict(html(debate([["1", "3/4"], ["1", "0.75"], ["2", "2"]], "3/4")))
     assert _chip(found["vote"].select_one(".maft-chip")) == "right C"
     assert "2 of 3 agents" in found["vote"].get_text()
     assert found["ground truth"].select_one(".maft-chip")["title"] == r"\frac{3}{4}"
 
 
 def test_a_tie_says_that_it_was_one():
-    said = verdict(debate([["1"], ["2"], ["1"], ["2"], ["7"]], "2")._repr_html_())["vote"].get_text()
+    said = verdict(html(debate([["1"], ["2"], ["1"], ["2"], ["7"]], "2")))["vote"].get_text()
     assert "a tie of A and B with 2 of 5 agents each, broken at random" in said
 
 
 def test_nothing_readable():
-    found = debate([[None, None], [None, None]], response="I do not know")._repr_html_()
+    found = html(debate([[None, None], [None, None]], response="I do not know"))
     assert chips(found) == [["none", "none"]] * 2 and changes(found) == []
     assert "no answer could be read" in verdict(found)["vote"].get_text()
 
@@ -143,14 +174,14 @@ def test_nothing_readable():
 @pytest.mark.parametrize("num_agents", [1, 2, 6, 30])
 def test_any_number_of_agents(num_agents):
     rows = [[str(n)] for n in range(num_agents)]
-    shown = debate(rows, "0", task="arithmetic", answer="0")._repr_html_()
+    shown = html(debate(rows, "0", task="arithmetic", answer="0"))
     kinds, letters = zip(*(chip.split() for chip in chips(shown)[0]))
     assert kinds == ("right", *["wrong"] * (num_agents - 1))
     assert letters == tuple([*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "AA", "AB", "AC", "AD"][:num_agents])
 
 
 def test_the_summary_is_folded_and_whole():
-    shown = parsed(debate([["1", "3/4"], ["1", "1"]], summary=r"They say $\frac{3}{4}$.")._repr_html_())
+    shown = parsed(html(debate([["1", "3/4"], ["1", "1"]], summary=r"They say $\frac{3}{4}$.")))
     folds = shown.select("details")
     assert len(folds) == 2 and not folds[0].has_attr("open")
     assert folds[0].select_one("mfrac") and "They say" in folds[0].get_text()
@@ -175,13 +206,13 @@ def test_a_debate_in_progress():
 
 
 def test_a_problem_without_a_ground_truth_is_not_judged():
-    shown = debate([["1", "2"], ["1", "1"]], "1", answer="")._repr_html_()
+    shown = html(debate([["1", "2"], ["1", "1"]], "1", answer=""))
     assert chips(shown) == [["plain A", "plain A"], ["plain B", "plain A"]]
     assert changes(shown) == ["changed"] and "ground truth" not in verdict(shown)
 
 
 def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):
-    assert chips(debate([["1"], ["1"], ["2"]], "1", task="mine")._repr_html_()) == [
+    assert chips(html(debate([["1"], ["1"], ["2"]], "1", task="mine"))) == [
         ["plain A", "plain A", "plain B"]
     ]
 
@@ -190,13 +221,11 @@ def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):
 
     monkeypatch.setattr(symbolic._workers, "compare", broken)
     asked = debate([["u+v^7"], ["7v+u-6v"]], "u+v^7", answer="v^7 + u")
-    assert chips(asked._repr_html_()) == [["plain A", "plain B"]]
+    assert chips(html(asked)) == [["plain A", "plain B"]]
 
 
 def test_number_answers_are_not_read_as_formulas():
-    shown = parsed(
-        debate([["a_b"]], "a_b", task="reasoning_gym:spell_backward", answer="b_a")._repr_html_()
-    )
+    shown = parsed(html(debate([["a_b"]], "a_b", task="reasoning_gym:spell_backward", answer="b_a")))
     assert shown.select_one(".maft-rounds .maft-chip math") is None
 
 
@@ -226,7 +255,7 @@ def is_harmless(found):
 @pytest.mark.parametrize("nasty", [*NASTY, *MARKUP.values()], ids=range(len(NASTY) + len(MARKUP)))
 def test_what_models_write_stays_text(nasty):
     turn = Turn("asked", nasty, nasty, nasty)
-    shown = Debate(problem(question=nasty, answer=nasty), ((turn, turn),), nasty)._repr_html_()
+    shown = html(Debate(problem(question=nasty, answer=nasty), ((turn, turn),), nasty))
     found = parsed(shown)
     assert is_harmless(found) and len(found.select("style")) == 1 and len(found.select(".maft")) == 1
     assert [child.name for child in found.find_all(recursive=False)] == ["div"]  # nothing broke out
@@ -244,7 +273,7 @@ def test_hostile_answers_are_shown_in_time():
 
 @pytest.mark.parametrize("nasty", NASTY)
 def test_what_models_write_is_shown_as_written(nasty):
-    shown = parsed(debate([["1"]], response=nasty.replace("{", "{{").replace("}", "}}"))._repr_html_())
+    shown = parsed(html(debate([["1"]], response=nasty.replace("{", "{{").replace("}", "}}"))))
     assert shown.select_one(".maft-response").get_text() == nasty
 
 
@@ -256,15 +285,15 @@ def test_characters_that_html_cannot_hold():
 def test_names_of_agents_profiles_and_paths_are_escaped(tmp_path):
     generator, critic, summarizer = (Agent("<b>", role, "<u>/<s>") for role in ROLES)
     society = Society((generator,), (critic,), summarizer)
-    assert not parsed(society._repr_html_()).find(["b", "u", "s"])
+    assert not parsed(html(society)).find(["b", "u", "s"])
     config = Config(model_name_or_path="<script>x</script>")
-    assert parsed(config._repr_html_()).script is None
+    assert parsed(html(config)).script is None
     folder = tmp_path / "<h1>"
-    assert parsed(Store(folder)._repr_html_()).h1 is None
+    assert parsed(html(Store(folder))).h1 is None
 
 
 def test_the_frame_keeps_style_and_mathjax_to_itself():
-    root = parsed(debate([["1"]])._repr_html_()).div
+    root = parsed(html(debate([["1"]]))).div
     assert {"maft", "tex2jax_ignore", "mathjax_ignore"} <= set(root["class"])
     style = re.sub(r"/\*.*?\*/", "", page.STYLE, flags=re.S).strip()
     assert len(page.STYLE) < 6000 and style.startswith(".maft.maft.maft {")
@@ -441,14 +470,14 @@ def test_a_debate_with_much_mathematics_stays_small():
     response = PARAGRAPH * 4 + r"The answer is \boxed{5}."
     assert 300 < len(response.split()) < 350
     turns = (Turn("asked", None, response, "5"), Turn("asked", PARAGRAPH * 2, response, "5"))
-    shown = Debate(problem(answer="5"), (turns,) * 3, "5")._repr_html_()
+    shown = html(Debate(problem(answer="5"), (turns,) * 3, "5"))
     assert len(shown.encode()) < 100_000
 
 
 def test_a_debate_of_long_plain_responses_stays_small():
     response = "every one of these words is about one token long " * 205  # 2,050 words
     turns = (Turn("asked", None, response, "5"), Turn("asked", response[:2000], response, "5"))
-    shown = Debate(problem(answer="5"), (turns,) * 3, "5")._repr_html_()
+    shown = html(Debate(problem(answer="5"), (turns,) * 3, "5"))
     assert len(shown.encode()) < 100_000
     assert all(
         cell["tabindex"] == "0" and cell["aria-label"]
@@ -461,9 +490,9 @@ def test_a_debate_is_shown_in_milliseconds():
     response = PARAGRAPH * 4
     turns = tuple(Turn("asked", PARAGRAPH, response, "5") for _ in range(2))
     shown = Debate(problem(answer="5"), (turns,) * 3, "5")
-    shown._repr_html_()
+    html(shown)
     start = time.perf_counter()
-    shown._repr_html_()
+    html(shown)
     assert time.perf_counter() - start < 0.1  # a slow machine's; here it is a tenth of that
 
 
@@ -471,18 +500,18 @@ def test_a_debate_is_shown_in_milliseconds():
 
 
 def test_a_problem_folds_its_answer():
-    shown = parsed(problem()._repr_html_())
+    shown = parsed(html(problem()))
     assert (
         shown.select_one(".maft-question mfrac") and problem().id in shown.select_one(".maft-meta").text
     )
     assert shown.details.select_one(".maft-chip")["title"] == r"\frac{3}{4}"
-    bare = Problem("id", "arithmetic", "1+1?", "2")._repr_html_()
+    bare = html(Problem("id", "arithmetic", "1+1?", "2"))
     assert "None" not in bare and "level" not in parsed(bare).select_one(".maft-meta").text
 
 
 def test_a_society_says_who_shares_a_model():
     society = base_society("org/small", 2, summarizer="org/big")
-    shown = parsed(society._repr_html_())
+    shown = parsed(html(society))
     assert shown.caption.get_text() == "Society of 5 agents, 2 models"
     rows = [
         [cell.get_text() for cell in row.find_all(["th", "td"])] for row in shown.select("tbody tr")
@@ -493,7 +522,7 @@ def test_a_society_says_who_shares_a_model():
 
 def test_a_checkpoint_is_named_by_the_start_of_its_hash():
     model = "/somewhere/runs/checkpoints/" + "ab12" * 16
-    found = parsed(base_society(model, 1)._repr_html_()).select_one("tbody code")
+    found = parsed(html(base_society(model, 1))).select_one("tbody code")
     assert found.get_text() == "checkpoint ab12ab12ab12" and found["title"] == model
 
 
@@ -514,7 +543,7 @@ def result(config):
 
 
 def test_a_result_shows_accuracy_costs_and_config(result):
-    shown = parsed(result._repr_html_())
+    shown = parsed(html(result))
     accuracy, costs, *_ = shown.select("table")
     cells = [cell.get_text() for cell in accuracy.select("tbody tr > *")]
     assert cells == ["1", "50.0 ± 35.4", "33.3", "33.3", "0.0", "2"]
@@ -524,12 +553,12 @@ def test_a_result_shows_accuracy_costs_and_config(result):
 
 
 def test_an_empty_result_says_so():
-    assert "nothing has been evaluated" in Result("debate", "math", pd.DataFrame())._repr_html_()
+    assert "nothing has been evaluated" in html(Result("debate", "math", pd.DataFrame()))
 
 
 def test_a_config_shows_every_parameter_in_its_group_and_marks_changes():
     config = load_config("smoke", num_agents=5)
-    shown = parsed(config._repr_html_())
+    shown = parsed(html(config))
     values = {row.dt.get_text(): row.dd for row in shown.select(".maft-facts > div")}
     assert list(values) == list(Config.model_fields)
     changed = {name for name, cell in values.items() if cell.mark}
@@ -544,13 +573,11 @@ def test_a_store_counts_what_it_keeps(tmp_path):
     store = Store(tmp_path / "runs")
     store.put([("a", {"text": "x"}), ("b", {"text": "y"})])
     store.make_checkpoint("key", lambda folder: (folder / "config.json").write_text("{}" * 500_000))
-    rows = {
-        row.dt.get_text(): row.dd.get_text() for row in parsed(store._repr_html_()).select("dl > div")
-    }
+    rows = {row.dt.get_text(): row.dd.get_text() for row in parsed(html(store)).select("dl > div")}
     assert (rows["completions"], rows["checkpoints"]) == ("2", "1")
     assert rows["store"] == str(tmp_path / "runs") and rows["on disk"].startswith("1.1 MB")
     store.close()
-    assert "cannot be used" in store._repr_html_() or "damaged" in store._repr_html_()
+    assert "cannot be used" in html(store) or "damaged" in html(store)
 
 
 @pytest.mark.parametrize(
@@ -561,11 +588,7 @@ def test_sizes_in_words(number, words):
 
 
 def test_markup_is_closed_and_nothing_stands_where_html_forbids_it(result):
-    for html in (
-        debate([["1", "3/4"]], "3/4")._repr_html_(),
-        result._repr_html_(),
-        problem()._repr_html_(),
-    ):
+    for shown in map(html, (debate([["1", "3/4"]], "3/4"), result, problem())):
         for name in (
             "div",
             "span",
@@ -580,6 +603,7 @@ def test_markup_is_closed_and_nothing_stands_where_html_forbids_it(result):
             "math",
             "p",
         ):
-            assert html.count(f"<{name}>") + html.count(f"<{name} ") == html.count(f"</{name}>"), name
-        assert not parsed(html).select("p div, p details, p table, span div, summary div")
-        assert all(fold.contents[0].name == "summary" for fold in parsed(html).select("details"))
+            opened = shown.count(f"<{name}>") + shown.count(f"<{name} ")
+            assert opened == shown.count(f"</{name}>"), name
+        assert not parsed(shown).select("p div, p details, p table, span div, summary div")
+        assert all(fold.contents[0].name == "summary" for fold in parsed(shown).select("details"))

@@ -20,6 +20,7 @@ from maft_lib.estimation import machine as hardware
 from maft_lib.estimation.machine import GPU, Machine, gpu_speed, read_gpus, this_machine, visible
 from maft_lib.estimation.shapes import PUBLISHED, ModelShape, model_shape, read_shape
 from maft_lib.estimation.workload import Lengths, expected_lengths, iterations, workload
+from maft_lib.lab import html
 from maft_lib.metrics import total_costs
 from maft_lib.studies import problems, run_study
 
@@ -450,10 +451,10 @@ def test_an_estimate_reads_as_lines_and_as_a_table():
     ]
     assert all(line.startswith("  ") and line[14] != " " for line in lines[1:])  # aligned
     assert "one H200 is assumed" in lines[-1] and "one H200" in lines[-2]
-    page = made._repr_html_()
+    page = html(made)
     assert page.count("<tr>") == len(lines) - 1 and "7.24 B" in page
     odd = estimate(load_config("smoke", model_name_or_path="<b>/x"), machine=PLENTY)
-    assert "<b>" not in odd._repr_html_()
+    assert "<b>" not in html(odd)
 
 
 def test_a_server_is_asked_for_tokens_only():

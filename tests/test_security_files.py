@@ -20,6 +20,7 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError, load_config
 from maft_lib.disk import content_key, file_hash
 from maft_lib.exports import ExportError, export, load_export
+from maft_lib.lab import html
 from maft_lib.lab.markdown import cell, plain
 from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
@@ -330,12 +331,12 @@ def test_names_stay_names_on_pages(config, result):
     costs = result.costs.assign(iteration=nasty, phase=nasty)
     generator, critic, summarizer = (Agent(nasty, role, nasty) for role in ROLES)
     shown = [
-        estimate(spoiled)._repr_html_(),
-        replace(result, method=nasty, task=nasty, note=nasty, frame=frame, costs=costs)._repr_html_(),
-        Society((generator,), (critic,), summarizer)._repr_html_(),
-        spoiled._repr_html_(),
+        html(estimate(spoiled)),
+        html(replace(result, method=nasty, task=nasty, note=nasty, frame=frame, costs=costs)),
+        html(Society((generator,), (critic,), summarizer)),
+        html(spoiled),
         pd.DataFrame({nasty: [nasty]}, index=[nasty])._repr_html_(),  # how notebooks show tables
     ]
-    for html in shown:
-        page = BeautifulSoup(html, "html.parser")
+    for written in shown:
+        page = BeautifulSoup(written, "html.parser")
         assert not page.find_all(["script", "img"]) and "alert(1)" in page.text

@@ -14,6 +14,7 @@ from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import open_backend
 from maft_lib.config import load_config
 from maft_lib.exports import export
+from maft_lib.lab import html
 from maft_lib.notebooks import run_notebooks
 from maft_lib.report import write_report
 from maft_lib.store import Store
@@ -145,6 +146,6 @@ def test_a_whole_study_in_a_notebook(server, profile, tmp_path, monkeypatch, cap
     copies = {path.parent for path in tmp_path.rglob(f"{NOTEBOOK}.ipynb")}
     assert len(copies) == 2
     backend, store = open_backend(config).inner, Store(config.path(config.runs_dir))
-    shown = [repr(result), repr(backend), *(x._repr_html_() for x in (result, config, store))]
+    shown = [repr(result), repr(backend), *(html(x) for x in (result, config, store))]
     written = capfd.readouterr()
     check(server, tmp_path, written.out, written.err, str(caught.value), caplog.text, *shown)

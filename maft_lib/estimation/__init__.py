@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from html import escape
 
 from maft_lib.arguments import check_config, check_kind
 from maft_lib.config import Config, ConfigError
@@ -81,14 +80,6 @@ class Estimate:
     def __str__(self) -> str:
         lines = (f"  {name:<12}{text}" for name, text in report.rows(self))
         return "\n".join([report.title(self), *lines])
-
-    def _repr_html_(self) -> str:
-        style = ' style="text-align:left"'
-        cells = "".join(
-            f"<tr><th{style}>{escape(name)}</th><td{style}>{escape(text)}</td></tr>"
-            for name, text in report.rows(self)
-        )
-        return f"<table><caption{style}>{escape(report.title(self))}</caption>{cells}</table>"
 
 
 def estimate(config: Config, method: str = "multiagent_ft", machine: Machine | None = None) -> Estimate:

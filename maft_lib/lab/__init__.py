@@ -1,1 +1,38 @@
 """What JupyterLab shows: records as HTML, a running study, the explorer and the studio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RECORDS = {
+    "Config": "maft_lib.config",
+    "Debate": "maft_lib.debate",
+    "Estimate": "maft_lib.estimation",
+    "Problem": "maft_lib.tasks.problem",
+    "Result": "maft_lib.result",
+    "Society": "maft_lib.society",
+    "Store": "maft_lib.store",
+}  # classes that have a display, and where each is defined
+
+
+def register(shell: Any) -> None:
+    """Has IPython show our records as HTML; what draws them is imported with the first one shown."""
+    formatter = shell.display_formatter.formatters["text/html"]
+    for name, module in RECORDS.items():
+        formatter.for_type_by_name(module, name, html)
+
+
+def html(record: Any) -> str:
+    """A record as HTML: an object of one of the classes in `RECORDS`."""
+    from maft_lib.lab import debates, records
+
+    drawn = {
+        "Config": records.config_html,
+        "Debate": debates.debate_html,
+        "Estimate": records.estimate_html,
+        "Problem": records.problem_html,
+        "Result": records.result_html,
+        "Society": records.society_html,
+        "Store": records.store_html,
+    }
+    return drawn[type(record).__name__](record)

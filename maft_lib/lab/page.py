@@ -81,7 +81,8 @@ def table(caption: object, heads: Iterable[object], rows: Iterable[Iterable[str]
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
     body = "".join(_row(*row) for row in rows)
     start = f'<table class="maft-table"><caption>{escaped(caption)}</caption>'
-    return f"{start}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    top = f"<thead><tr>{head}</tr></thead>" if head else ""
+    return f"{start}{top}<tbody>{body}</tbody></table>"
 
 
 def _row(first: str, *others: str) -> str:

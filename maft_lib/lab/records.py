@@ -5,6 +5,7 @@ Nothing here raises: what cannot be read is said in its place.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -17,6 +18,7 @@ from maft_lib.config import Config
 from maft_lib.disk import StoreError
 from maft_lib.lab.mathematics import formula_html, text_html
 from maft_lib.lab.page import chip, escaped, facts, fold, framed, letter, table
+from maft_lib.result import Result
 from maft_lib.society import Agent, Society
 from maft_lib.store import Store
 from maft_lib.tasks import answer_type
@@ -100,24 +102,17 @@ def _short(model: str) -> str:
 # --- results -------------------------------------------------------------------------------------
 
 
-def result_html(
-    method: str,
-    task: str,
-    frame: pd.DataFrame,
-    costs: pd.DataFrame,
-    config: Config | None,
-    note: str | None,
-) -> str:
-    """The parts of a `Result`: accuracy per iteration, then costs and config, folded."""
-    title = f"{method} on {task}"
-    head = f"<p>{escaped(note)}</p>" if note else ""
-    if frame.empty:
-        return framed(f"<p><b>{escaped(title)}</b>: nothing has been evaluated yet.</p>{head}")
-    parts = [table(f"{title}: accuracy in percent", *_accuracies(frame)), head]
-    if not costs.empty:
-        parts.append(fold("costs", table("Costs", *_costs(costs))))
-    if config is not None:
-        parts.append(fold("config", config_body(config)))
+def result_html(result: Result) -> str:
+    """Accuracy per iteration; costs and config are folded."""
+    title = f"{result.method} on {result.task}"
+    note = f"<p>{escaped(result.note)}</p>" if result.note else ""
+    if result.frame.empty:
+        return framed(f"<p><b>{escaped(title)}</b>: nothing has been evaluated yet.</p>{note}")
+    parts = [table(f"{title}: accuracy in percent", *_accuracies(result.frame)), note]
+    if not result.costs.empty:
+        parts.append(fold("costs", table("Costs", *_costs(result.costs))))
+    if result.config is not None:
+        parts.append(fold("config", config_body(result.config)))
     return framed("".join(parts), "maft-result")
 
 
@@ -156,6 +151,16 @@ def _costs(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         for row in sums.to_dict("records")
     ]
     return heads, rows
+
+
+# --- estimates -----------------------------------------------------------------------------------
+
+
+def estimate_html(estimate: object) -> str:
+    """The lines of an estimate's text as a table."""
+    title, *lines = str(estimate).splitlines()
+    rows = [map(escaped, re.split(r"\s{2,}", line.strip(), maxsplit=1)) for line in lines]
+    return framed(table(title, (), rows), "maft-estimate")
 
 
 # --- configs -------------------------------------------------------------------------------------

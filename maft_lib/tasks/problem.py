@@ -65,11 +65,6 @@ class Problem:
         tuples = {name: tuple(values.get(name) or ()) for name in ("options", "styles")}
         return cls(**{**values, **tuples})
 
-    def _repr_html_(self) -> str:
-        from maft_lib.lab.records import problem_html  # which knows this module
-
-        return problem_html(self)
-
 
 def problem_id(question: str) -> str:
     """Hash of a question with its white space folded: 16 hexadecimal digits."""
