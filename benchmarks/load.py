@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 import maft_lib as maft
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import run_debates
 from maft_lib.lab import html

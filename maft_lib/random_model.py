@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from maft_lib.backends import BackendError
+from maft_lib.backends import BackendError, release_memory
 from maft_lib.config import Config, project_root
 from maft_lib.disk import StoreError
 from maft_lib.miniature import MODEL
@@ -53,13 +53,10 @@ def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    from maft_lib.backends import models
-
     folder, source = Path(folder), project_root() / MODEL
     if (folder / "tokenizer.json").is_file():
         return folder
-    models.release_models()
-    models.let_engines_sleep()
+    release_memory()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):  # 14 GB are drawn in seconds there
@@ -69,7 +66,7 @@ def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "
     for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
         shutil.copy(source / name, folder)
     del model
-    models.release_models()
+    release_memory()
     return folder
 
 

@@ -25,8 +25,7 @@ from maft_lib.arguments import (
     check_whole,
 )
 from maft_lib.backends import Backend, Completion, Request
-from maft_lib.backends.adapters import is_adapter
-from maft_lib.backends.hub import model_folder, resolve_device
+from maft_lib.backends.hub import is_adapter, model_folder, resolve_device
 from maft_lib.backends.opening import bare_backend
 from maft_lib.config import Config
 from maft_lib.debate import run_debates

@@ -28,7 +28,7 @@ T = TypeVar("T")
 WORK = (
     "maft_lib.backends.transformers",
     "maft_lib.backends.decoding",
-    "maft_lib.backends.scoring",
+    "maft_lib.backends.forward_passes",
     "maft_lib.training.trainer",
 )
 

@@ -18,10 +18,10 @@ from maft_lib.backends import (
     models,
     sampling,
 )
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
+from maft_lib.backends.rendering import render_prompt
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
-from maft_lib.rendering import render_prompt
 from maft_lib.store import Store
 from maft_lib.tasks import answer_type, load_problems
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 import maft_lib as maft
-from maft_lib.backends import BackendError, Request, Sampling, adapters, generate
+from maft_lib.backends import BackendError, Request, Sampling, generate, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import ConfigError, load_config
@@ -215,8 +215,8 @@ def adapter(tmp_path_factory):
     place = tmp_path_factory.mktemp("adapter")
     shutil.copytree(base, place / "model")
     (place / "adapter").mkdir()
-    fresh = adapters.with_adapter(place / "model", 4, 8)
-    adapters.save_adapter(fresh, place / "model", place / "adapter")
+    fresh = models.with_adapter(place / "model", 4, 8)
+    models.save_adapter(fresh, place / "model", place / "adapter")
     for path in base.glob("*token*"):
         shutil.copy(path, place / "adapter")
     shutil.copy(base / "chat_template.jinja", place / "adapter")

@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maft_lib import metrics, open_backend, tables
 from maft_lib.backends import BackendError, hub
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
+from maft_lib.backends.rendering import render_conversation
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config, project_root
 from maft_lib.debate import run_debates
 from maft_lib.exports import ExportError, agents, export, layout, load_export
 from maft_lib.metrics import diversity
-from maft_lib.rendering import render_conversation
 from maft_lib.store import Store
 from maft_lib.studies import run_study
 from maft_lib.training.data import AgentData, Example

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from maft_lib.backends import BackendError, Request, Sampling, generate
-from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.hub import identity
 from maft_lib.backends.openai import OpenAIBackend, read_completion
 from maft_lib.backends.openai_client import scrub, served_name
 from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import load_config
 from maft_lib.debate import run_debates
@@ -280,7 +280,7 @@ def test_a_description_tells_what_a_response_depends_on(server, monkeypatch):
 
 INTERRUPTED = """
 import sys
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.store import Store
 from tests.test_openai import patient, requests
 

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 from maft_lib import methods, progress
 from maft_lib.backends import Completion
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS
 from maft_lib.estimation.counts import OPEN, planned

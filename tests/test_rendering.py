@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from maft_lib.backends.hub import load_tokenizer
-from maft_lib.rendering import IGNORED, render_conversation, render_prompt
+from maft_lib.backends.rendering import IGNORED, render_conversation, render_prompt
 
 TURNS = [
     {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},

@@ -12,9 +12,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from maft_lib.backends import BackendError, hub, scoring
+from maft_lib.backends import BackendError, forward_passes, hub
+from maft_lib.backends.rendering import render_conversation
 from maft_lib.backends.scorer import Scorer
-from maft_lib.rendering import render_conversation
 from maft_lib.store import Store
 
 QUESTION = {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"}
@@ -84,23 +84,25 @@ def test_workers_score_as_this_process_does(scorer, model, tmp_path):
 
 
 def test_a_prompt_is_read_once_for_all_its_responses(model, scorer, monkeypatch):
-    read, passes = [], scoring._pass
+    read, passes = [], forward_passes._pass
 
     def counted(loaded, groups):
         read.extend(len(group.responses) for group in groups)
         return passes(loaded, groups)
 
-    monkeypatch.setattr(scoring, "_pass", counted)
+    monkeypatch.setattr(forward_passes, "_pass", counted)
     scorer.log_likelihoods([model] * 4, CONVERSATIONS)
     assert sorted(read) == [1, 1, 2]
 
 
 def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch):
     whole = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    sizes, passes = [], scoring._pass
-    monkeypatch.setattr(scoring, "LOGITS", 1)
+    sizes, passes = [], forward_passes._pass
+    monkeypatch.setattr(forward_passes, "LOGITS", 1)
     monkeypatch.setattr(
-        scoring, "_pass", lambda loaded, groups: sizes.append(len(groups)) or passes(loaded, groups)
+        forward_passes,
+        "_pass",
+        lambda loaded, own: sizes.append(len(own)) or passes(loaded, own),
     )
     scorer.store = Store(scorer.store.folder / "other")
     parts = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
@@ -121,11 +123,13 @@ def test_divergences_of_known_distributions():
     """Bernoulli distributions, whose divergence is known in closed form."""
     p, q = 0.3, 0.8
     logits = [torch.tensor([[1 - x, x]]).log().repeat(5, 1) for x in (p, q)]
-    matrix = scoring.divergence_matrix(torch.stack([scoring.mean_distribution(x) for x in logits]))
+    matrix = forward_passes.divergence_matrix(
+        torch.stack([forward_passes.mean_distribution(x) for x in logits])
+    )
     closed = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
     assert matrix[0, 1].item() == pytest.approx(closed, rel=1e-6)
     mixed = torch.tensor([[0.9, 0.1], [0.5, 0.5]]).log()  # the mean over places is 0.7, 0.3
-    assert scoring.mean_distribution(mixed).exp().tolist() == pytest.approx([0.7, 0.3])
+    assert forward_passes.mean_distribution(mixed).exp().tolist() == pytest.approx([0.7, 0.3])
 
 
 def test_a_scorer_without_a_chat_template_reads_plain_text(scorer, model, tmp_path):
@@ -187,12 +191,12 @@ def test_what_does_not_fit_is_refused(scorer, model):
 def test_long_responses_are_averaged_in_slices(monkeypatch):
     logits = torch.randn(700, 11)
     whole = logits.double().softmax(-1).mean(0).log()
-    torch.testing.assert_close(scoring.mean_distribution(logits), whole)
+    torch.testing.assert_close(forward_passes.mean_distribution(logits), whole)
 
 
 def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, monkeypatch):
     monkeypatch.setattr(type(scorer), "_share", lambda self, num, largest: 1)
-    likelihoods, done = scoring.likelihoods, []
+    likelihoods, done = forward_passes.likelihoods, []
 
     def dies(*task):
         if done:
@@ -200,10 +204,10 @@ def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, mon
         done.append(task)
         return likelihoods(*task)
 
-    monkeypatch.setattr(scoring, "likelihoods", dies)
+    monkeypatch.setattr(forward_passes, "likelihoods", dies)
     with pytest.raises(KeyboardInterrupt):
         scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    monkeypatch.setattr(scoring, "likelihoods", likelihoods)
+    monkeypatch.setattr(forward_passes, "likelihoods", likelihoods)
     again = Scorer(scorer.store, "cpu")
     again.num_workers = 0
     again.log_likelihoods([model] * 4, CONVERSATIONS)

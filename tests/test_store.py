@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
-from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.hub import load_tokenizer
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.checkpoints import model_identity
 from maft_lib.disk import StoreError, StoreWarning, content_key, explained

@@ -11,7 +11,7 @@ import pytest
 
 from maft_lib import metrics
 from maft_lib.backends import BackendError
-from maft_lib.backends.cached import CachedBackend
+from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import METHODS, ConfigError
 from maft_lib.disk import content_key

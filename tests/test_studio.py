@@ -13,9 +13,8 @@ import torch
 from bs4 import BeautifulSoup
 
 from maft_lib.backends import BackendError, Completion, Request, Sampling, decoding, generate, hub
-from maft_lib.backends.cached import CachedBackend
 from maft_lib.backends.openai import OpenAIBackend
-from maft_lib.backends.opening import open_backend
+from maft_lib.backends.opening import CachedBackend, open_backend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Debate, debate_rounds, run_debates

@@ -16,9 +16,8 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from maft_lib import checkpoints
-from maft_lib.backends import canary
 from maft_lib.backends.hub import load_tokenizer
-from maft_lib.backends.models import load_model
+from maft_lib.backends.models import TOLERANCE, canary_nll, expected_canary, load_model
 from maft_lib.config import ConfigError
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
@@ -203,11 +202,11 @@ def test_a_training_is_watched_by_tensorboard(agent, examples, config, tmp_path)
 
 def test_the_canary_is_the_likelihood_of_the_saved_weights(agent, examples, config):
     folder = str(finetune(agent, examples, config))
-    found = canary.mean_nll(load_model(folder, "float32", "cpu"), load_tokenizer(folder))
-    assert found == pytest.approx(canary.expected_nll(folder), abs=1e-6)
-    base = canary.mean_nll(load_model(agent.model, "float32", "cpu"), load_tokenizer(agent.model))
-    assert abs(found - base) > canary.TOLERANCE["float32"]
-    assert canary.expected_nll(agent.model) is None
+    found = canary_nll(load_model(folder, "float32", "cpu"), load_tokenizer(folder))
+    assert found == pytest.approx(expected_canary(folder), abs=1e-6)
+    base = canary_nll(load_model(agent.model, "float32", "cpu"), load_tokenizer(agent.model))
+    assert abs(found - base) > TOLERANCE["float32"]
+    assert expected_canary(agent.model) is None
 
 
 def test_settings_that_contradict_each_other_are_refused(config):

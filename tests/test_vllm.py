@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.wide_heads import widen_heads
 from maft_lib import methods  # noqa: F401  the recipes are imported before an engine is
-from maft_lib.backends import BackendError, Request, Sampling, canary, generate
+from maft_lib.backends import BackendError, Request, Sampling, generate
 from maft_lib.backends.engine import _ENGINES, Settings, open_engine
 from maft_lib.backends.hub import identity, load_tokenizer, model_folder
-from maft_lib.backends.models import load_model
+from maft_lib.backends.models import canary_nll, load_model
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.backends.vllm import VLLMBackend
@@ -113,7 +113,7 @@ def asked(models, drawn, num=12):
 
 
 def nll(folder):
-    return canary.mean_nll(load_model(folder, "float32", "cpu"), load_tokenizer(folder))
+    return canary_nll(load_model(folder, "float32", "cpu"), load_tokenizer(folder))
 
 
 def test_greedy_texts_and_likelihoods_are_those_of_transformers_through_swaps(

@@ -24,6 +24,15 @@ class BackendError(RuntimeError):
     """A model cannot be loaded or run; the message says which and what to do."""
 
 
+memory_holders: list[Callable[[], None]] = []  # each gives back what its module keeps on the GPU
+
+
+def release_memory() -> None:
+    """Frees the GPU of models and engines of this process, before something else needs it."""
+    for release in memory_holders:
+        release()
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn, in vLLM's words. Temperature 0 takes the likeliest token."""

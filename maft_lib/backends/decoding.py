@@ -20,7 +20,7 @@ from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks
 from maft_lib.backends.alone import Alone
 from maft_lib.backends.cache import growing_cache, joined
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
-from maft_lib.rendering import stop_ids, tokenize
+from maft_lib.backends.rendering import stop_ids, tokenize
 from maft_lib.workers import busy_seconds
 
 
@@ -54,7 +54,7 @@ def stream_texts(
     tokenizer = load_tokenizer(model.folder, trust=model.trust)
     with _one_thread(model.device):
         with _loading:
-            loaded = models.cached_model(*model)
+            loaded = models.cached_model(model)
         stops, last = _all_stop_ids(loaded, tokenizer), busy_seconds(model.device)
         for part in chunks(range(len(rows)), _rows_that_fit(loaded, rows)):
             writing = set(range(len(part)))
@@ -96,7 +96,7 @@ def _rows(model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence
 
 def generate_rows(model: Model, rows: Sequence[Row]) -> list[Completion]:
     """Generates for rows that share their sampling, in halves if they do not fit into memory."""
-    loaded = models.cached_model(*model)
+    loaded = models.cached_model(model)
     tokenizer = load_tokenizer(model.folder, trust=model.trust)
     allowed = _rows_that_fit(loaded, rows)
     if len(rows) > allowed:

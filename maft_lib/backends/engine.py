@@ -7,7 +7,6 @@ study; agents that are LoRA adapters are answered in one batch. Knows no request
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
 
-from maft_lib.backends import BackendError, Completion, Sampling, adapters, canary
+from maft_lib.backends import BackendError, Completion, Sampling, memory_holders, models, release_memory
 from maft_lib.backends.engine_start import Settings, arguments, on_cpu, without_interrupts
-from maft_lib.backends.hub import Model, identity, load_tokenizer
-from maft_lib.rendering import stop_ids, tokenize
+from maft_lib.backends.hub import Model, adapter_rank, identity, load_tokenizer
+from maft_lib.backends.rendering import stop_ids, tokenize
 from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
 
@@ -99,7 +98,7 @@ class Engine:
 
     def _hold(self, weights: Model, adapter_folders: Sequence[str]) -> None:
         """Starts the engine if need be, and sees that it holds `weights`."""
-        rank = max((adapters.rank(folder) for folder in adapter_folders), default=0)
+        rank = max((adapter_rank(folder) for folder in adapter_folders), default=0)
         if rank > self.lora_rank:
             self.stop()  # it was started without room for such adapters
             self.lora_rank = rank
@@ -140,7 +139,7 @@ class Engine:
 
     def _make_room(self) -> None:
         """What else this process has on the GPU leaves it: models that score, other engines."""
-        _release_transformers()
+        release_memory()
         for other in _ENGINES.values():
             if other is not self:
                 other.stop()
@@ -169,9 +168,9 @@ class Engine:
         if self.lora_rank and on_cpu():
             return
         found = self.canary(folder)
-        wanted = canary.expected_nll(folder)
+        wanted = models.expected_canary(folder)
         wanted = self._canaries.setdefault(identity, found) if wanted is None else wanted
-        if not abs(found - wanted) <= canary.TOLERANCE[self.settings.dtype]:
+        if not abs(found - wanted) <= models.TOLERANCE[self.settings.dtype]:
             self.stop()
             raise BackendError(
                 f"vLLM does not hold the weights of {folder}: a fixed text has {found:.4f} nats a "
@@ -182,7 +181,7 @@ class Engine:
         """Mean negative log-likelihood of the fixed text in nats a token, as the engine sees it."""
         from vllm import SamplingParams, TokensPrompt
 
-        ids = canary.canary_ids(load_tokenizer(folder, trust=self.settings.trust_remote_code))
+        ids = models.canary_ids(load_tokenizer(folder, trust=self.settings.trust_remote_code))
         asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
         (output,) = self._llm.generate([TokensPrompt(prompt_token_ids=ids)], asked, use_tqdm=False)
         scores = [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], ids[1:])]
@@ -272,10 +271,7 @@ def sleep_engines() -> None:
         engine.sleep()
 
 
-def _release_transformers() -> None:
-    """Models that scored text in this process leave the GPU to the engine."""
-    if "maft_lib.backends.models" in sys.modules:
-        sys.modules["maft_lib.backends.models"].release_models()
+memory_holders.append(sleep_engines)
 
 
 def _dead_engine() -> type[Exception]:

@@ -1,87 +1,50 @@
-"""Loads the weights of Hugging Face models, safetensors only. Runs in the workers; knows no requests.
+"""Loads the weights of Hugging Face models and of LoRA adapters of them, safetensors only.
 
-Whatever is wrong is said in one sentence as a `BackendError`.
+An adapter's checkpoint holds the adapter alone (Hu et al., 2021) and names its base; for inference it
+is merged into a copy of the base.
 """
 
 from __future__ import annotations
 
 import gc
-import sys
+import json
+import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as hf_logging
 
-from maft_lib.backends import BackendError, adapters, attention
-from maft_lib.backends.hub import AGAIN, model_folder
-from maft_lib.wording import one_line
+from maft_lib.backends import BackendError, hub, memory_holders, release_memory
+from maft_lib.backends.hub import AGAIN, Model, Tokenizer
+from maft_lib.backends.rendering import render_prompt, tokenize
+from maft_lib.checkpoints import ADAPTER, BASE, LOG, model_identity
 
-
-def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
-    """The model in `dtype` on `device`, ready for inference; with `trust` its own code is run."""
-    folder = model_folder(name_or_path)
-    load = adapters.load_merged if adapters.is_adapter(folder) else adapters.load_whole
-    try:
-        model = load(folder, dtype=getattr(torch, dtype), trust_remote_code=trust)
-        model.set_attn_implementation(_attention(model))
-    except BackendError:  # which says it all
-        raise
-    except Exception as error:  # damaged weights surface as many kinds of errors
-        raise BackendError(f"model {folder} cannot be loaded ({one_line(error)}): {AGAIN}.") from error
-    model.to(device)
-    _check_numbers(model, folder)
-    return model.eval()
-
-
-def _attention(model: PreTrainedModel) -> str:
-    """Plain attention for models that cap its logits (Gemma-2), since the faster ones leave that out.
-
-    Where heads share keys and values, `attention` reads these once; else as transformers decides.
-    """
-    config = model.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None):
-        return "eager"
-    chosen: str = model.config._attn_implementation
-    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
-    return attention.GROUPED if shared and chosen == "sdpa" else chosen
-
-
-def _check_numbers(model: PreTrainedModel, folder: Path) -> None:
-    """Raises `BackendError` for weights that are no numbers: such a model would write at random."""
-    for name, weights in model.named_parameters():
-        if weights.is_floating_point() and not weights.isfinite().all():
-            raise BackendError(f"model {folder} has no numbers but NaN or inf in {name}: {AGAIN}.")
-
+hf_logging.disable_progress_bar()  # the bars of loading weights would drown what a study prints
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
-_LOADED: dict[tuple[str, str, str, str, bool], PreTrainedModel] = {}
+_LOADED: dict[Model, PreTrainedModel] = {}
 
 
-def cached_model(
-    folder: str, content: str, dtype: str, device: str, trust: bool = False
-) -> PreTrainedModel:
-    """`load_model`, kept in memory; `content` is its identity, so a changed folder is read anew.
+def cached_model(model: Model) -> PreTrainedModel:
+    """`load_model`, kept in memory; a changed folder has another identity and is read anew.
 
     A GPU keeps one model at a time, a CPU worker the last that were used, up to `KEPT` bytes.
     """
-    key = (folder, content, dtype, device, trust)
-    if key in _LOADED:
-        _LOADED[key] = _LOADED.pop(key)  # now the last used
-        return _LOADED[key]
-    if device != "cpu":
-        release_models()
-        let_engines_sleep()
-    _LOADED[key] = load_model(folder, dtype, device, trust)
+    if model not in _LOADED and model.device != "cpu":
+        release_memory()
+    loaded = _LOADED.pop(model, None) or load_model(
+        model.folder, model.dtype, model.device, model.trust
+    )
+    _LOADED[model] = loaded  # now the last used
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
-    return _LOADED[key]
-
-
-def let_engines_sleep() -> None:
-    """vLLM takes nearly all of a GPU: while a model is here, it must not."""
-    if "maft_lib.backends.engine" in sys.modules:
-        sys.modules["maft_lib.backends.engine"].sleep_engines()
+    return loaded
 
 
 def release_models() -> None:
@@ -92,4 +55,168 @@ def release_models() -> None:
         torch.cuda.empty_cache()
 
 
-hf_logging.disable_progress_bar()  # the bars of loading weights would drown those of a study
+memory_holders.append(release_models)
+
+
+def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) -> PreTrainedModel:
+    """The model in `dtype` on `device`, ready for inference; with `trust` its own code is run."""
+    folder = hub.model_folder(name_or_path)
+    hub.check_weights(folder)
+    how = {"dtype": getattr(torch, dtype), "trust_remote_code": trust}
+    try:
+        model = load_merged(folder, **how) if hub.is_adapter(folder) else load_whole(folder, **how)
+        model.set_attn_implementation(_attention(model))
+    except BackendError:
+        raise
+    except Exception as error:  # damaged weights surface as many kinds of errors
+        raise hub.cannot_load(f"model {folder}", error) from error
+    model.to(device)
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and not weights.isfinite().all():
+            raise BackendError(f"model {folder} has NaN or inf in {name}: {AGAIN}.")
+    return model.eval()
+
+
+def load_whole(folder: str | Path, **how: Any) -> Any:
+    """A model that is no adapter. Raises `BackendError` for weights that are no safetensors and for
+    those that are not what its config says: transformers would draw missing ones at random."""
+    hub.check_weights(folder)
+    # shapes that differ are refused below, with their names
+    how |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, found = AutoModelForCausalLM.from_pretrained(folder, **how)
+    for what in ("mismatched", "missing"):
+        if wrong := sorted(map(str, found[f"{what}_keys"])):
+            raise BackendError(
+                f"model {folder} cannot be loaded: of the weights that its config.json asks for "
+                f"{len(wrong)} are {what}, the first is {wrong[0]}: {AGAIN}."
+            )
+    return model
+
+
+def load_merged(folder: str | Path, **how: Any) -> Any:
+    """The base model with the adapter merged into its weights. Raises as `load_whole` does."""
+    from peft import PeftModel
+
+    base = load_whole(hub.base_folder(folder), **how)
+    with warnings.catch_warnings():  # weights that it lacks would be drawn at random
+        warnings.filterwarnings("error", message=".*missing adapter keys")
+        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+
+
+def with_adapter(
+    start: str | Path, rank: int, alpha: int, in_4bit: bool = False, trust: bool = False
+) -> Any:
+    """The model to train: an adapter checkpoint goes on, any other model gets a new adapter.
+
+    Every linear layer is adapted, the base is frozen, with `in_4bit` in NF4 (QLoRA, Dettmers et al.,
+    2023). The adapter itself is trained in fp32.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import BitsAndBytesConfig
+
+    hub.check_weights(start)  # peft would take pickled ones
+    how: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": trust}
+    if in_4bit:
+        four_bits = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        four_bits |= {"bnb_4bit_compute_dtype": torch.bfloat16}
+        how |= {"dtype": torch.bfloat16}
+        how |= {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **four_bits)}
+    if hub.is_adapter(start):
+        base = load_whole(hub.base_folder(start), **how)
+        model: Any = PeftModel.from_pretrained(base, str(start), is_trainable=True)
+    else:
+        adapter = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(load_whole(start, **how), adapter)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
+    """Writes the adapter alone, with the base's config and where the base is."""
+    base = hub.base_folder(start) if hub.is_adapter(start) else Path(start).resolve()
+    model.save_pretrained(folder)
+    model.get_base_model().config.save_pretrained(folder)
+    # A checkpoint is written beside its final place, so the relative path holds after the move.
+    named = {"folder": os.path.relpath(base, folder), "identity": model_identity(base)}
+    (folder / BASE).write_text(json.dumps(named) + "\n")
+    settings = json.loads((folder / ADAPTER).read_text())
+    settings["base_model_name_or_path"] = None  # no path of this machine in what gives the identity
+    (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+GROUPED = "maft_grouped"  # the name by which a model asks for it, as `attn_implementation`
+
+
+def grouped_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """Attention of one new token where heads share keys: queries (rows, heads, 1, width), fewer keys.
+
+    All heads that read the same keys see the same positions, so they pass as so many queries of one
+    head; transformers would copy the keys for each of them, which grows with the conversation.
+    """
+    rows, heads, tokens, width = query.shape
+    shared = key.shape[1]
+    if tokens > 1 or shared == heads or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    grouped = query.reshape(rows, shared, heads // shared, width)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    output = attend(grouped, key, value, attention_mask, scale=scaling)
+    return output.reshape(rows, heads, 1, -1).transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(GROUPED, sdpa_mask)
+
+
+def _attention(model: PreTrainedModel) -> str:
+    """Plain for models that cap its logits (Gemma-2), since faster ones do not; grouped where heads
+    share keys and values; else as transformers decides."""
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"
+    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
+    chosen: str = model.config._attn_implementation
+    return GROUPED if shared and chosen == "sdpa" else chosen
+
+
+# --- the canary: a fixed text whose likelihood tells whether an engine holds a model's weights ------
+
+QUESTION = "What is the result of 3+4*5+2-1*6?"
+ANSWER = "4*5 = 20 and 1*6 = 6. 3+20+2-6 = 19. The answer is \\boxed{19}."
+# Mean nats a token by which two engines may differ by rounding. Other weights, or a swap done in part,
+# are off by tenths and more. Finetuning at small rates moves it by less than 16 bits tell, so whether a
+# swap did anything at all is told by sums of the weights.
+TOLERANCE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
+
+
+def canary_ids(tokenizer: Tokenizer) -> list[int]:
+    """Token ids of the fixed question and answer, by the model's own chat template."""
+    prompt = render_prompt(tokenizer, [{"role": "user", "content": QUESTION}])
+    return [*prompt, *tokenize(tokenizer, ANSWER)]
+
+
+def canary_nll(model: Any, tokenizer: Tokenizer) -> float:
+    """Mean negative log-likelihood of the canary in nats a token, by a transformers model in fp32."""
+    ids = torch.tensor([canary_ids(tokenizer)], device=model.device)
+    training = model.training
+    with torch.inference_mode():
+        loss = model.eval()(input_ids=ids, labels=ids, use_cache=False).loss
+    model.train(training)
+    return float(loss)
+
+
+def expected_canary(folder: str | Path) -> float | None:
+    """What the trainer measured under a checkpoint's weights; None for a model not finetuned here."""
+    path = Path(folder) / LOG
+    return json.loads(path.read_text()).get("canary") if path.is_file() else None

@@ -220,18 +220,18 @@ def _messages(turns: Sequence[tuple[str, str]]) -> list[Message]:
 
 
 def _likelihoods(*task) -> list[np.ndarray]:
-    from maft_lib.backends.scoring import likelihoods
+    from maft_lib.backends.forward_passes import likelihoods
 
     return likelihoods(*task)
 
 
 def _divergences(*task) -> list[np.ndarray]:
-    from maft_lib.backends.scoring import divergences
+    from maft_lib.backends.forward_passes import divergences
 
     return divergences(*task)
 
 
 def _embeddings(*task) -> np.ndarray:
-    from maft_lib.backends.scoring import embeddings
+    from maft_lib.backends.forward_passes import embeddings
 
     return embeddings(*task)

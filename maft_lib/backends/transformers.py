@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from maft_lib.backends import Completion, OnText, Request, Sampling, batch_size, chunks, hub
 from maft_lib.backends.hub import Model
-from maft_lib.rendering import prompt_text
+from maft_lib.backends.rendering import prompt_text
 from maft_lib.workers import default_num_workers, run_parallel
 
 Task = tuple[Model, Sequence[str], Sampling, list[int]]  # arguments of `decoding.generate_texts`

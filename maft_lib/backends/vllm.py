@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from tqdm import tqdm
 
-from maft_lib.backends import BackendError, Completion, Request, Sampling, adapters, chunks, hub
+from maft_lib.backends import BackendError, Completion, Request, Sampling, chunks, hub
 from maft_lib.backends.engine import Row, Settings, open_engine
 from maft_lib.backends.hub import Model
-from maft_lib.rendering import prompt_text
+from maft_lib.backends.rendering import prompt_text
 
 SHARD = 256  # requests that a cluster's worker gets at a time: enough to fill an engine
 
@@ -52,7 +51,8 @@ class VLLMBackend:
             max_num_seqs,
             trust_remote_code,
         )
-        adapters.check_safe(Path(self.settings.base), trust_remote_code)
+        hub.check_weights(self.settings.base)
+        hub.load_tokenizer(base_model, trust=trust_remote_code)
         self.trust = trust_remote_code
         self.lora_rank, self.run, self.progress = lora_rank, run, progress
 
@@ -93,7 +93,7 @@ class VLLMBackend:
     def _answer(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         rows = [Row(self._render(r), r.seed, _adapter(r.model)) for r in requests]
         folder = _weights(requests[0].model)
-        adapters.check_weights(Path(folder))
+        hub.check_weights(folder)
         weights = Model(folder, self._content(folder), self.settings.dtype, "cuda", self.trust)
         drawn = requests[0].sampling
         if self.run is None:
@@ -130,14 +130,14 @@ def generate_shard(
 def _weights(model: str) -> str:
     """The folder of the weights that an engine must hold: for an adapter those of its base."""
     folder = hub.model_folder(model)
-    return str(adapters.base_folder(folder)) if adapters.is_adapter(folder) else str(folder)
+    return str(hub.base_folder(folder)) if hub.is_adapter(folder) else str(folder)
 
 
 def _adapter(model: str) -> str | None:
     folder = hub.model_folder(model)
-    if not adapters.is_adapter(folder):
+    if not hub.is_adapter(folder):
         return None
-    adapters.check_weights(folder)
+    hub.check_weights(folder)
     return str(folder)
 
 

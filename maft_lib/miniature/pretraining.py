@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from maft_lib.backends.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.miniature.corpus import shard
 from maft_lib.miniature.tokenizer import build_tokenizer
-from maft_lib.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.workers import run_parallel
 
 SHIPPED = Path(__file__).with_name("model")

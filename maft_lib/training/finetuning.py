@@ -6,7 +6,6 @@ The training itself is in `training`, which the workers import. Knows no debates
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from maft_lib import checkpoints, progress
 from maft_lib.arguments import check_config, check_each, check_kind
-from maft_lib.backends import hub
+from maft_lib.backends import hub, release_memory
 from maft_lib.config import Config
 from maft_lib.disk import content_key
 from maft_lib.interrupts import heed, heeded
@@ -103,16 +102,8 @@ def _executor(config: Config, device: str) -> Callable[..., Iterator[tuple[int, 
         return partial(cluster.open_cluster(config).train, num_gpus=num_gpus)
     if device == "cpu" and config.nproc_per_node == 1:  # a worker is a process already
         return partial(run_parallel, num_workers=config.num_workers or default_num_workers())
-    _free_gpu()
+    release_memory()
     return partial(launching.run_on_gpus, nproc_per_node=config.nproc_per_node, device=device)
-
-
-def _free_gpu() -> None:
-    """What this process keeps on the GPU makes room for the training."""
-    if "maft_lib.backends.engine" in sys.modules:
-        sys.modules["maft_lib.backends.engine"].sleep_engines()
-    if "maft_lib.backends.models" in sys.modules:
-        sys.modules["maft_lib.backends.models"].release_models()
 
 
 def _warn_of_divergence(agent: Agent, folder: Path) -> None:

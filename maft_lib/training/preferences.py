@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, Trainer
 
-from maft_lib.rendering import IGNORED, Rendered
+from maft_lib.backends.rendering import IGNORED, Rendered
 
 Pair = tuple[Rendered, Rendered]  # chosen and rejected continuations of one prompt
 

@@ -25,12 +25,12 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from maft_lib.backends import BackendError, adapters, canary, models
+from maft_lib.backends import BackendError, models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
+from maft_lib.backends.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.checkpoints import LOG
 from maft_lib.disk import StoreError, explained
 from maft_lib.environment import made_with
-from maft_lib.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.training import FinetuneError, preferences
 from maft_lib.training.data import Example
 from maft_lib.training.divergence import DivergenceGuard
@@ -83,7 +83,7 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     if guard.stopped:
         log["stopped"] = guard.stopped
     if own["lora_rank"] is None:
-        log["canary"] = canary.mean_nll(trainer.model, tokenizer)
+        log["canary"] = models.canary_nll(trainer.model, tokenizer)
     with explained(folder):
         _save(trainer, start, tokenizer, log, folder)
         if trainer.is_world_process_zero():
@@ -142,7 +142,7 @@ def _trainable(start: str, own: dict, device: str, trust: bool) -> PreTrainedMod
     if own["lora_rank"] is None:
         return models.load_model(start, "float32", place, trust).train()
     four, rank = bool(own["load_in_4bit"]), own["lora_rank"]
-    model = adapters.with_adapter(start, rank, own["lora_alpha"] or rank, four, trust)
+    model = models.with_adapter(start, rank, own["lora_alpha"] or rank, four, trust)
     return (model if four else model.to(place)).train()
 
 
@@ -165,7 +165,7 @@ def _save(trainer: Trainer, start: str, tokenizer: Tokenizer, log: dict, folder:
     if not trainer.is_world_process_zero():
         return
     if log["lora_rank"] is not None:
-        adapters.save_adapter(model, start, folder)
+        models.save_adapter(model, start, folder)
     else:  # in fp32: the next iteration goes on from the master weights
         model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)

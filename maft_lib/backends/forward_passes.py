@@ -20,10 +20,9 @@ from transformers import (
 
 from maft_lib.backends import BackendError, chunks, models
 from maft_lib.backends.cache import growing_cache
-from maft_lib.backends.hub import Model, check_code, load_tokenizer, needs_code
+from maft_lib.backends.hub import Model, cannot_load, load_tokenizer
+from maft_lib.backends.rendering import IGNORED, render_conversation
 from maft_lib.prompts import Message
-from maft_lib.rendering import IGNORED, render_conversation
-from maft_lib.wording import one_line
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
 TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions
@@ -83,7 +82,7 @@ def _passes(model: Model, groups: Sequence[Group]) -> Iterator[tuple[int, list[i
 
     Prompts are read once; their keys and values are then repeated for each response.
     """
-    loaded = models.cached_model(*model)
+    loaded = models.cached_model(model)
     longest = max(len(ids) for group in groups for ids in group.responses)
     rows = max(len(group.responses) for group in groups)
     whole = longest + max(len(group.prompt) for group in groups)
@@ -199,12 +198,10 @@ def embeddings(model: Model, texts: Sequence[str], pooling: str) -> np.ndarray:
 def _encoder(model: Model) -> tuple:
     """(encoder, tokenizer), the tokenizer None for a sentence-transformers model, kept in memory."""
     if model not in _ENCODERS:
-        check_code(Path(model.folder), model.trust)
         try:
             _ENCODERS[model] = _load_encoder(model)
         except Exception as error:  # damaged or missing weights surface as many kinds of errors
-            message = f"encoder {model.folder} cannot be loaded: {one_line(error)}"
-            raise BackendError(message) from error
+            raise cannot_load(f"encoder {model.folder}", error) from error
     return _ENCODERS[model]
 
 
@@ -239,6 +236,6 @@ def _check_modules(folder: Path, trust: bool) -> None:
         if not place.is_relative_to(folder.resolve()):
             raise BackendError(f"modules.json names {module['path']!r}, which lies outside.")
         if not trust and not module["type"].startswith("sentence_transformers."):
-            raise BackendError(needs_code(folder, f"`{module['type']}` in modules.json"))
+            raise BackendError(f"modules.json names {module['type']!r}, which is custom code.")
         if list(place.glob("*.bin")) and not list(place.glob("*.safetensors")):
             raise BackendError(f"{place} has no .safetensors file, and others can run code.")
