@@ -113,7 +113,7 @@ class Study:
         ]
         with progress.during("data", iteration):
             completions = generate(self.backend, requests)
-        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent_on(completions)})
+        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(completions)})
         tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
         return right_responses(list(tries))
 

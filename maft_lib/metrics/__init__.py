@@ -1,9 +1,8 @@
-"""Measures of finished debates, as tidy data frames. Knows no models.
+"""Measures of finished debates, as tidy data frames: what is right, and what it cost.
 
-A frame of scores has one row per (method, task, model, seed, iteration, problem), `trained_on` beside
-them where that is another task than `task`, which is tested, with the final
-answer, whether it could be read and whether it is right. An answer that cannot be read is wrong and
-stays in the denominator.
+A frame of scores has one row per (method, task, model, seed, iteration, problem), with the final
+answer, whether it could be read and whether it is right; `trained_on` stands beside `task`, which is
+tested, where the two differ. An answer that cannot be read is wrong and stays in the denominator.
 """
 
 from __future__ import annotations
@@ -12,14 +11,6 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from maft_lib.arguments import (
-    check_able,
-    check_columns,
-    check_debates,
-    check_kind,
-    check_numbers,
-    check_text,
-)
 from maft_lib.backends import Completion
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct
@@ -32,23 +23,8 @@ Pick = Callable[[Debate], str | None]
 RUN = ["method", "task", "model", "seed", "iteration"]
 
 
-DIAGNOSTICS = ("first_correct", "last_correct", "readable")
-
-
-def _check(frame: pd.DataFrame, *numbers: str) -> None:
-    """Raises `ValueError` unless it is a frame of scores, with numbers alone in some columns."""
-    check_columns("the frame of scores", frame, (*RUN, *numbers))
-    check_numbers("the frame of scores", frame, numbers)
-
-
-def _run(frame: pd.DataFrame) -> list[str]:
-    """What tells runs apart: `RUN`, and `trained_on` where that is another task than is tested."""
-    return [*RUN, *(["trained_on"] if "trained_on" in frame else [])]
-
-
 def first_answer(debate: Debate) -> str | None:
     """Base: what the first generation agent answers, alone."""
-    check_kind("debate", debate, Debate)
     return debate.answers[0][0]
 
 
@@ -65,7 +41,6 @@ def first_vote(seed: int) -> Pick:
 
 def final_vote(debate: Debate) -> str | None:
     """Debate: the majority vote of the last round."""
-    check_kind("debate", debate, Debate)
     return debate.vote
 
 
@@ -73,42 +48,32 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
     """One row per problem: `problem`, `answer`, `readable`, `correct`, and two diagnostics.
 
     `first_correct` and `last_correct` are the shares of agents (0 to 1) whose first and last answer
-    is right; `num_tokens` counts what the whole debate generated. Raises `ValueError` for no debates.
+    is right; `num_tokens` counts what the whole debate generated.
     """
-    check_debates(debates)
-    check_able("pick", pick, "__call__", "a function that takes a debate, as final_vote")
     rows = []
     for debate in debates:
-        problem, answer = debate.problem, pick(debate)
-        rows.append(
-            {
-                "problem": problem.id,
-                "answer": answer,
-                "readable": answer is not None,
-                "correct": is_correct(answer, problem),
-                "first_correct": _share_correct(debate, 0),
-                "last_correct": _share_correct(debate, -1),
-                "num_tokens": debate.num_completion_tokens,
-            }
-        )
+        answer = pick(debate)
+        row = {"problem": debate.problem.id, "answer": answer, "readable": answer is not None}
+        row["correct"] = is_correct(answer, debate.problem)
+        for name, number in (("first_correct", 0), ("last_correct", -1)):
+            right = [is_correct(answers[number], debate.problem) for answers in debate.answers]
+            row[name] = sum(right) / len(right)
+        rows.append({**row, "num_tokens": debate.num_completion_tokens})
     return pd.DataFrame(rows)
 
 
-def _share_correct(debate: Debate, number: int) -> float:
-    right = [is_correct(answers[number], debate.problem) for answers in debate.answers]
-    return sum(right) / len(right)
+def _run(frame: pd.DataFrame, *but: str) -> list[str]:
+    """The columns that tell runs apart, `but` some."""
+    return [key for key in (*RUN, "trained_on") if key in frame and key not in but]
 
 
 def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores.
 
     `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
-    drawing problems, each counted once; how much seeds differ says `statistics.spread_over_seeds`.
-    Raises `ValueError` for a frame that is none of scores.
+    drawing problems, each counted once; `statistics.spread_over_seeds` says how much seeds differ.
     """
-    check_columns("the frame of scores", frame, ("problem",))
-    _check(frame, "correct", *DIAGNOSTICS)
-    keys = [key for key in _run(frame) if key != "seed" or not pool_seeds]
+    keys = _run(frame, "seed") if pool_seeds else _run(frame)
     rows = [
         {
             **dict(zip(keys, run)),
@@ -130,8 +95,7 @@ def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
     Where seeds stop at different ones, as STaR does, all are put under the highest number, so that
     they can be pooled.
     """
-    _check(frame)
-    keys = [key for key in _run(frame) if key not in ("model", "iteration")]
+    keys = _run(frame, "model", "iteration")
     own = frame.groupby(keys, dropna=False).iteration.transform("max")
     highest = frame.groupby([k for k in keys if k != "seed"], dropna=False).iteration.transform("max")
     return frame.assign(iteration=highest)[frame.iteration == own]
@@ -143,10 +107,8 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
     With several seeds the error is that of the mean over seeds; with one it is the sampling error over
     problems.
     """
-    check_text("column", column)
-    _check(frame, column)
     rows = []
-    keys = [key for key in _run(frame) if key != "seed"]
+    keys = _run(frame, "seed")
     for run, part in frame.groupby(keys, sort=False, dropna=False):
         means = 100 * part.groupby("seed")[column].mean().astype(float)
         sampling = 100 * standard_error(part[column])
@@ -161,18 +123,11 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
 COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
 
 
-def spent(debates: Sequence[Debate]) -> dict[str, float]:
-    """Calls, tokens read and written, and seconds of a worker or device, over whole debates."""
-    check_debates(debates)
-    names = ("num_calls", "num_prompt_tokens", "num_completion_tokens", "seconds")
-    return {name: sum(getattr(debate, name) for debate in debates) for name in names}
-
-
-def spent_on(completions: Sequence[Completion]) -> dict[str, float]:
-    """The same over single completions."""
+def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
+    """Calls, tokens read and written, and seconds of a worker or device, of debates or completions."""
     names = ("num_prompt_tokens", "num_completion_tokens", "seconds")
-    totals = {name: sum(getattr(completion, name) for completion in completions) for name in names}
-    return {"num_calls": len(completions), **totals}
+    num_calls = sum(record.num_calls if isinstance(record, Debate) else 1 for record in records)
+    return {"num_calls": num_calls, **{n: sum(getattr(r, n) for r in records) for n in names}}
 
 
 def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
@@ -187,7 +142,6 @@ def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
 
 def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per method, task and seed: every cost summed over iterations, the peak of memory."""
-    check_columns("costs", costs, ("method", "task", "seed", *COSTS, "peak_memory"))
     kinds = {**dict.fromkeys(COSTS, "sum"), "peak_memory": "max"}
     return costs.groupby(["method", "task", "seed"], sort=False).agg(kinds).reset_index()
 
@@ -197,7 +151,6 @@ def counts(costs: pd.DataFrame) -> pd.DataFrame:
 
     The same in every run, unlike seconds and memory: the columns of costs in the tables.
     """
-    check_columns("costs", costs, ("method", *COSTS))
     names = ["calls", "tokens read", "tokens written", "tokens trained on"]
     totals = costs.groupby("method", sort=False)[COSTS[:-1]].sum().astype(int)
     return totals.set_axis(names, axis=1)
