@@ -26,7 +26,7 @@ from maft_lib.societies import save_society
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
-from maft_lib.tasks.splits import note_on_train
+from maft_lib.tasks.published import note_on_train
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import (
     AgentData,

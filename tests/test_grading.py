@@ -137,9 +137,9 @@ def records(task):
 
 
 def all_problems(task, split):
-    from maft_lib.tasks import splits
+    from maft_lib.tasks import published
 
-    return splits.pool(task, split, str(DATA), "skip")
+    return published.pool(task, split, str(DATA), "skip")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -3,17 +3,15 @@
 import inspect
 import json
 import re
-import subprocess
 import sys
 
 import pytest
 
 from maft_lib.grading import is_correct
 from maft_lib.studies import check_disjoint
-from maft_lib.tasks import load_problems, scorers
-from maft_lib.tasks.problem import Problem
-from maft_lib.tasks.records import DataError
-from maft_lib.tasks.scorers import danger
+from maft_lib.tasks import load_problems
+from maft_lib.tasks.problem import DataError, Problem
+from maft_lib.tasks.reasoning_gym import SAFE
 
 pytest.importorskip("reasoning_gym")
 
@@ -41,13 +39,14 @@ def test_accepted_datasets_score_their_own_answers_right(name):
     "name",
     ["countdown", "puzzle24", "simple_integration", "intermediate_integration", "string_insertion",
      "polynomial_multiplication", "codeio", "n_queens", "number_sorting", "bitwise_arithmetic",
-     "binary_matrix", "spiral_matrix", "propositional_logic", "rubiks_cube", "composite"],
+     "binary_matrix", "spiral_matrix", "propositional_logic", "rubiks_cube", "composite", "arc_agi",
+     "graph_color"],
 )  # fmt: skip
-def test_datasets_that_could_execute_an_answer_are_refused(name):
-    with pytest.raises(DataError, match=f"reasoning_gym:{name} is refused, .* choose another"):
+def test_datasets_that_could_execute_or_cannot_score_an_answer_are_refused(name):
+    with pytest.raises(DataError, match=f"reasoning_gym:{name} .* not safe"):
         load_problems(f"reasoning_gym:{name}", "eval", 1)
     problem = Problem("1", name, "Q?", "1", scoring=json.dumps({"name": name, "entry": {}}))
-    with pytest.raises(DataError, match="is refused"):
+    with pytest.raises(DataError, match="not safe"):
         is_correct("1", problem)
 
 
@@ -57,75 +56,19 @@ def test_an_answer_that_keeps_a_scorer_busy_is_wrong():
     assert is_correct(problem.answer, problem)
 
 
-def test_every_scorer_that_names_an_executing_function_is_refused():
+def test_no_safe_scorer_names_an_executing_function():
     factory = pytest.importorskip("reasoning_gym.factory")
-    executing = re.compile(r"\b(eval|exec|parse_expr|sympify|literal_eval)\(")
-    for name, (dataset, _) in factory.DATASETS.items():
-        if executing.search(inspect.getsource(dataset.score_answer)):
-            assert danger(dataset), name
-
-
-@pytest.mark.parametrize("name", ["arc_agi", "graph_color"])
-def test_datasets_that_cannot_be_scored_from_json_are_refused(name):
-    with pytest.raises(DataError, match="choose another dataset"):
-        load_problems(f"reasoning_gym:{name}", "eval", 1)
+    executing = re.compile(r"\b(eval|exec|compile|parse_expr|sympify|literal_eval|lambdify)\b")
+    for name in SAFE:
+        scorer = inspect.getsource(factory.DATASETS[name][0].score_answer)
+        assert not executing.search(scorer), name
 
 
 def test_unknown_datasets_and_a_missing_package(monkeypatch):
     with pytest.raises(DataError, match="did you mean 'reasoning_gym:gsm_symbolic'"):
         load_problems("reasoning_gym:gsm_symbolik", "eval", 1)
-    with pytest.raises(ValueError, match="do not fit reasoning_gym:gcd"):
+    with pytest.raises(ValueError, match="reasoning_gym:gcd has no levels"):
         load_problems("reasoning_gym:gcd", "eval", 1, levels=[1])
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(DataError, match=r"pip install 'maft_lib\[reasoning-gym\]'"):
         load_problems("reasoning_gym:gsm_symbolic", "eval", 1)
-
-
-class Answers:
-    """Scorers in the ways that must be seen through."""
-
-    OPERATIONS = {"eval": eval}
-
-    def score_answer(self, answer, entry):
-        return self.helper(answer)
-
-    def helper(self, answer):
-        return json.loads(answer)
-
-
-def through_a_helper(self, answer):
-    return int(eval(answer))
-
-
-def through_an_alias(self, answer):
-    run = getattr(self, "ev" + "al")
-    return run(answer)
-
-
-def through_a_module(self, answer):
-    return subprocess.run(answer)
-
-
-def through_a_table(self, answer):
-    return self.OPERATIONS["eval"](answer)
-
-
-def through_nothing_known(self, answer):
-    return self.unknown(answer)
-
-
-def through_an_import(self, answer):
-    import sympy
-
-    return sympy.Integer(answer)
-
-
-@pytest.mark.parametrize(
-    "helper",
-    [through_a_helper, through_an_alias, through_a_module, through_a_table, through_nothing_known,
-     through_an_import],
-)  # fmt: skip
-def test_a_scorer_is_followed_into_what_it_calls(helper, monkeypatch):
-    monkeypatch.setattr(scorers, "PACKAGE", "tests")
-    assert danger(Answers) is None
-    assert danger(type("Worse", (Answers,), {"helper": helper}))

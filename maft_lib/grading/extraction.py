@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from maft_lib.tasks.boxes import boxes
+from maft_lib.tasks.worked import boxes
 
 TAIL = 2_000  # characters at the end of a response in which an answer without a box is looked for
 

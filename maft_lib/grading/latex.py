@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from maft_lib.tasks.boxes import last_box
+from maft_lib.tasks.worked import LONGEST_ANSWER, boxes
 
-LONGEST = 300  # characters; the longest ground truth of MATH has 81
+LONGEST = LONGEST_ANSWER
 DEEPEST = 24  # nested brackets
 
 _SYMBOLS = str.maketrans(
@@ -160,7 +160,7 @@ def clean(text: str) -> str | None:
     """
     for _ in range(2):  # a box in a box, and no deeper
         if r"\boxed" in text or r"\fbox" in text:
-            text = last_box(text) or ""
+            text = (boxes(text) or [""])[-1]
     text = text.strip()
     if not text or len(text) > LONGEST:
         return None

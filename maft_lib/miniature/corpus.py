@@ -13,7 +13,8 @@ import random
 from dataclasses import dataclass, replace
 
 from maft_lib.prompts import Message, load_prompts
-from maft_lib.tasks import answer_type, draw_split
+from maft_lib.tasks import answer_type
+from maft_lib.tasks.generated import draw_split
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Solution, Worked, solve
 

@@ -1,18 +1,20 @@
-"""The tasks: where problems come from and what kind of answer they want. Knows no model, no prompt.
+"""The tasks: where problems come from and what kind of answer they want.
 
-Four are generated here, three are read from published data sets, and `reasoning_gym:<name>` is any of
-the reasoning_gym package's whose scorer can be given a model's text.
+Four are generated, three are read from published data sets, and `reasoning_gym:<name>` is any of the
+reasoning_gym package's whose scorer can be given a model's text.
 """
 
 from __future__ import annotations
 
-import os
 import random
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from maft_lib.tasks import arithmetic, miniature, reasoning_gym, splits
-from maft_lib.tasks.problem import Problem, problem_id, split_of
-from maft_lib.tasks.records import POLICIES, DataError
-from maft_lib.tasks.worked import Worked
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maft_lib.tasks import published, reasoning_gym
+from maft_lib.tasks.generated import draw_split
+from maft_lib.tasks.problem import DataError, Problem
 from maft_lib.wording import nearest, shown
 
 ANSWER_TYPES = {
@@ -25,13 +27,11 @@ ANSWER_TYPES = {
     "mini_mmlu": "choice",
 }
 TASKS = tuple(ANSWER_TYPES)
-PUBLISHED = tuple(splits.PUBLISHED)
+PUBLISHED = published.TASKS
 GENERATED = tuple(task for task in TASKS if task not in PUBLISHED)
 WITH_LEVELS = ("math", "mini_math")
 ALIASES = {"gsm8k": "gsm", "competition_math": "math"}
-SPLITS = ("train", "eval")
 IN_VAIN = 10_000  # draws in a row that bring no new problem: there are hardly any more
-_OR_ELSE = {"arithmetic": ", or raise max_operand", "math": ", or for more levels"}
 
 
 def canonical(task: str) -> str:
@@ -45,9 +45,7 @@ def answer_type(task: str) -> str:
     `text` is that of `reasoning_gym:<name>`, whatever the name: free text, which can be compared as a
     number where it is one; the dataset's own scorer judges it (see `grading.is_correct`).
     """
-    if not isinstance(task, str):
-        raise DataError(f"a task is a name such as 'gsm', not {shown(task)}.")
-    if task.startswith(reasoning_gym.PREFIX):
+    if str(task).startswith(reasoning_gym.PREFIX):
         return "text"
     if canonical(task) not in ANSWER_TYPES:
         valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
@@ -57,33 +55,17 @@ def answer_type(task: str) -> str:
     return ANSWER_TYPES[canonical(task)]
 
 
-def draw(
-    task: str, rng: random.Random, levels: tuple[int, ...] | None = None, max_operand: int = 30
-) -> Worked:
-    """One random problem of a generated task together with its worked solutions."""
-    if task == "arithmetic":
-        return arithmetic.draw(rng, max_operand)
-    if task == "mini_math":
-        return miniature.draw_mini_math(rng, levels or (1, 2, 3, 4, 5))
-    return {"mini_gsm": miniature.draw_mini_gsm, "mini_mmlu": miniature.draw_mini_mmlu}[task](rng)
+class _Request(BaseModel):
+    """What `load_problems` can be asked for."""
 
-
-def draw_split(
-    task: str,
-    split: str,
-    rng: random.Random,
-    levels: tuple[int, ...] | None = None,
-    max_operand: int = 30,
-) -> tuple[Problem, Worked]:
-    """Draws until a problem falls into `split` (`train`, `eval` or `corpus`); see `split_of`."""
-    while True:
-        worked = draw(task, rng, levels, max_operand)
-        identifier = problem_id(worked.question)
-        if split_of(identifier) == split:
-            fields = worked.question, worked.answer, worked.level, worked.subject
-            return Problem(
-                identifier, task, *fields, source="generated", styles=worked.patterns
-            ), worked
+    model_config = ConfigDict(strict=True)
+    split: Literal["train", "eval"]
+    num: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)]
+    levels: Annotated[Sequence[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1)] | None
+    data_dir: str | None
+    max_operand: Annotated[int, Field(ge=2)]
+    on_bad_records: Literal["refuse", "skip"]
 
 
 def load_problems(
@@ -91,7 +73,7 @@ def load_problems(
     split: str = "eval",
     num: int = 500,
     seed: int = 0,
-    levels: tuple[int, ...] | list[int] | None = None,
+    levels: Sequence[int] | None = None,
     data_dir: str | None = None,
     max_operand: int = 30,
     on_bad_records: str = "refuse",
@@ -110,69 +92,41 @@ def load_problems(
     """
     answer_type(task)
     task = canonical(task)
-    _check(task, split, levels, data_dir)
-    _check_numbers(num=(num, 1), max_operand=(max_operand, 2), seed=(seed, 0))
-    _check_choice("on_bad_records", on_bad_records, POLICIES)
+    _check(task, locals())
     rng = random.Random(f"{task} {split} {seed}")
     if task in PUBLISHED:
-        pool = splits.pool(task, split, data_dir, on_bad_records)
-        problems = splits.draw((p for p in pool if levels is None or p.level in levels), num, rng)
+        pool = published.pool(task, split, data_dir, on_bad_records)
+        wanted = [problem for problem in pool if levels is None or problem.level in levels]
+        ordered = sorted(wanted, key=lambda problem: problem.id)  # whatever the order of the file
+        problems = rng.sample(ordered, min(num, len(ordered)))
     elif task in GENERATED:
-        problems = _generate(task, split, num, rng, tuple(levels or ()) or None, max_operand)
+        problems = _generate(task, split, num, rng, levels, max_operand)
     else:
         problems = reasoning_gym.draw(task, split, num, seed)
-    if len(problems) == num:
-        return problems
-    about = "" if task in PUBLISHED else "about "
-    raise DataError(
-        f"{task} has only {about}{len(problems)} different {split} problems with these options; "
-        f"{num} were asked for. Ask for fewer{_OR_ELSE.get(task, '')}."
-    )
+    if len(problems) < num:
+        raise DataError(
+            f"{task} has only {len(problems)} different {split} problems of this kind, not {num}: "
+            f"ask for fewer, for more levels, or for a larger max_operand."
+        )
+    return problems
 
 
-def _check(
-    task: str, split: str, levels: tuple[int, ...] | list[int] | None, data_dir: str | None
-) -> None:
+def _check(task: str, asked: dict) -> None:
     """Raises `DataError` for what `load_problems` cannot be asked for."""
-    _check_choice("split", split, SPLITS)
-    if not isinstance(data_dir, (str, os.PathLike, type(None))):
-        raise DataError(f"data_dir is {shown(data_dir)}: give the path of a folder.")
-    if data_dir is not None and task not in PUBLISHED:
-        raise DataError(f"{task} is generated and reads no files: leave data_dir out.")
-    if levels is None:
-        return
-    if not isinstance(levels, (list, tuple)) or not levels:
-        raise DataError(
-            f"levels is {shown(levels)}: give a list of levels from 1 to 5, or leave it out."
-        )
-    wrong = [level for level in levels if type(level) is not int or level not in range(1, 6)]
-    if task not in WITH_LEVELS or wrong:
+    try:
+        _Request.model_validate(asked)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise DataError(f"{wrong['loc'][0]} is {shown(wrong['input'])}: {wrong['msg']}.") from None
+    if asked["data_dir"] is not None and task not in PUBLISHED:
+        raise DataError(f"{task} reads no files: leave data_dir out.")
+    if asked["levels"] is not None and task not in WITH_LEVELS:
         having = " and ".join(WITH_LEVELS)
-        raise DataError(
-            f"levels {shown(list(levels))} do not fit {task}: only {having} have levels, 1-5."
-        )
-
-
-def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Raises `DataError` for a word that is none of `valid`."""
-    if not isinstance(value, str) or value not in valid:
-        raise DataError(f"unknown {name} {shown(value)}: expected one of {', '.join(valid)}.")
-
-
-def _check_numbers(**values: tuple[int, int]) -> None:
-    """Raises `DataError` for a value that is no whole number, or less than the least one beside it."""
-    for name, (value, least) in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise DataError(f"{name} is {shown(value)}: give a whole number of at least {least}.")
+        raise DataError(f"{task} has no levels, only {having} have: leave levels out.")
 
 
 def _generate(
-    task: str,
-    split: str,
-    num: int,
-    rng: random.Random,
-    levels: tuple[int, ...] | None,
-    max_operand: int,
+    task: str, split: str, num: int, rng: random.Random, levels: Sequence[int] | None, max_operand: int
 ) -> list[Problem]:
     """`num` different generated problems, or fewer if many draws bring no others."""
     problems: dict[str, Problem] = {}

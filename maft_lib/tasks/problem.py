@@ -1,4 +1,4 @@
-"""A problem: one question with its ground-truth answer. Knows no task, no model, no grading."""
+"""A problem: one question with its ground-truth answer, and how questions are told apart."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ _TOKEN = re.compile(r"\\[a-z]+|\d*\.?\d+|[^\W\d_]+|[^\w\s.,;:?$~{}\"“”\\]|_"
 _SAME = str.maketrans({"‘": "'", "’": "'", "`": "'", "–": "-", "—": "-", "−": "-"})
 
 
+class DataError(ValueError):
+    """Problems cannot be had; the message says why and what to do."""
+
+
+class DataWarning(UserWarning):
+    """Records were left out or read in a way that a user should know of."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One question of a task.
@@ -25,8 +33,8 @@ class Problem:
     run. `answer` is the ground truth; no method may use it to build finetuning data (STaR apart).
     `options` are the texts of a choice's options, which the question shows too; `scoring` is JSON for
     a task that judges answers itself; `source` says where the problem comes from and `styles` has a
-    regular expression for each way of reasoning that is known (`tasks.worked.style_of` reads them); the
-    two take no part in comparisons.
+    regular expression for each way of reasoning that is known (`worked.style_of` reads them); the two
+    take no part in comparisons.
     """
 
     id: str
@@ -39,21 +47,6 @@ class Problem:
     scoring: str | None = None
     source: str | None = field(default=None, compare=False)
     styles: tuple[str, ...] = field(default=(), compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("id", "task", "question", "answer"):
-            if not isinstance(value := getattr(self, name), str):
-                kind = type(value).__name__
-                raise ValueError(
-                    f"the {name} of a problem is text, but it is of type {kind}: quote it."
-                )
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise ValueError(
-                    f"the {name} of a problem, {value!a:.60}, holds half of a surrogate pair, which "
-                    "neither files nor models can hold: mend the text."
-                ) from None
 
     def to_dict(self) -> dict:
         """The problem as plain JSON values."""
@@ -69,16 +62,6 @@ class Problem:
 def problem_id(question: str) -> str:
     """Hash of a question with its white space folded: 16 hexadecimal digits."""
     return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:16]
-
-
-def split_of(identifier: str) -> str:
-    """The split that a *generated* problem belongs to: `eval`, `train` or `corpus`.
-
-    One problem in eight is for evaluation and one in eight for finetuning, decided by the hash
-    alone. So whatever the seed, no two splits share a problem, and the miniature model, which is
-    pretrained on `corpus` only, has seen none of the others.
-    """
-    return {0: "eval", 1: "train"}.get(int(identifier[:8], 16) % 8, "corpus")
 
 
 @lru_cache(maxsize=100_000)

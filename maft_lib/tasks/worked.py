@@ -1,8 +1,8 @@
-"""Worked solutions: short chains of arithmetic steps that can be written in several styles.
+r"""Worked solutions: written from steps, in several styles, with the final answer in a `\boxed{}`.
 
 A generated problem carries its solution as steps rather than as text, so that the same problem can
 be solved in another order or in other words, and so that a step can slip: a wrong result that the
-rest of the chain then builds on, the way a person's does. Knows no prompt and no model.
+rest of the chain then builds on, the way a person's does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ class Step:
     left: str
     op: str
     right: str
-    text: str = "{}"
+    text: str
+
+
+def steps(*written: str) -> tuple[Step, ...]:
+    """Steps from their short form: `s=a*b In all {}.` names s = a * b and writes "In all 3*4=12."."""
+    found = (re.fullmatch(r"(\w+)=(\w+)([-+*/%])(\w+) (.*)", step) for step in written)
+    return tuple(Step(*step.groups()) for step in found if step)
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,6 @@ class Solution:
     style: int
 
 
-def slip(value: int, rng: random.Random) -> int:
-    """A plausible wrong result: off by one, two or ten, and not negative unless the right one is."""
-    wrong = [value + offset for offset in (-10, -2, -1, 1, 2, 10)]
-    return rng.choice([w for w in wrong if w >= 0 or value < 0])
-
-
 def solve(
     worked: Worked, style: int, accuracy: float = 1.0, rng: random.Random | None = None
 ) -> Solution:
@@ -95,15 +95,64 @@ def solve(
     Every step slips with the same probability 1 - accuracy**(1 / number of steps), and the steps
     after it go on from the wrong result.
     """
-    values, equations, steps = dict(worked.values), [], worked.styles[style]
-    slip_rate = 1 - accuracy ** (1 / len(steps))
-    for step in steps:
+    values, equations, chain = dict(worked.values), [], worked.styles[style]
+    slip_rate = 1 - accuracy ** (1 / len(chain))
+    for step in chain:
         left, right = values[step.left], values[step.right]
         result = OPERATIONS[step.op](left, right)
         if slip_rate and rng and rng.random() < slip_rate:
-            result = slip(result, rng)
+            result = _slip(result, rng)
         values[step.name] = result
         equations.append((step.text, f"{left}{step.op}{right}={result}"))
     answer = worked.answers[style](values)
     text = " ".join(template.replace("{}", equation) for template, equation in equations)
     return Solution(f"{text} The answer is \\boxed{{{answer}}}.", equations[-1][1], answer, style)
+
+
+def _slip(value: int, rng: random.Random) -> int:
+    """A plausible wrong result: off by one, two or ten, and not negative unless the right one is."""
+    wrong = [value + offset for offset in (-10, -2, -1, 1, 2, 10)]
+    return rng.choice([w for w in wrong if w >= 0 or value < 0])
+
+
+# --- boxes ---------------------------------------------------------------------------------------
+
+LONGEST_ANSWER = 300  # characters that grading reads; the longest ground truth of MATH has 81
+# A backslash with what follows it, so that \{, \} and \\ open and close nothing; or a lone brace.
+_TOKEN = re.compile(
+    r"(?P<box>\\{1,2}(?:boxed|fbox)(?![A-Za-z]))|\\(?:[A-Za-z]+|.)|(?P<open>\{)|(?P<close>\})",
+    re.DOTALL,
+)
+_OPENING = re.compile(r"\s*\{")
+_BARE = re.compile(r"[ \t]*([^\s${}\\]*\d[^\s${}\\]*|[A-Za-z](?![A-Za-z]))")
+
+
+def boxes(text: str) -> list[str]:
+    r"""The contents of all complete `\boxed{...}` and `\fbox{...}`, in the order of their ends.
+
+    Braces may nest, `\{` and `\}` count as text, and white space at the ends is dropped. `\boxed 5`
+    without braces is a box too, if what follows up to white space, `$`, a brace or a backslash has a
+    digit or is one letter. A box that is never closed is passed over for the last complete one. Of a
+    box within a box the outer one counts. An empty box is a box, with the content "". One pass from
+    left to right, so the time is linear in the text whatever a model wrote.
+    """
+    found: list[tuple[int, int]] = []
+    opened: list[int | None] = []  # where the content of each open brace begins, if it is a box's
+    end = 0
+    while token := _TOKEN.search(text, end):
+        end = token.end()
+        if token["close"]:
+            begin = opened.pop() if opened else None
+            if begin is not None:
+                while found and found[-1][0] > begin:  # boxes within this one
+                    found.pop()
+                found.append((begin, token.start()))
+        elif token["open"]:
+            opened.append(None)
+        elif token["box"] and (brace := _OPENING.match(text, end)):
+            end = brace.end()
+            opened.append(end)
+        elif token["box"] and (bare := _BARE.match(text, end)):
+            found.append((bare.start(1), bare.start(1) + len(bare[1].rstrip(".,;:"))))
+            end = bare.end()
+    return [text[begin:end].strip() for begin, end in found]

@@ -16,7 +16,7 @@ from maft_lib.exports import ExportError, layout
 from maft_lib.prompts import PromptError, load_prompts
 from maft_lib.report import ReportError
 from maft_lib.society import Agent
-from maft_lib.tasks.records import DataError
+from maft_lib.tasks.problem import DataError
 
 
 def file(case, name="file", data=b""):

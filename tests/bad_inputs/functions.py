@@ -17,7 +17,6 @@ from maft_lib.metrics import diversity
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
 from maft_lib.studies import check_disjoint
-from maft_lib.tasks.problem import Problem
 from maft_lib.training.data import AgentData
 from tests.conftest import debate, problem
 
@@ -93,18 +92,6 @@ ROWS = {
     ),
     "a base society of no agents": (lambda: base_society("m", 0), ["num_agents is 0", "at least 1"]),
     "a base society of some": (lambda: base_society("m", "three"), ["num_agents is 'three'"]),
-    "a problem whose answer is a number": (
-        lambda: Problem("1", "gsm", "What is 2+2?", 4),
-        ["answer of a problem", "int"],
-    ),
-    "a problem without a question": (
-        lambda: Problem("1", "gsm", None, "4"),
-        ["question of a problem", "NoneType"],
-    ),
-    "a problem with half a letter": (
-        lambda: Problem("1", "gsm", "a \ud83d", "4"),
-        ["question of a problem", "surrogate"],
-    ),
     "debates of no iteration": (
         lambda: run_debates(SOCIETY, [problem()], CONFIG, BACKEND, None),
         ["iteration is None", "a whole number"],

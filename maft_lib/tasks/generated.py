@@ -1,0 +1,288 @@
+"""Tasks that are generated without end: arithmetic, and three in the shapes of GSM8K, MATH and MMLU.
+
+Each `_draw_*` returns a `Worked` problem: the question and its solution in several styles. The shipped
+miniature model is pretrained on these problems, so a change of a word or of the order of draws needs
+another model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from maft_lib.tasks.problem import Problem, problem_id
+from maft_lib.tasks.worked import Worked, steps
+
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo")
+THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pencils", "stamps")
+LEVELS = (1, 2, 3, 4, 5)
+
+
+def draw(
+    task: str, rng: random.Random, levels: Sequence[int] | None = None, max_operand: int = 30
+) -> Worked:
+    """One random problem of a generated task together with its worked solutions."""
+    if task == "arithmetic":
+        return _draw_arithmetic(rng, max_operand)
+    if task == "mini_math":
+        return _MATH_OF_LEVEL[rng.choice(levels or LEVELS)](rng)
+    return _draw_mini_gsm(rng) if task == "mini_gsm" else _draw_mini_mmlu(rng)
+
+
+def draw_split(
+    task: str,
+    split: str,
+    rng: random.Random,
+    levels: Sequence[int] | None = None,
+    max_operand: int = 30,
+) -> tuple[Problem, Worked]:
+    """Draws until a problem falls into `split` (`train`, `eval` or `corpus`).
+
+    One problem in eight is for evaluation and one in eight for finetuning, decided by the hash of
+    the question alone. So whatever the seed, no two splits share a problem, and the miniature model,
+    which is pretrained on `corpus` only, has seen none of the others.
+    """
+    while True:
+        worked = draw(task, rng, levels, max_operand)
+        identifier = problem_id(worked.question)
+        if {0: "eval", 1: "train"}.get(int(identifier[:8], 16) % 8, "corpus") == split:
+            fields = worked.question, worked.answer, worked.level, worked.subject
+            return Problem(
+                identifier, task, *fields, source="generated", styles=worked.patterns
+            ), worked
+
+
+def _number(values: dict[str, int]) -> str:
+    return str(values["r"])
+
+
+# --- arithmetic (Section 3.1): a + b * c + d - e * f ---------------------------------------------
+
+_ORDERS = (  # the same sum in three orders
+    steps("p=b*c {},", "q=e*f {},", "s=a+p {},", "t=s+d {},", "r=t-q {}."),
+    steps("p=b*c First {},", "s=a+p {},", "t=s+d {}.", "q=e*f Then {},", "r=t-q {}."),
+    steps("q=e*f Right to left: {},", "u=d-q {},", "p=b*c {},", "s=a+p {},", "r=s+u {}."),
+)
+
+
+def _draw_arithmetic(rng: random.Random, max_operand: int) -> Worked:
+    """Each operand is uniform on 1..max_operand (30 in the paper; Du et al., 2023)."""
+    values = {name: rng.randint(1, max_operand) for name in "abcdef"}
+    question = "What is the result of {a}+{b}*{c}+{d}-{e}*{f}?".format(**values)
+    return Worked(question, values, _ORDERS, (_number,) * 3)
+
+
+# --- mini_gsm: word problems of two or three steps, whole numbers --------------------------------
+
+
+@dataclass(frozen=True)
+class _Story:
+    """A word problem: its question, the range of each number, its styles, and what bounds a number."""
+
+    question: str
+    ranges: dict[str, tuple[int, int]]
+    styles: tuple[tuple[str, ...], ...]
+    bounded: Callable[[dict[str, int]], dict[str, int]] = lambda values: {}
+
+
+_STORIES = (
+    _Story(
+        "{name} buys {a} boxes with {b} {things} each and gives {c} to {other}. "
+        "How many {things} are left?",
+        {"a": (2, 9), "b": (2, 9), "c": (1, 9)},
+        (
+            ("s=a*b {},", "r=s-c {}."),
+            ("s=a*b {name} buys {} {things}.", "r=s-c After the gift {} are left."),
+        ),
+        lambda values: {"c": min(values["c"], values["a"] * values["b"] - 1)},
+    ),
+    _Story(
+        "{name} has {a} {things}. {other} has {b} more than {name}. "
+        "How many {things} do they have together?",
+        {"a": (2, 30), "b": (2, 20)},
+        (
+            ("s=a+b {},", "r=s+a {}."),
+            ("s=a+b {other} has {} {things}.", "r=a+s Together they have {}."),
+            ("s=a+a Twice the smaller is {}.", "r=s+b With the rest {}."),
+        ),
+    ),
+    _Story(
+        "{name} has {a} {things}. {other} has {k} times as many. "
+        "How many more {things} does {other} have?",
+        {"a": (2, 12), "k": (2, 9)},
+        (
+            ("s=k*a {},", "r=s-a {}."),
+            ("s=k*a {other} has {} {things}.", "r=s-a The rest is {}."),
+            ("s=k-one {} times more,", "r=s*a {}."),
+        ),
+    ),
+    _Story(
+        "{name} sells {a} red and {b} blue {things} a day. How many {things} are that in {c} days?",
+        {"a": (2, 9), "b": (2, 9), "c": (2, 9)},
+        (
+            ("s=a+b {},", "r=s*c {}."),
+            ("s=a+b A day gives {}.", "r=c*s All days give {} {things}."),
+            ("s=a*c Red are {},", "t=b*c blue are {},", "r=s+t together {}."),
+        ),
+    ),
+    _Story(
+        "{name} saves {a} dollars a week for {b} weeks and buys {d} {things} for {c} dollars each. "
+        "How many dollars are left?",
+        {"a": (4, 9), "b": (3, 9), "c": (2, 5), "d": (2, 4)},
+        (
+            ("s=a*b {},", "t=c*d {},", "r=s-t {}."),
+            (
+                "t=c*d The {things} are {} dollars.",
+                "s=a*b {name} saves {}.",
+                "r=s-t So {} are left.",
+            ),
+        ),
+        lambda values: {"d": min(values["d"], (values["a"] * values["b"] - 1) // values["c"])},
+    ),
+    _Story(
+        "{name} counts {a} {things} a day for {b} days and {other} counts {c}. "
+        "How many {things} do they count?",
+        {"a": (2, 12), "b": (2, 9), "c": (2, 20)},
+        (
+            ("s=a*b {},", "r=s+c {}."),
+            ("s=b*a {name} counts {} {things}.", "r=c+s Together they count {}."),
+        ),
+    ),
+)
+
+
+def _draw_mini_gsm(rng: random.Random) -> Worked:
+    """A word problem about people and things, answered by a whole number (GSM's shape)."""
+    story = rng.choice(_STORIES)
+    name, other = rng.sample(NAMES, 2)
+    words = {"name": name, "other": other, "things": rng.choice(THINGS)}
+    values = {number: rng.randint(*ends) for number, ends in story.ranges.items()}
+    values |= {"one": 1, **story.bounded(values)}
+    styles = tuple(
+        steps(*(step.format("{}", **words) for step in style))  # {} stays, for the equation
+        for style in story.styles
+    )
+    return Worked(story.question.format(**words, **values), values, styles, (_number,) * len(styles))
+
+
+# --- mini_math: LaTeX questions of levels 1-5, fractions and expressions as answers --------------
+
+
+def _share(rng: random.Random) -> Worked:
+    b, k = rng.randint(2, 9), rng.randint(2, 12)
+    values = {"a": rng.randint(1, b - 1), "b": b, "n": b * k}
+    styles = (
+        steps("k=n/b {},", "r=k*a {}."),
+        steps("k=n/b One part is {}.", "r=a*k All parts are {}."),
+    )
+    question = "Find $\\frac{%(a)d}{%(b)d}$ of $%(n)d$." % values
+    return Worked(question, values, styles, (_number,) * 2, level=1, subject="share")
+
+
+def _linear_equation(rng: random.Random) -> Worked:
+    a, x, c = rng.randint(2, 9), rng.randint(1, 12), rng.randint(1, 9)
+    values = {"a": a, "c": c, "d": a * x + c}
+    styles = (
+        steps("m=d-c {},", "r=m/a {}."),
+        steps("m=d-c Subtract: {}.", "r=m/a Divide: $x$ is {}."),
+    )
+    question = "Solve ${a}x+{c}={d}$ for $x$.".format(**values)
+    return Worked(question, values, styles, (_number,) * 2, level=2, subject="algebra")
+
+
+_FRACTIONS = (lambda values: "\\frac{%(p)d}{%(q)d}" % values, lambda values: "%(p)d/%(q)d" % values)
+
+
+def _coprime(rng: random.Random, largest: int) -> tuple[int, int]:
+    while True:
+        p, q = sorted(rng.sample(range(1, largest + 1), 2))
+        if gcd(p, q) == 1:
+            return p, q
+
+
+def _simplify(rng: random.Random) -> Worked:
+    (p, q), g = _coprime(rng, 12), rng.randint(2, 9)
+    values = {"m": p * g, "n": q * g, "g": g}
+    styles = (
+        steps("p=m/g {},", "q=n/g {}."),
+        steps(f"q=n/g Divide by {g}: {{}} below,", "p=m/g {} above."),
+    )
+    question = "Simplify $\\frac{%(m)d}{%(n)d}$." % values
+    return Worked(question, values, styles, _FRACTIONS, level=3, subject="fractions")
+
+
+def _add_fractions(rng: random.Random) -> Worked:
+    while True:
+        (a, b), (c, d) = _coprime(rng, 9), _coprime(rng, 9)
+        if gcd(b, d) == 1:  # so that the sum is in lowest terms
+            break
+    values = {"a": a, "b": b, "c": c, "d": d}
+    styles = (
+        steps("s=a*d {},", "t=c*b {},", "p=s+t {},", "q=b*d {}."),
+        steps("q=b*d Below {}.", "s=a*d Above {},", "t=c*b {},", "p=s+t {}."),
+    )
+    question = "Compute $\\frac{%(a)d}{%(b)d}+\\frac{%(c)d}{%(d)d}$." % values
+    return Worked(question, values, styles, _FRACTIONS, level=4, subject="fractions")
+
+
+def _expand(rng: random.Random) -> Worked:
+    values = {"k": rng.randint(1, 5), "a": rng.randint(1, 9), "b": rng.randint(1, 9)}
+    leading = "" if values["k"] == 1 else str(values["k"])
+    styles = (
+        steps("m=k*b {},", "s=m+a {},", "p=a*b {}."),
+        steps("p=a*b Without $x$: {}.", "m=k*b With $x$: {},", "s=a+m {}."),
+    )
+    question = f"Expand $({leading}x+{values['a']})(x+{values['b']})$."
+    quadratic = (lambda reached: f"{leading}x^2+{reached['s']}x+{reached['p']}",) * 2
+    return Worked(question, values, styles, quadratic, level=5, subject="algebra")
+
+
+_MATH_OF_LEVEL = {1: _share, 2: _linear_equation, 3: _simplify, 4: _add_fractions, 5: _expand}
+
+
+# --- mini_mmlu: lettered options over several subjects -------------------------------------------
+
+CYCLES = {  # subject: (what is asked, how the total comes about, the four options in their order)
+    "number theory": ("What is the remainder of {a}+{b} divided by 4?", "+", "0 1 2 3"),
+    "geography": (
+        "{name} sails north and turns right {a} times, then {b} times more. Where does the ship go?",
+        "+",
+        "north east south west",
+    ),
+    "meteorology": (
+        "It is spring. {a} quarters of a year pass and {b} more. Which season is it?",
+        "+",
+        "spring summer autumn winter",
+    ),
+    "physics": (
+        "{name} turns a wheel {a} times by {b} colours, from red. Where does it stop?",
+        "*",
+        "red blue green white",
+    ),
+    "music": (
+        "{name} counts {a} times {b} beats in bars of four, from the first. Where does it end?",
+        "*",
+        "first second third fourth",
+    ),
+}
+
+
+def _draw_mini_mmlu(rng: random.Random) -> Worked:
+    """A question with options (A)-(D) from one of five subjects (MMLU's shape).
+
+    Each goes round a cycle of four, so a slip in any step leads to another option.
+    """
+    subject = rng.choice(list(CYCLES))
+    asked, op, options = CYCLES[subject]
+    largest = (30, 30) if op == "+" else (12, 9)
+    values = {"a": rng.randint(2, largest[0]), "b": rng.randint(2, largest[1]), "four": 4}
+    lettered = " ".join(f"({name}) {option}" for name, option in zip("ABCD", options.split()))
+    styles = (
+        steps(f"t=a{op}b {{}},", "r=t%four {}."),
+        steps(f"t=b{op}a In all {{}}.", "r=t%four The rest is {}."),
+    )
+    question = f"{asked.format(name=rng.choice(NAMES), **values)} {lettered}"
+    letter = (lambda reached: "ABCD"[min(max(reached["r"], 0), 3)],) * 2
+    return Worked(question, values, styles, letter, subject=subject)
