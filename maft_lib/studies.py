@@ -17,7 +17,7 @@ from maft_lib.arguments import check_able, check_config, check_each
 from maft_lib.backends import Backend
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
-from maft_lib.cluster import open_cluster, stop_clusters
+from maft_lib.backends.ray import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
 from maft_lib.interrupts import as_completed, heeded, put_off, take_part
 from maft_lib.lab.live import followed

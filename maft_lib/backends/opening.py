@@ -37,10 +37,10 @@ def bare_backend(config: Config) -> Backend:
         return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
     cluster = None
     if config.executor == "ray":
-        from maft_lib.cluster import open_cluster
+        from maft_lib.backends.ray import open_cluster
 
         cluster = open_cluster(config)
-    run = cluster.generate if cluster else None
+    run = cluster.run if cluster else None
     trust = config.trust_remote_code
     if config.backend == "vllm":
         from maft_lib.backends.vllm import VLLMBackend

@@ -14,7 +14,7 @@ import numpy as np
 from maft_lib.arguments import check_config
 from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
-from maft_lib.cluster import open_cluster
+from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
 from maft_lib.disk import content_key
 from maft_lib.interrupts import heed, heeded
@@ -186,7 +186,7 @@ def open_scorer(config: Config) -> Scorer:
     device, workers = (
         (there.device, there.num_workers) if there else (config.device, config.num_workers)
     )
-    rows, run = config.max_batch_size, there.generate if there else None
+    rows, run = config.max_batch_size, there.run if there else None
     return Scorer(store, device, "float32", workers, rows, run, config.trust_remote_code)
 
 

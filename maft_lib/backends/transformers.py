@@ -28,7 +28,7 @@ class TransformersBackend:
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
     `trust_remote_code` runs code that comes with a model.
-    `run` has batches generated elsewhere (see `cluster`), `num_workers` side by side, on its `device`.
+    `run` has batches generated elsewhere, `num_workers` side by side, on its `device`.
     """
 
     name = "transformers"

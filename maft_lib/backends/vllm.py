@@ -23,7 +23,7 @@ class VLLMBackend:
     """Answers requests with vLLM. The arguments are vLLM's own.
 
     `base_model` is what the engine starts with; other models of the same architecture are swapped in.
-    `run` spreads shards of requests over a cluster (see `maft_lib.cluster`); None: an engine here.
+    `run` spreads shards of requests over a cluster (see `backends.ray`); None: an engine here.
     """
 
     name = "vllm"

@@ -15,6 +15,7 @@ from pathlib import Path
 from maft_lib import checkpoints, progress
 from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub, release_memory
+from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
 from maft_lib.disk import content_key
 from maft_lib.interrupts import heed, heeded
@@ -87,22 +88,16 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
 
 def _device(config: Config) -> str:
     if config.executor == "ray":
-        from maft_lib import cluster
-
-        return cluster.open_cluster(config).device
+        return open_cluster(config).device
     return hub.resolve_device(config.device)
 
 
 def _executor(config: Config, device: str) -> Callable[..., Iterator[tuple[int, Path]]]:
     """Where agents are trained: in workers of a CPU, in processes of their own, or on a cluster."""
     if config.executor == "ray":
-        from maft_lib import cluster
-
-        num_gpus = config.nproc_per_node if device != "cpu" else 0
-        return partial(cluster.open_cluster(config).train, num_gpus=num_gpus)
+        return partial(open_cluster(config).run, num_gpus=config.nproc_per_node)
     if device == "cpu" and config.nproc_per_node == 1:  # a worker is a process already
         return partial(run_parallel, num_workers=config.num_workers or default_num_workers())
-    release_memory()
     return partial(launching.run_on_gpus, nproc_per_node=config.nproc_per_node, device=device)
 
 
@@ -212,12 +207,12 @@ def make_checkpoint(
 
     def write(new: Path) -> None:
         if device == "cpu" and settings.get("nproc_per_node", 1) == 1:
-            from maft_lib.training.trainer import (
-                train,  # imports PyTorch, which the parent need not wait for
-            )
+            # imports PyTorch, which the parent need not wait for
+            from maft_lib.training.trainer import train
 
             train(start, examples, told, device, new)
         else:
+            release_memory()
             launching.launch(start, examples, told, device, new, gpus)
 
     return checkpoints.make_checkpoint(Path(runs_dir), key, write)
