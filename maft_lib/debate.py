@@ -23,11 +23,11 @@ from maft_lib.arguments import (
 )
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.disk import replacing
 from maft_lib.grading import extract_answer
 from maft_lib.prompts import Message, Prompts, load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
+from maft_lib.store.files import replacing
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 from maft_lib.voting import majority_vote

@@ -24,7 +24,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from maft_lib.config import Config, ConfigError, load_config
-from maft_lib.disk import StoreError, replacing
+from maft_lib.store.files import StoreError, replacing
 
 SHEET = "index.html"
 KEY = "maft"  # of an executed copy's metadata

@@ -30,7 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
 from maft_lib.config import NOTEBOOKS, Config, ConfigError, load_config, project_root
-from maft_lib.disk import StoreError, explained
+from maft_lib.store.files import StoreError, explained
 from maft_lib.workers import default_num_workers, may_have_gpu
 
 # Whose runs a notebook takes from the store: it begins when those are finished.

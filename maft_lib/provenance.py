@@ -1,37 +1,64 @@
-"""What every study ran with, and what came out: a small file each, beside the store.
-
-Knows nothing of how a study runs.
-"""
+"""What a result was made with, versions and hardware, and what every study ran with."""
 
 from __future__ import annotations
 
 import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 import pandas as pd
 
+from maft_lib import __version__
 from maft_lib.config import Config
-from maft_lib.environment import made_with
-from maft_lib.records import save_record
+from maft_lib.store.files import save_record
+from maft_lib.workers import may_have_gpu
 
 FOLDER = "studies"  # of runs_dir
+PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "papermill")
+
+
+def describe_environment() -> pd.DataFrame:
+    """Package versions, Python, processor and GPU, one row each."""
+    return pd.DataFrame({"": made_with()})
+
+
+@cache
+def made_with() -> dict[str, str]:
+    """The same as plain text by name; with the commit where the library is a git checkout."""
+    rows = {"maft_lib": __version__, "python": platform.python_version()}
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    if (root / ".git").exists() and shutil.which("git"):
+        rows["commit"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    rows |= {name: version(name) for name in PACKAGES if find_spec(name)}
+    rows["processor"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    rows["GPU"] = "none"
+    if may_have_gpu():
+        import torch  # takes seconds, so only where there is something to ask
+
+        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+        rows["GPU"] = ", ".join(names) or "none"
+    return rows
 
 
 def save_provenance(method: str, task: str, config: Config, frame: pd.DataFrame) -> None:
-    """Writes down what a study ran with and its accuracies, where runs can be written at all.
+    """Writes down what a study ran with and its accuracies, where runs can be written.
 
-    Code and package versions and hardware are those of now. `frame` is that of a `Result`. Raises
-    `StoreError` if the disk refuses.
+    `frame` is that of a `Result`. Raises `StoreError` if the disk refuses.
     """
     runs = config.path(config.runs_dir)
     accuracy = frame.groupby("iteration").correct.mean()
     if os.access(runs, os.W_OK):
-        save_record(
-            runs / FOLDER,
-            {
-                "method": method,
-                "task": task,
-                "accuracy": {str(iteration): share for iteration, share in accuracy.items()},
-                "config": config.model_dump(mode="json"),
-                "made_with": made_with(),
-            },
-        )
+        values = {
+            "method": method,
+            "task": task,
+            "accuracy": {str(iteration): share for iteration, share in accuracy.items()},
+            "config": config.model_dump(mode="json"),
+            "made_with": made_with(),
+        }
+        save_record(runs / FOLDER, values)

@@ -15,9 +15,9 @@ import pandas as pd
 
 from maft_lib.backends import BackendError, release_memory
 from maft_lib.config import Config, project_root
-from maft_lib.disk import StoreError
 from maft_lib.miniature import MODEL
 from maft_lib.society import Agent
+from maft_lib.store.files import StoreError
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import finetune, training_log

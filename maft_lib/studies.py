@@ -19,13 +19,18 @@ from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.ray import open_cluster, stop_clusters
 from maft_lib.config import METHODS, Config, check_name
-from maft_lib.interrupts import as_completed, heeded, put_off, take_part
 from maft_lib.lab.live import followed
 from maft_lib.provenance import save_provenance
 from maft_lib.result import Result
 from maft_lib.study import Study, check_disjoint, problems
 from maft_lib.tasks import answer_type
-from maft_lib.workers import default_num_workers, stop_workers
+from maft_lib.workers import (
+    as_completed,
+    default_num_workers,
+    follow_main_thread,
+    interruptible,
+    stop_workers,
+)
 
 __all__ = ["Result", "Study", "check_disjoint", "problems", "run_studies", "run_study"]
 
@@ -46,7 +51,7 @@ def run_study(
     """
     _check(method, task, config, backend, report)
     backend = backend or open_backend(config)
-    with heeded(), followed([(method, task, config)], [backend], report) as (say, watched):
+    with interruptible(), followed([(method, task, config)], [backend], report) as (say, watched):
         return _run(method, task, config, backend, say, watched(0))
 
 
@@ -102,13 +107,14 @@ def run_studies(
         _check(*study, backend, report)
     backends = [backend or open_backend(config) for *_, config in studies]
     num_threads = _side_by_side([config for *_, config in studies])
-    with heeded(), followed(studies, backends, report) as (say, watched):
+    with interruptible(), followed(studies, backends, report) as (say, watched):
         runs = [(*s, backends[i], say, watched(i)) for i, s in enumerate(studies)]
         return [_run(*run) for run in runs] if num_threads == 1 else _run_all(runs, num_threads)
 
 
 def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
-    with put_off(), ThreadPoolExecutor(num_threads, initializer=take_part) as pool:
+    threads = ThreadPoolExecutor(num_threads, initializer=follow_main_thread)
+    with interruptible(delayed=True), threads as pool:
         futures = [pool.submit(_run, *run) for run in runs]
         try:
             for future in as_completed(futures):

@@ -22,8 +22,7 @@ from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.result import Result
 from maft_lib.seeds import derive_seed
-from maft_lib.societies import save_society
-from maft_lib.society import Agent, Society, base_society
+from maft_lib.society import Agent, Society, base_society, save_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.published import note_on_train

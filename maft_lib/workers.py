@@ -1,40 +1,96 @@
-"""Worker processes for a CPU: one thread each, side by side, kept for the life of the process.
+"""Worker processes for a CPU, claims of what a thread makes, and interrupts that end all of it.
 
 A tiny model gains nothing from several threads and loses much to two processes that fight over the
-same cores; so each worker computes with one thread. On a GPU the work is done in this process.
+same cores, so each worker computes with one thread. On a GPU the work is done in this process.
+
+Python drops a `KeyboardInterrupt` in a destructor or callback; raised where a queue's lock has just
+been taken it leaves that lock taken. So interrupts are remembered and raised again, or delayed.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context, parent_process, resource_tracker
-from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
-from typing import Any, TypeVar
-
-from maft_lib.interrupts import as_completed, put_off
+from multiprocessing import connection, forkserver, get_context, parent_process, resource_tracker
+from typing import TypeVar
 
 T = TypeVar("T")
-WORK = (
-    "maft_lib.backends.transformers",
-    "maft_lib.backends.decoding",
-    "maft_lib.backends.forward_passes",
-    "maft_lib.training.trainer",
-)
+PRELOADED = ["maft_lib.workers", "maft_lib.backends.transformers", "maft_lib.training.trainer"]
+if "multiprocessing.forkserver" in " ".join(sys.orig_argv) and parent_process() is None:
+    gc.disable()  # in the server that forks the workers: it imports a quarter faster
+
+_pools: dict[int, ProcessPoolExecutor] = {}
+_lock = threading.RLock()  # of the pools and of this program's `__main__`
+_thread = threading.local()
+_interrupted = threading.Event()
+_delayed = False
 
 
 class WorkerError(RuntimeError):
     """A worker process died."""
+
+
+@contextmanager
+def interruptible(delayed: bool = False) -> Iterator[None]:
+    """Raises an interrupt that Python drops in here at the next `raise_if_interrupted`, or at the end.
+
+    If `delayed`, interrupts are raised there only. A handler of the program's own stays in charge.
+    """
+    global _delayed
+    if threading.current_thread() is not threading.main_thread():  # which alone gets interrupts
+        yield
+        return
+    outermost = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = _delayed and not outermost
+    try:
+        if outermost:
+            _interrupted.clear()
+            signal.signal(signal.SIGINT, _remember)
+        _delayed = before or delayed
+        yield
+        _delayed = before
+        raise_if_interrupted()
+    finally:
+        _delayed = before
+        if outermost:
+            if signal.getsignal(signal.SIGINT) is _remember:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            _interrupted.clear()
+
+
+def _remember(number: int, frame: object) -> None:
+    _interrupted.set()
+    if not _delayed:
+        raise KeyboardInterrupt
+
+
+def raise_if_interrupted() -> None:
+    """Raises `KeyboardInterrupt` if one has come, in the main thread and in those that follow it."""
+    follows = threading.current_thread() is threading.main_thread() or hasattr(_thread, "follows_main")
+    if follows and _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def follow_main_thread() -> None:
+    """Lets this thread end when the main one is interrupted."""
+    _thread.follows_main = True
+
+
+def as_completed(futures: Iterable[Future[T]]) -> Iterator[Future[T]]:
+    """The futures as they finish; an interrupt ends the waiting."""
+    left = set(futures)
+    while left:
+        raise_if_interrupted()
+        done, left = wait(left, 0.2, FIRST_COMPLETED)
+        yield from done
 
 
 def run_parallel(
@@ -49,15 +105,15 @@ def run_parallel(
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
         return
     futures: dict[Future[T], int] = {}
-    with put_off():  # an interrupted pool would keep a lock that its own threads need
+    with interruptible(delayed=True):  # handing over work takes locks
         try:
-            pool = _pool(num_workers)
-            with _opening, _program_left_out():
+            with _lock, _main_hidden():
+                pool = _pool(num_workers)
                 futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
-            with _opening:
+            with _lock:
                 if _pools.get(num_workers) is pool:
                     del _pools[num_workers]  # the next call starts a new pool
             raise WorkerError(
@@ -69,6 +125,64 @@ def run_parallel(
                 future.cancel()
 
 
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    if num_workers not in _pools:
+        warm_up()
+        _pools[num_workers] = ProcessPoolExecutor(num_workers, get_context("forkserver"), _start)
+    return _pools[num_workers]
+
+
+def warm_up() -> None:
+    """Starts the server that imports the workers' libraries once and is forked for each of them."""
+    get_context("forkserver").set_forkserver_preload(PRELOADED)
+    resource_tracker.ensure_running()  # which would undo the next line
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _main_hidden():
+            forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Workers that start meanwhile do not import this program, so it needs no `__main__` guard."""
+    main = vars(sys.modules["__main__"])
+    with _lock:
+        known = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        try:
+            main.pop("__file__", None)
+            main["__spec__"] = None
+            yield
+        finally:
+            main.update(known)
+
+
+def _start() -> None:
+    """Begins a worker, which ends with its parent, however that ends."""
+    import torch
+
+    torch.set_num_threads(1)
+    gc.freeze()  # collecting garbage need not look at all the libraries
+    gc.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is the parent's to handle
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def stop_workers() -> None:
+    """Kills the workers, so that threads that wait for them end; the next call starts new ones."""
+    with _lock:
+        for pool in _pools.values():
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        _pools.clear()
+
+
 class Claims:
     """Keys of what some thread of this process is making, so that no other makes it as well."""
 
@@ -78,14 +192,14 @@ class Claims:
         self._changed = threading.Condition(self._lock)
 
     @contextmanager
-    def making(self, keys: Iterable[str]) -> Iterator[set[str]]:
-        """Claims those of `keys` that nobody is making, and yields them."""
+    def claim(self, keys: Iterable[str]) -> Iterator[set[str]]:
+        """Yields those of `keys` that nobody is making, claimed for this thread until the end."""
         with self._lock:
             mine = set(keys) - self._taken
             self._taken |= mine
         try:
             yield mine
-        finally:  # what was made is in its place, or its making has failed
+        finally:
             with self._lock:
                 self._taken -= mine
                 self._changed.notify_all()
@@ -97,102 +211,17 @@ class Claims:
             self._changed.wait_for(lambda: not wanted & self._taken)
 
 
-def stop_workers() -> None:
-    """Kills the workers, so that threads that wait for them end; the next call starts new ones."""
-    with _opening:
-        pools = list(_pools.values())
-        _pools.clear()
-    for pool in pools:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-
-
 def busy_seconds(device: str) -> float:
-    """A clock for what work costs: a CPU worker's own time, whatever else the machine does meanwhile;
-    on a GPU, which works for one, the wall's."""
+    """A clock for what work costs: this process's own time on a CPU, the wall's on a GPU."""
     return time.process_time() if device == "cpu" else time.perf_counter()
 
 
 def may_have_gpu() -> bool:
     """Whether it is worth seconds of importing PyTorch to ask. On Linux every kind of GPU is a file."""
-    if not sys.platform.startswith("linux"):
-        return True
-    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")))
+    files = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg", "/dev/nvmap")
+    return not sys.platform.startswith("linux") or any(map(os.path.exists, files))
 
 
 def default_num_workers() -> int:
     """One worker for each core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_pools: dict[int, ProcessPoolExecutor] = {}
-_opening = threading.Lock()
-_leaving_out = threading.Lock()
-
-
-def _pool(num_workers: int) -> ProcessPoolExecutor:
-    with _opening:
-        if num_workers not in _pools:
-            warm_up()
-            pool = ProcessPoolExecutor(num_workers, mp_context=_context(), initializer=_start)
-            _pools[num_workers] = pool
-        return _pools[num_workers]
-
-
-@contextmanager
-def _program_left_out() -> Iterator[None]:
-    """Workers that start meanwhile do not import the program that starts them.
-
-    They need nothing of it, and a script without `if __name__ == "__main__"` would begin anew in each.
-    """
-    main = vars(sys.modules["__main__"])
-    with _leaving_out:
-        known: dict[str, Any] = {n: main[n] for n in ("__spec__", "__file__") if n in main}
-        try:
-            main.pop("__file__", None)
-            main["__spec__"] = None
-            yield
-        finally:
-            main.update(known)
-
-
-def warm_up() -> None:
-    """Lets the workers' libraries be imported while this process does something else."""
-    _context()
-    resource_tracker.ensure_running()  # which would undo the next line
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _program_left_out():
-            forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _context() -> BaseContext:
-    """How workers start: a server imports the libraries once and is forked for each of them.
-
-    This process itself is not forked: one that has used threads can hang then.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["maft_lib.preloading", *WORK])
-    return context
-
-
-def _start() -> None:
-    for module in WORK:
-        importlib.import_module(module)
-    import torch
-
-    torch.set_num_threads(1)
-    gc.freeze()  # collecting garbage need not look at all the libraries
-    gc.enable()  # which `preloading` has put off
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is the parent's to handle
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    """Ends this worker when its parent is gone, however that ended: no orphans after a kill."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

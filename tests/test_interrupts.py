@@ -8,11 +8,11 @@ import threading
 import pytest
 
 import maft_lib as maft
+from maft_lib import finetuning
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.interrupts import heed, heeded
 from maft_lib.store import Store
-from maft_lib.training import finetuning
+from maft_lib.workers import interruptible, raise_if_interrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -50,7 +50,7 @@ def test_a_study_ends(config):
     with pytest.raises(KeyboardInterrupt):
         maft.run_study("debate", "arithmetic", config, backend)
     assert len(backend.requests) == 10
-    maft.run_study("debate", "arithmetic", config, backend)  # it is heeded once
+    maft.run_study("debate", "arithmetic", config, backend)  # it is raised once
 
 
 def test_a_study_ends_that_is_interrupted_between_two_batches(config):
@@ -61,7 +61,7 @@ def test_a_study_ends_that_is_interrupted_between_two_batches(config):
 
 def test_studies_in_threads_end(config):
     backend = ScriptedBackend(lambda _: "\\boxed{4}")
-    with pytest.raises(KeyboardInterrupt), heeded():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         Unheard()
         maft.run_studies([("base", "arithmetic", config)] * 2, backend)
     assert len(backend.requests) <= 2
@@ -70,8 +70,8 @@ def test_studies_in_threads_end(config):
 def test_threads_that_take_no_part_go_on():
     """Such as a debate of the studio, while a cell runs a study."""
     heard = []
-    other = threading.Thread(target=lambda: heard.append(heed()))
-    with pytest.raises(KeyboardInterrupt), heeded():
+    other = threading.Thread(target=lambda: heard.append(raise_if_interrupted()))
+    with pytest.raises(KeyboardInterrupt), interruptible():
         Unheard()
         other.start()
         other.join()
@@ -80,7 +80,7 @@ def test_threads_that_take_no_part_go_on():
 
 HANDED_OVER = """
 import signal, sys, threading
-from maft_lib.interrupts import heeded
+from maft_lib.workers import interruptible
 from maft_lib.workers import run_parallel
 
 def press(frame, event, _):
@@ -125,7 +125,7 @@ def test_a_handler_that_is_installed_meanwhile_stays():
     def mine(number, frame):
         pass
 
-    with heeded():
+    with interruptible():
         signal.signal(signal.SIGINT, mine)
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is mine
 

@@ -2,7 +2,7 @@
 
 from maft_lib.backends import Request, Sampling
 from maft_lib.backends.opening import bare_backend
-from maft_lib.disk import content_key
+from maft_lib.store.files import content_key
 from maft_lib.training.finetuning import checkpoint_key, hyper_parameters
 
 ASKED = ({"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},)

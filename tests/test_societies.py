@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.societies import list_societies, save_society
-from maft_lib.society import Agent, Society, base_society
+from maft_lib.lab.studio.form import society_label
+from maft_lib.society import Agent, Society, base_society, list_societies, save_society
 from maft_lib.studies import run_study
 
 ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 2, "accuracy": 0.708}
@@ -32,14 +32,15 @@ def test_a_society_comes_back_as_it_was(tmp_path, model):
     (found,) = list_societies(tmp_path)
     assert found.society == society
     assert found.about == {**ABOUT, "profile": "laptop", "model": "maft_lib/miniature/model"}
-    assert found.label == "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"
+    assert society_label(found.about) == "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"
     assert str(tmp_path) not in place.read_text() and model not in place.read_text()
 
 
 def test_a_label_says_what_was_trained_on_and_takes_any_method(tmp_path, model):
     society = finetuned(tmp_path, model, "one", "two")
     save_society(tmp_path, society, **{**ABOUT, "method": "mine", "trained_on": "math"})
-    assert list_societies(tmp_path)[0].label == "mine, math to arithmetic, seed 0, iteration 2: 71 %"
+    (found,) = list_societies(tmp_path)
+    assert society_label(found.about) == "mine, math to arithmetic, seed 0, iteration 2: 71 %"
 
 
 def test_base_agents_alone_are_not_written_down(tmp_path, model):

@@ -1,6 +1,5 @@
 """The store: whole entries or none, damage is named, nothing finished is lost."""
 
-import hashlib
 import multiprocessing
 import os
 import sqlite3
@@ -10,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import maft_lib as maft
 from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.checkpoints import model_identity
-from maft_lib.disk import StoreError, StoreWarning, content_key, explained
 from maft_lib.store import Store
+from maft_lib.store.checkpoints import model_identity
+from maft_lib.store.files import StoreError, StoreWarning, content_key, explained
 
 
 @pytest.fixture
@@ -145,43 +145,21 @@ def test_an_altered_entry_is_named_and_made_again(store):
     assert store.get(["k"]) == {"k": {"text": "again"}}
 
 
-def test_a_file_that_is_no_database_is_put_aside(tmp_path):
+def test_a_file_that_is_no_database_is_named_and_put_aside_when_asked(tmp_path):
     content = b"not a database, " * 1000
     (tmp_path / "completions.sqlite").write_bytes(content)
-    with pytest.warns(StoreWarning, match="0 entries could be read.* kept as damaged-comp"):
-        assert len(Store(tmp_path)) == 0
+    with pytest.raises(StoreError, match="damaged .*verify"):
+        Store(tmp_path)
+    assert maft.verify(tmp_path, repair=True).damaged
+    assert len(Store(tmp_path)) == 0
     assert (tmp_path / "damaged-completions.sqlite").read_bytes() == content
 
 
-OLD = """
-CREATE TABLE completions (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum TEXT NOT NULL)
-WITHOUT ROWID"""
-
-
-def checksum_of_format_1(key, value):
-    return hashlib.sha256(f"{key}\0{value}".encode()).hexdigest()
-
-
-@pytest.mark.parametrize(
-    "number, checksum", [(0, lambda key, value: content_key(value)), (1, checksum_of_format_1)]
-)
-def test_a_store_of_an_older_version_is_read(tmp_path, number, checksum):
-    with sqlite3.connect(tmp_path / "completions.sqlite") as old:
-        old.execute(OLD)
-        old.execute(f"PRAGMA user_version={number}")
-        values = {"good": '{"text": "kept"}', "bad": '{"text": "altered"}'}
-        rows = [(key, value, checksum(key, value)) for key, value in values.items()]
-        old.executemany("INSERT INTO completions VALUES (?, ?, ?)", rows)
-        old.execute("UPDATE completions SET value = ? WHERE key = 'bad'", ('{"text": "altereD"}',))
-    with pytest.warns(StoreWarning, match="1 entries were altered on disk.* bad for one"):
-        assert Store(tmp_path).get(["good", "bad"]) == {"good": {"text": "kept"}}
-    assert Store(tmp_path).get(["good"]) == {"good": {"text": "kept"}}
-
-
-def test_a_store_of_a_newer_version_is_refused(store):
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_store_of_another_version_is_refused(store, number):
     store.put([("k", {"text": "kept"})])
-    store._connection.execute("PRAGMA user_version=7")
-    with pytest.raises(StoreError, match="newer version .*format 7.*: update maft_lib"):
+    store._connection.execute(f"PRAGMA user_version={number}")
+    with pytest.raises(StoreError, match=f"format {number}, this one reads 2"):
         Store(store.folder)
 
 

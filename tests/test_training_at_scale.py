@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from maft_lib import checkpoints
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import TOLERANCE, canary_nll, expected_canary, load_model
 from maft_lib.config import ConfigError
+from maft_lib.store import checkpoints
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.divergence import DivergenceGuard
@@ -285,7 +285,7 @@ def test_a_stopped_training_is_said_every_time(agent, examples, config):
     }
     (folder / "training.json").write_text(json.dumps(log))
     (folder / checkpoints.MANIFEST).unlink()
-    checkpoints._seal(folder)
+    checkpoints.seal(folder)
     with pytest.warns(UserWarning, match="generation-1 diverged at step 6 of 20.*of step 5"):
         finetune_all([(agent, examples)], config)
     with warnings.catch_warnings():

@@ -13,9 +13,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, cast
 
-from maft_lib.interrupts import heed, heeded
 from maft_lib.progress import counted
 from maft_lib.prompts import Message
+from maft_lib.workers import interruptible, raise_if_interrupted
 
 OnText = Callable[[int, str], None]  # index of a request, and its text as far as it is written
 
@@ -109,9 +109,9 @@ def generate(
     """
     requests = list(requests)
     completions: dict[int, Completion] = {}
-    with heeded(), closing(open_stream(backend, requests, on_text)) as stream:
+    with interruptible(), closing(open_stream(backend, requests, on_text)) as stream:
         for index, completion in counted(stream):
-            heed()
+            raise_if_interrupted()
             completions[index] = completion
             if on_completion is not None:
                 on_completion(index, completion)

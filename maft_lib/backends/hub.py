@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, Request
 from maft_lib.backends.rendering import prompt_text
-from maft_lib.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
-from maft_lib.disk import content_key, file_hash
+from maft_lib.store.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
+from maft_lib.store.files import content_key, file_hash
 from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
 

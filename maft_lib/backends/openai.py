@@ -28,7 +28,7 @@ from maft_lib.backends.openai_client import (
     server_identity,
     trouble,
 )
-from maft_lib.interrupts import as_completed, heed, put_off
+from maft_lib.workers import as_completed, interruptible, raise_if_interrupted
 
 TELL_EVERY = 0.05  # seconds
 MOST_CONNECTIONS = 1000  # the SDK's own limit; more requests would time out while they wait for one
@@ -93,7 +93,7 @@ class OpenAIBackend:
         silent = on_text is not None or not self.progress
         drafts = dict.fromkeys(range(len(requests)), "")
         with (
-            put_off(),
+            interruptible(delayed=True),
             tqdm(total=len(requests), desc="responses", leave=False, disable=silent) as bar,
             self._event_loop as loop,
             loop.wrap_async_context_manager(client),
@@ -128,7 +128,7 @@ def _heard(futures: dict[Future, int], drafts: dict[int, str], on_text: OnText) 
     """
     left = set(futures)
     while left:
-        heed()
+        raise_if_interrupted()
         done, left = wait(left, TELL_EVERY, FIRST_COMPLETED)
         yield from done
         for future in left:

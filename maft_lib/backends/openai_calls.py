@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_client import Trouble, pause, scrub, server_identity, trouble
-from maft_lib.disk import StoreWarning, content_key, explained, replacing
+from maft_lib.store.files import StoreWarning, content_key, explained, replacing
 
 T = TypeVar("T")
 MARK = "maft_lib"  # the job's metadata under which its key is

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from maft_lib.backends import BackendError
-from maft_lib.disk import content_key
+from maft_lib.store.files import content_key
 from maft_lib.wording import one_line
 
 DEFAULT_URL = "https://api.openai.com/v1"

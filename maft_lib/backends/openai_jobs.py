@@ -20,12 +20,12 @@ from tqdm import tqdm
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai_calls import Job, begin, losses, poll
 from maft_lib.backends.openai_client import MODEL_FILE, connect, pause, served_name
-from maft_lib.checkpoints import LOG
 from maft_lib.config import Config
-from maft_lib.disk import explained
 from maft_lib.progress import is_watched, trained
 from maft_lib.seeds import derive_seed
 from maft_lib.store import Store
+from maft_lib.store.checkpoints import LOG
+from maft_lib.store.files import explained
 
 if TYPE_CHECKING:  # their modules stand above the backends
     from maft_lib.society import Agent

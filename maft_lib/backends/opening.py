@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from maft_lib.backends import Backend, Completion, OnText, Request, open_stream
 from maft_lib.config import Config
-from maft_lib.disk import content_key
 from maft_lib.store import Store
+from maft_lib.store.files import content_key
 from maft_lib.workers import Claims
 
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
@@ -100,7 +100,7 @@ class CachedBackend:
         for index, request in enumerate(requests):
             wanted.setdefault(content_key(self.inner.describe(request)), []).append(index)
         while wanted:
-            with self._claims.making(wanted) as mine:
+            with self._claims.claim(wanted) as mine:
                 found = self.store.get(list(wanted))
                 for key, stored in found.items():
                     yield from ((i, Completion(**stored, stored=True)) for i in wanted[key])

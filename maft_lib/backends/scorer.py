@@ -16,11 +16,10 @@ from maft_lib.backends import batch_size, chunks, hub
 from maft_lib.backends.hub import Model
 from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
-from maft_lib.disk import content_key
-from maft_lib.interrupts import heed, heeded
 from maft_lib.prompts import Message
 from maft_lib.store import Store
-from maft_lib.workers import default_num_workers, run_parallel
+from maft_lib.store.files import content_key
+from maft_lib.workers import default_num_workers, interruptible, raise_if_interrupted, run_parallel
 
 SCORED_TOGETHER = 64  # prompts a batch; a worker splits it further if they would not fit
 WRITE_EVERY = 64  # scores a transaction; a killed process loses these and the batches in progress
@@ -148,7 +147,7 @@ class Scorer:
         found = self.store.get(list(wanted))
         missing = [key for key in wanted if key not in found]
         unwritten: dict[str, dict] = {}
-        with heeded():
+        with interruptible():
             try:
                 for index, value in score([wanted[key] for key in missing]):
                     unwritten[missing[index]] = found[missing[index]] = _packed(value)
@@ -156,7 +155,7 @@ class Scorer:
                     if len(unwritten) >= WRITE_EVERY:
                         self.store.put(unwritten.items())
                         unwritten = {}
-                    heed()
+                    raise_if_interrupted()
             finally:  # an interrupted run keeps what had come in
                 self.store.put(unwritten.items())
         return [_unpacked(found[key]) for key in keys]

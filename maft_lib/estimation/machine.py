@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from maft_lib import checkpoints
-from maft_lib.disk import size
+from maft_lib.store import checkpoints
+from maft_lib.store.files import size
 from maft_lib.workers import default_num_workers, may_have_gpu
 
 

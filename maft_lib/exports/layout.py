@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from maft_lib.disk import file_hash
+from maft_lib.store.files import file_hash
 
 CARD, RESULT, SUMS = "README.md", "result.json", "SHA256SUMS"
 CONFIG, PROMPTS, SCORES, COSTS = "config.yml", "prompts.yml", "scores.csv", "costs.csv"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maft_lib.arguments import as_place, check_able, check_config, check_kind, check_whole
-from maft_lib.disk import replacing
+from maft_lib.store.files import replacing
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both

@@ -12,19 +12,24 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import checkpoints, progress
+from maft_lib import progress
 from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub, release_memory
 from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
-from maft_lib.disk import content_key
-from maft_lib.interrupts import heed, heeded
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
-from maft_lib.store import Store
+from maft_lib.store import Store, checkpoints
+from maft_lib.store.files import content_key
 from maft_lib.training import launching
 from maft_lib.training.data import Example
-from maft_lib.workers import Claims, default_num_workers, run_parallel
+from maft_lib.workers import (
+    Claims,
+    default_num_workers,
+    interruptible,
+    raise_if_interrupted,
+    run_parallel,
+)
 
 _claims = Claims()
 
@@ -72,12 +77,12 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
         part = [(*tasks[place], keys[place], _report(jobs[place][0], config)) for place in left]
         folders.update({place: folder for place, folder in found.items() if folder is not None})
         for done, folder in run(make_checkpoint, part) if part else ():
-            heed()
+            raise_if_interrupted()
             folders[left[done]] = folder
             progress.trained()
 
-    with heeded(), closing(Store(runs)) as kept:
-        with _claims.making(keys.values()) as mine:
+    with interruptible(), closing(Store(runs)) as kept:
+        with _claims.claim(keys.values()) as mine:
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now
         make([place for place in longest_first if keys[place] not in mine])

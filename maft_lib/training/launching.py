@@ -23,11 +23,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from maft_lib import backends
-from maft_lib.disk import StoreError
-from maft_lib.interrupts import as_completed, put_off
+from maft_lib.store.files import StoreError
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.workers import default_num_workers
+from maft_lib.workers import as_completed, default_num_workers, interruptible
 
 _RANK = re.compile(r"^\[rank\d+\]: *")
 _TELLING = re.compile(r"^(\[rank\d+\]: *)?[\w.]*(?<!ChildFailed)Error\b")
@@ -151,7 +150,7 @@ def run_on_gpus(
         finally:
             shares.put(share)
 
-    with put_off(), ThreadPoolExecutor(len(sets)) as pool:
+    with interruptible(delayed=True), ThreadPoolExecutor(len(sets)) as pool:
         futures = {pool.submit(one, task): i for i, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):

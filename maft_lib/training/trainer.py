@@ -28,9 +28,9 @@ from transformers.trainer_callback import PrinterCallback
 from maft_lib.backends import BackendError, models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
 from maft_lib.backends.rendering import IGNORED, Rendered, render_conversation
-from maft_lib.checkpoints import LOG
-from maft_lib.disk import StoreError, explained
-from maft_lib.environment import made_with
+from maft_lib.provenance import made_with
+from maft_lib.store.checkpoints import LOG
+from maft_lib.store.files import StoreError, explained
 from maft_lib.training import FinetuneError, preferences
 from maft_lib.training.data import Example
 from maft_lib.training.divergence import DivergenceGuard

@@ -11,11 +11,11 @@ from maft_lib.backends import BackendError
 from maft_lib.backends.openai_client import served_name
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import ConfigError
-from maft_lib.disk import StoreError
 from maft_lib.exports import ExportError, layout
 from maft_lib.prompts import PromptError, load_prompts
 from maft_lib.report import ReportError
 from maft_lib.society import Agent
+from maft_lib.store.files import StoreError
 from maft_lib.tasks.problem import DataError
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import maft_lib as maft
-from maft_lib.disk import StoreError
+from maft_lib.store.files import StoreError
 from maft_lib.tables import save_table
 from tests.faults.conftest import KILLS
 from tests.faults.disturbed import Disturbed, small_disk

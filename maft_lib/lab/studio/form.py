@@ -12,8 +12,8 @@ import ipywidgets as widgets
 
 from maft_lib.config import Config
 from maft_lib.grading import is_equivalent
-from maft_lib.societies import SavedSociety, list_societies
-from maft_lib.society import Society, base_society
+from maft_lib.plots import LABELS
+from maft_lib.society import SavedSociety, Society, base_society, list_societies
 from maft_lib.tasks import TASKS
 from maft_lib.tasks.problem import Problem, problem_id
 
@@ -72,8 +72,9 @@ class Form:
         found = list_societies(self.config.path(self.config.runs_dir))
         options: dict[str, SavedSociety | None] = {BASE: None}
         for saved in found:
-            alike = sum(label.startswith(saved.label) for label in options)
-            options[f"{saved.label}, no. {alike + 1}" if alike else saved.label] = saved
+            name = society_label(saved.about)
+            alike = sum(label.startswith(name) for label in options)
+            options[f"{name}, no. {alike + 1}" if alike else name] = saved
         self.agents.options = list(options.items())
         self.agents.label = chosen if chosen in options else BASE
 
@@ -151,6 +152,17 @@ def row(*controls: widgets.Widget) -> widgets.Box:
     """Controls side by side, on several lines where there is no room."""
     layout = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
     return widgets.Box(controls, layout=layout)
+
+
+def society_label(about: dict) -> str:
+    """A saved society in one line: "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"."""
+    method = LABELS.get(about["method"], about["method"]).removesuffix(" (ours)")
+    trained_on = f"{about['trained_on']} to " if about.get("trained_on") else ""
+    profile = f" ({about['profile']})" if about.get("profile") else ""
+    return (
+        f"{method}, {trained_on}{about['task']}, seed {about['seed']}, "
+        f"iteration {about['iteration']}: {100 * about['accuracy']:.0f} %{profile}"
+    )
 
 
 def button(name: str, label: str, hint: str) -> Any:

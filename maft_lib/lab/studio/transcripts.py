@@ -13,9 +13,9 @@ from pathlib import Path
 
 from maft_lib.arguments import as_path, as_place
 from maft_lib.debate import Debate, Turn
-from maft_lib.disk import replacing
 from maft_lib.grading import is_correct
 from maft_lib.lab.markdown import cell, code, fenced
+from maft_lib.store.files import replacing
 from maft_lib.tasks.problem import Problem
 from maft_lib.wording import one_line
 

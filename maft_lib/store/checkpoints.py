@@ -1,12 +1,11 @@
 """Checkpoints of the store: a folder per finetuned model, named by the hash of what it was made from.
 
 They need no database, since nodes of a cluster make them, and SQLite on a shared folder is not safe.
-Each is sealed by a manifest of its files' hashes. Knows nothing of training.
+Each is sealed by a manifest of its files' hashes.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,26 +20,19 @@ from pathlib import Path
 
 import psutil
 
-from maft_lib.disk import NEW, StoreError, StoreWarning, content_key, explained, file_hash, flush
+from maft_lib.store.files import NEW, StoreError, StoreWarning, content_key, explained, file_hash, flush
 
 FOLDER = "checkpoints"
 ADAPTER, BASE = "adapter_config.json", "base.json"
 MODEL_FILES = (
-    "*.safetensors",
-    ADAPTER,
-    BASE,
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
+    *("*.safetensors", "config.json", "generation_config.json", ADAPTER, BASE),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("vocab.*", "merges.txt"),
 )
 MANIFEST = "manifest.json"
 LOG = "training.json"  # what the training of a checkpoint said of itself; no part of the model
 DAMAGED = ".damaged-"  # before the name of one that was put aside
+UNFINISHED = f"{NEW}{platform.node()}-"  # before that of one which a process of this machine writes
 
 
 def model_identity(folder: str | Path) -> str:
@@ -62,25 +54,26 @@ def _model_names(folder: str, changed: int) -> list[str]:
 def _hash_files(stamp: tuple[tuple[str, int, int], ...]) -> str:
     """The identity; raises `StoreError` if a checkpoint's file is not as its manifest says."""
     digest = hashlib.sha256()
-    sealed = _manifest(Path(stamp[0][0]).parent) if stamp else {}
+    manifest = _manifest(Path(stamp[0][0]).parent) if stamp else {}
     for path in (Path(name) for name, _, _ in stamp):
-        whole = file_hash(path)
-        if sealed and sealed.get(path.name) != whole:
+        content = file_hash(path)
+        if manifest and manifest.get(path.name) != content:
             raise StoreError(
                 f"checkpoint {path.parent} is damaged ({path.name}): run the study that made it again; "
                 "only this agent is then trained anew."
             )
-        digest.update(f"{path.name}\x00{_content_hash(path, whole)}\x00".encode())
+        if path.name == BASE:  # only which model an adapter's base is, not where
+            content = content_key(json.loads(path.read_text())["identity"])
+        elif path.name == ADAPTER:
+            content = content_key({**json.loads(path.read_text()), "base_model_name_or_path": None})
+        digest.update(f"{path.name}\x00{content}\x00".encode())
     return digest.hexdigest()
 
 
-def _content_hash(path: Path, whole: str) -> str:
-    """A file's hash; of what an adapter says of its base only which it is, not where."""
-    if path.name == BASE:
-        return content_key(json.loads(path.read_text())["identity"])
-    if path.name == ADAPTER:
-        return content_key({**json.loads(path.read_text()), "base_model_name_or_path": None})
-    return whole
+def _manifest(folder: Path) -> dict[str, str]:
+    """Hashes of a checkpoint's files; empty for a model that is no checkpoint of a store."""
+    path = folder / MANIFEST
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def find_checkpoint(runs: Path, key: str) -> Path | None:
@@ -90,43 +83,33 @@ def find_checkpoint(runs: Path, key: str) -> Path | None:
         return None
     if (damaged := damaged_file(folder)) is None:
         return folder
-    aside = put_aside(folder)
+    put_aside(folder)
     warnings.warn(
-        f"checkpoint {folder} is damaged ({damaged}): it is made anew, and kept as {aside.name}.",
+        f"checkpoint {folder} is damaged ({damaged}): it is made anew, and kept as {DAMAGED}{key}.",
         StoreWarning,
         stacklevel=3,
     )
     return None
 
 
-def put_aside(folder: Path) -> Path:
-    """Renames a damaged checkpoint so that it is not found; returns its new place."""
+def damaged_file(folder: Path) -> str | None:
+    """A file of a checkpoint that is not as it was written, missing or added; None if all are whole."""
+    try:
+        manifest = _manifest(folder)
+        there = {path.name for path in folder.iterdir() if path.name[0] != "."} - {MANIFEST}
+        wrong = there ^ manifest.keys()
+        wrong |= {n for n in there & manifest.keys() if file_hash(folder / n) != manifest[n]}
+    except (OSError, ValueError, TypeError):
+        return MANIFEST
+    return min(wrong, default=None) if manifest else MANIFEST
+
+
+def put_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint so that it is not found."""
     aside = folder.with_name(f"{DAMAGED}{folder.name}")
     with explained(folder):
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-    return aside
-
-
-def damaged_file(folder: Path) -> str | None:
-    """A file of a checkpoint that is not as it was written, missing or added; None if all are whole."""
-    try:
-        sealed = _manifest(folder)
-        there = {path.name for path in folder.iterdir() if path.name[0] != "."} - {MANIFEST}
-        wrong = there ^ sealed.keys()
-        wrong |= {name for name in there & sealed.keys() if file_hash(folder / name) != sealed[name]}
-    except (OSError, ValueError):
-        return MANIFEST
-    return min(wrong, default=None) if sealed else MANIFEST
-
-
-def _manifest(folder: Path) -> dict[str, str]:
-    """Hashes of a checkpoint's files; empty for a model that is no checkpoint of a store."""
-    path = folder / MANIFEST
-    sealed = json.loads(path.read_text()) if path.is_file() else {}
-    if not isinstance(sealed, dict) or any(Path(name).name != name for name in sealed):
-        raise ValueError(f"{path} is no manifest")
-    return sealed
 
 
 def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path:
@@ -139,48 +122,35 @@ def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path
     place = runs / FOLDER / key
     with explained(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f"{_unfinished()}{os.getpid()}-", dir=place.parent))
+        beside = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=place.parent))
     try:
         write(beside)
         with explained(place):
-            _seal(beside)
-            _rename(beside, place)
+            seal(beside)
+            if not place.exists():  # else another process made the same checkpoint meanwhile
+                beside.rename(place)
+            flush(place.parent)  # else a power cut may undo the name
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return place
 
 
+def seal(folder: Path) -> None:
+    """Writes the manifest of a folder and has the disk take all of it."""
+    hashes = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n")
+    for path in (*folder.iterdir(), folder):
+        flush(path)
+
+
 def sweep(runs: Path) -> None:
     """Removes checkpoints that a killed process of this machine left half written."""
-    for folder in (runs / FOLDER).glob(f"{_unfinished()}*"):
+    for folder in (runs / FOLDER).glob(f"{UNFINISHED}*"):
         if not is_being_written(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_being_written(folder: Path) -> bool:
     """Whether a process of this machine is making a checkpoint there."""
-    pid = folder.name.removeprefix(_unfinished()).split("-")[0]
-    return folder.name.startswith(_unfinished()) and pid.isdigit() and psutil.pid_exists(int(pid))
-
-
-def _unfinished() -> str:
-    """How the name of a checkpoint begins that a process of this machine is writing."""
-    return f"{NEW}{platform.node()}-"
-
-
-def _seal(folder: Path) -> None:
-    """Writes the manifest of a folder and has the disk take all of it."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    manifest = {path.name: file_hash(path) for path in files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    for path in (*folder.iterdir(), folder):
-        flush(path)
-
-
-def _rename(beside: Path, place: Path) -> None:
-    try:
-        beside.rename(place)
-        flush(place.parent)  # else a power cut may undo the name
-    except OSError as error:  # another process made the same checkpoint meanwhile
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+    pid = folder.name.removeprefix(UNFINISHED).split("-")[0]
+    return folder.name.startswith(UNFINISHED) and pid.isdigit() and psutil.pid_exists(int(pid))

@@ -1,0 +1,125 @@
+"""Files of the store: atomic writes, hashes of content, and errors of the disk as sentences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+NEW = ".new-"  # before the name of what is being written beside its place
+SOCIETIES, STUDIES = "societies", "studies"  # folders of records
+
+
+class StoreError(RuntimeError):
+    """The store cannot be read or written; the message says where and what to do."""
+
+
+class StoreWarning(UserWarning):
+    """Something in the store was damaged and is made anew; the message names it."""
+
+
+def content_key(parts: object) -> str:
+    """sha256 of JSON values, the key of a stored entry."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder, as far as they are still there."""
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            total += 0 if file.is_dir() else file.stat().st_size
+    return total
+
+
+def flush(path: Path) -> None:
+    """Has the disk take a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[Path]:
+    """Yields a path beside `place` to write to, which at the end is renamed into it.
+
+    Whoever reads meanwhile, or after a kill, finds the old file or the new one; a link is replaced, not
+    followed. Raises `StoreError` if the disk refuses.
+    """
+    beside = place.with_name(f"{NEW}{os.getpid()}-{threading.get_ident()}")
+    try:
+        with explained(place):
+            yield beside
+            if place.is_file() and not place.is_symlink():
+                shutil.copymode(place, beside)
+            os.replace(beside, place)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_record(folder: Path, values: dict) -> Path:
+    """Writes plain JSON values into `folder`, named by their hash; returns the file.
+
+    What is there already is left as it is. Raises `StoreError` if it cannot be written.
+    """
+    text = json.dumps(values, indent=1) + "\n"
+    place = folder / f"{content_key(json.loads(text))}.json"
+    with explained(place):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not place.is_file() or place.read_bytes() != text.encode():
+            with replacing(place) as new:
+                new.write_text(text, encoding="utf-8")
+    return place
+
+
+def read_records(folder: Path) -> tuple[dict[Path, dict], list[Path]]:
+    """The records in `folder` by their files, and the files that are damaged."""
+    found, damaged = {}, []
+    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            values = None
+        if content_key(values) == path.stem:
+            found[path] = values
+        else:
+            damaged.append(path)
+    return found, damaged
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns errors of the disk and the database into a `StoreError` that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        of_tokenizers = type(error) is Exception and "(os error " in reason
+        if not (of_tokenizers or isinstance(error, (sqlite3.Error, OSError, SafetensorError))):
+            raise
+        if type(error) is sqlite3.DatabaseError:
+            raise StoreError(
+                f"{path} is damaged ({error}): `maft.verify(runs_dir, repair=True)` puts it aside; run "
+                "again after that: checkpoints are kept, only completions are made anew."
+            ) from error
+        remedy = "Make the folder writable, or name another one as `runs_dir`, and run again."
+        if "lock" in reason.lower():
+            remedy = "Another process holds it: wait for that one and run again."
+        if any(word in reason.lower() for word in ("full", "space", "quota")):
+            remedy = "Free some space and run again: what is finished is kept."
+        raise StoreError(f"{path} cannot be used: {reason}. {remedy}") from error
