@@ -13,10 +13,9 @@ import time
 
 from tabulate import tabulate
 
-from maft_lib.debate import Debate, Turn
+from maft_lib.debate import Debate, Turn, majority_vote
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.tasks import load_problems
-from maft_lib.voting import majority_vote
 
 NUM_REPEATS = 20
 SAID = "First, $3 \\cdot 4 = 12$. Then \\(12 + 1 = 13\\), and so on, step by step. " * 8

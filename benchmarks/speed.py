@@ -22,7 +22,7 @@ def main():
     given = {"model_name_or_path": options.model, "max_tokens": options.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     config = maft.load_config(options.profile, num_eval=options.together, **given)
-    asked = maft.studies.problems(config.task, "eval", config)
+    asked = maft.study.problems(config.task, "eval", config)
     frame = maft.speed.compare_orders(maft.speed.backends_here(config), asked, config, options.alone)
     print(
         frame.round({"seconds": 1, "tokens/s": 1, "overhead": 4, "speed-up": 1}).to_string(index=False)

@@ -10,13 +10,13 @@ from typing import Any
 
 _PUBLIC = {
     "ConfigError": "config",
-    "load_config": "config",
+    "load_config": "profiles",
     "notebook_config": "setup_cell",
     "Problem": "tasks.problem",
     "load_problems": "tasks",
     "extract_answer": "grading",
     "is_equivalent": "grading",
-    "majority_vote": "voting",
+    "majority_vote": "debate",
     "Agent": "society",
     "Debate": "debate",
     "Society": "society",
@@ -24,11 +24,11 @@ _PUBLIC = {
     "run_debates": "debate",
     "build_finetuning_data": "training.data",
     "finetune": "training.finetuning",
-    "Result": "result",
+    "Result": "study",
     "open_backend": "backends.opening",
     "open_scorer": "backends.scorer",
-    "run_studies": "studies",
-    "run_study": "studies",
+    "run_studies": "run",
+    "run_study": "run",
     "DebateExplorer": "lab.explorer",
     "DebateStudio": "lab.studio",
     "describe_environment": "provenance",
@@ -42,6 +42,7 @@ _PUBLIC = {
 }
 _MODULES = {
     "grading",
+    "methods",
     "metrics",
     "metrics.diversity",
     "metrics.specialization",
@@ -51,7 +52,7 @@ _MODULES = {
     "reported",
     "speed",
     "store",
-    "studies",
+    "study",
     "tables",
     "tasks",
 }

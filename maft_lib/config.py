@@ -13,61 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maft_lib.mappings import read_mapping
-from maft_lib.tasks import answer_type, canonical
-from maft_lib.wording import nearest, shown
+from maft_lib.wording import nearest, one_line, shown
 
-TaskName = Annotated[str, AfterValidator(canonical)]  # `gsm8k` is stored as `gsm`
-METHODS = (
-    "base",
-    "majority",
-    "debate",
-    "vote_equal_budget",
-    "star",
-    "majority_ft",
-    "single_agent_ft",
-    "single_agent_ft_wo_debate",
-    "single_agent_ft_hot",
-    "multiagent_ft",
-    "multiagent_ft_wo_summary",
-    "multiagent_ft_wo_critic",
-    "multiagent_ft_lora",
-    "multiagent_ft_dpo",
-    "cooperative",
-    "cooperative_ft",
-    "unique_id",
-    "no_interaction",
-    "distilled_society",
-)
-NOTEBOOKS = (  # in the order of `make figures`
-    "Z_miniature_model",
-    "00_quickstart",
-    "02_1_multiagent_debate",
-    "02_3_multiagent_finetuning",
-    "03_3_quantitative_results",
-    "03_4_multiple_iterations",
-    "04_1_ablations",
-    "04_2_diversity",
-    "04_3_zero_shot",
-    "C_diversity_metrics",
-    "D_cooperative",
-    "E_additional_comparisons",
-    "F_more_agents",
-    "G_specialization_model",
-    "H_additional_evaluations",
-    "R_reviewers_questions",
-    "S_cost_and_speed",
-)
-# What the paper did differently in single sections (Section 4.3; Appendices F and H; rebuttal, GSM).
-OWN_PARAMETERS: dict[str, dict[str, Any]] = {
-    "04_3_zero_shot": {"task": "gsm", "num_eval": 1000},
-    "F_more_agents": {"num_agents": 5},
-    "H_additional_evaluations": {"tasks": ["math", "mmlu"], "task": "math", "levels": None},
-    "R_reviewers_questions": {"task": "gsm", "num_train": 1000, "num_eval": 1000},
-}
-TABLE_1 = ("base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft")
 LONGEST_NAME = 255  # bytes of a file's name, on every common file system
 NAMED = 5  # wrong values that an error names one by one
 
@@ -126,9 +76,9 @@ class Config(BaseModel):
     )
 
     # The problems (Section 3.1)
-    task: TaskName = "arithmetic"
-    tasks: list[TaskName] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
-    eval_task: TaskName | None = Field(
+    task: str = "arithmetic"
+    tasks: list[str] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
+    eval_task: str | None = Field(
         None, description="of the eval problems, if another than is trained on (Section 4.3)"
     )
     num_train: int = Field(500, ge=1, le=1_000_000)
@@ -203,7 +153,19 @@ class Config(BaseModel):
     pooling: Literal["mean", "first"] = Field("mean", description="of an encoder's token embeddings")
 
     # The study
-    methods: list[str] = Field(list(TABLE_1), min_length=1, description="rows of Table 1")
+    methods: list[str] = Field(
+        [
+            "base",
+            "majority",
+            "debate",
+            "star",
+            "majority_ft",
+            "single_agent_ft",
+            "multiagent_ft",
+        ],
+        min_length=1,
+        description="rows of Table 1",
+    )
     seed: int = Field(0, ge=0, lt=2**31)
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
         None, min_length=1, description="of a study repeated (Table 1, Figure 1); None: `seed` alone"
@@ -215,16 +177,8 @@ class Config(BaseModel):
     figures_dir: str = Field("figures", min_length=1)
 
     @model_validator(mode="after")
-    def _names(self) -> Config:
-        """Names of tasks and methods exist, and lists repeat nothing."""
-        for task in (self.task, *self.tasks, self.eval_task or self.task):
-            answer_type(task)
-        for method in self.methods:
-            check_name("method", method, METHODS)
-        for notebook, own in self.notebooks.items():
-            check_name("notebook", notebook, NOTEBOOKS)
-            for key in own:
-                check_name(f"parameter of {notebook}", key, _CHANGEABLE)
+    def _whole(self) -> Config:
+        """Lists repeat nothing, and a base in 4 bits has adapters."""
         if self.load_in_4bit and self.lora_rank is None:
             raise ConfigError("load_in_4bit: a base in 4 bits is frozen, so give a lora_rank, too.")
         for name in ("tasks", "methods", "seeds", "levels"):
@@ -250,7 +204,7 @@ class Config(BaseModel):
 
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
-        return _validated({**self.model_dump(), **changes})
+        return validated({**self.model_dump(), **changes})
 
     def path(self, name: str | Path) -> Path:
         """A path of the config, relative ones taken from the project's root."""
@@ -299,42 +253,10 @@ class Config(BaseModel):
         return folder
 
 
-_CHANGEABLE = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))
-
-
 def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if not isinstance(name, str) or name not in valid:
         raise ConfigError(f"unknown {kind} {shown(name)}{_hint(name, valid)}")
-
-
-def load_config(
-    profile: str | Path | None = None, /, *, notebook: str | None = None, **overrides: Any
-) -> Config:
-    """The parameters of a profile: the defaults, then the params file, then `overrides`.
-
-    `profile` is the name of a file of `params/` or a path to a YAML file; None stands for the
-    environment variable MAFT_PROFILE, else `laptop`. With `notebook` what the paper (`OWN_PARAMETERS`)
-    and the profile (`notebooks`) say for that one comes before the overrides. MAFT_RUNS_DIR names the
-    folder of completions and checkpoints where nothing else does. Raises `ConfigError`.
-    """
-    if profile is None:
-        profile = os.environ.get("MAFT_PROFILE") or "laptop"
-    path = _params_file(str(profile))
-    keys = read_mapping(path, "params file", ConfigError)
-    if keys.get("profile", path.stem) != path.stem:
-        said = shown(keys["profile"])
-        raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
-    places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
-    config = _validated({**places, **keys, "profile": path.stem, **overrides})
-    if notebook is None:
-        return config
-    check_name("notebook", notebook, NOTEBOOKS)
-    if {key for key, value in keys.items() if value is not None} <= {*overrides, "profile"}:
-        # papermill -f gives the whole file: what it says is not said for this notebook
-        overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
-    own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
-    return config.replace(**{**own, **overrides})
 
 
 def project_root() -> Path:
@@ -346,23 +268,7 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def _params_file(profile: str) -> Path:
-    if profile.endswith((".yml", ".yaml")):
-        path = Path(os.path.expanduser(profile))
-        path = path if path.is_absolute() or os.path.exists(path) else project_root() / path
-        if not os.path.isfile(path):
-            what = "is a folder" if os.path.isdir(path) else "does not exist"
-            raise ConfigError(
-                f"params file {shown(profile)} {what}: name a YAML file, or one of params/."
-            )
-        return path
-    folder = project_root() / "params"
-    names = tuple(sorted(p.stem for p in folder.glob("*.yml") if p.stem != "reported"))
-    check_name("profile", profile, names)
-    return folder / f"{profile}.yml"
-
-
-def _validated(keys: Mapping[str, Any]) -> Config:
+def validated(keys: Mapping[str, Any]) -> Config:
     for key in keys:
         if key not in Config.model_fields:
             known = tuple(Config.model_fields)
@@ -391,3 +297,53 @@ def _hint(name: str, valid: tuple[str, ...]) -> str:
         return f": did you mean {near!r}?"
     listed = ", ".join(valid) if len(valid) <= 25 else "those of `Config` in maft_lib/config.py"
     return f": expected one of {listed}."
+
+
+def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> dict[Any, Any]:
+    """The mapping that a file of some kind holds. Raises `error_class` if it holds none."""
+    try:
+        found = _loaded(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        problem = "cannot be read: it is not UTF-8 text"
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that are none
+        problem = f"cannot be read as YAML: {_told(error)}"
+    else:
+        if isinstance(found, dict) and found:
+            return found
+        problem = "is empty" if found in (None, {}, []) else "is a list or a single value"
+        problem += ": write `key: value` lines"
+    raise error_class(f"{kind} {path} {problem}.")
+
+
+def _loaded(text: str) -> Any:
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _told(error: Exception) -> str:
+    """What the parser says, with the line, on one line."""
+    mark = getattr(error, "problem_mark", None)
+    words = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+    return (f"line {mark.line + 1}: " if mark else "") + one_line(words, 200)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, "an alias (*name): write the value out", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                twice = f"the key {key.value!r} stands there twice"
+                raise yaml.MarkedYAMLError(None, None, twice, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)

@@ -8,6 +8,7 @@ answers, nor of finetuning.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,14 +24,13 @@ from maft_lib.arguments import (
 )
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.grading import extract_answer
+from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
 from maft_lib.prompts import Message, Prompts, load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
 from maft_lib.store.files import replacing
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
-from maft_lib.voting import majority_vote
 
 
 @dataclass(frozen=True)
@@ -324,3 +324,31 @@ class _Run:
     def _answer(self, i: int, response: str) -> str | None:
         problem = self.problems[i]
         return extract_answer(response, problem.task, problem.options)
+
+
+def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | None:
+    """The answer that most agents gave, under mathematical equivalence; None if none can be read.
+
+    Unreadable answers do not vote. A tie is broken at random by the seed, whatever the order of the
+    answers (Section 3.2: "one of the potential answers is chosen at random"). Raises `ValueError` for
+    answers that are no list of texts, and `DataError` for an unknown task.
+    """
+    check_whole("seed", seed)
+    groups = [[answers[i] for i in group] for group in group_equivalent(answers, task)]
+    if not groups:
+        return None
+    most = max(len(group) for group in groups)
+    tied = sorted(_speaker(group, task) for group in groups if len(group) == most)
+    return random.Random(seed).choice(tied)
+
+
+def _speaker(group: list[str | None], task: str) -> str:
+    """The answer that stands for its group: equal to most of the others, then the shortest."""
+    given = [answer for answer in group if answer is not None]
+    if len(set(given)) == 1:
+        return given[0]
+
+    def rank(answer: str) -> tuple[int, int, str]:
+        return -sum(is_equivalent(answer, other, task) for other in given), len(answer), answer
+
+    return min(given, key=rank)

@@ -23,7 +23,8 @@ import mistune
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from maft_lib.config import Config, ConfigError, load_config
+from maft_lib.config import Config, ConfigError
+from maft_lib.profiles import load_config
 from maft_lib.store.files import StoreError, replacing
 
 SHEET = "index.html"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from maft_lib.config import Config
 from maft_lib.metrics import first_answer
 from maft_lib.society import Society
 from maft_lib.training.data import final_responses, right_responses
@@ -18,36 +19,55 @@ from maft_lib.training.data import final_responses, right_responses
 if TYPE_CHECKING:
     from maft_lib.study import Study
 
+Recipe = Callable[["Study"], None]
 
+
+@dataclass(frozen=True)
+class Method:
+    """A method: its name and recipe, and how tables and figures name and draw it."""
+
+    name: str
+    recipe: Recipe
+    label: str
+    color: str
+    marker: str
+    linestyle: str = "-"
+
+
+METHODS: dict[str, Method] = {}  # by name, in the order of tables
+TABLE_1 = tuple(Config().methods)
+
+
+def method(label: str, color: str, marker: str, linestyle: str = "-") -> Callable[[Recipe], Recipe]:
+    """Declares the recipe below it as a method, with its label and look in tables and figures."""
+
+    def declare(recipe: Recipe) -> Recipe:
+        name = recipe.__name__
+        METHODS[name] = Method(name, recipe, label, color, marker, linestyle)
+        return recipe
+
+    return declare
+
+
+@method("Base", "#8C8C8C", "D")
 def base(study: Study) -> None:
     """Base: one model answers once (Section 3.2)."""
     study.evaluate(study.base_society(num_agents=1), pick=first_answer, num_rounds=1)
 
 
+@method("Majority", "#56B4E9", "^")
 def majority(study: Study) -> None:
     """Majority: N samples of one model, answered by their majority vote (Section 3.2)."""
     study.evaluate(study.base_society(), num_rounds=1)
 
 
+@method("Debate", "#009E73", "v")
 def debate(study: Study) -> None:
     """Debate: N agents that share one model debate for M rounds (Du et al., 2023)."""
     study.evaluate(study.base_society())
 
 
-def vote_equal_budget(study: Study) -> None:
-    """A vote over as many samples of the base model as cost the tokens that a debate generates.
-
-    Not in the paper: what a debate must beat to be worth its price. Tokens read are not counted,
-    which favours the debate.
-    """
-    society = study.base_society()
-    whole = study.debate(society, study.eval)
-    first = study.debate(society, study.eval, num_rounds=1)
-    spent, samples = (sum(d.num_completion_tokens for d in debates) for debates in (whole, first))
-    num = max(1, round(len(society.generators) * spent / max(samples, 1)))
-    study.evaluate(study.base_society(num_agents=num), num_rounds=1)
-
-
+@method("STaR", "#E69F00", "*", "-.")
 def star(study: Study) -> None:
     """STaR (Zelikman et al., 2022; Section 3.2): one model learns from its right answers.
 
@@ -71,6 +91,7 @@ def star(study: Study) -> None:
             break
 
 
+@method("Majority FT", "#CC79A7", "P", "-.")
 def majority_ft(study: Study) -> None:
     """Majority FT (Section 3.2): one model trained on all samples that match their majority vote.
 
@@ -79,6 +100,7 @@ def majority_ft(study: Study) -> None:
     _one_model(study, num_rounds=1)
 
 
+@method("Single-agent FT", "#D55E00", "s", "--")
 def single_agent_ft(study: Study) -> None:
     """Single-agent FT (Section 2.2): one model trained on final responses that match the vote.
 
@@ -87,15 +109,17 @@ def single_agent_ft(study: Study) -> None:
     _one_model(study)
 
 
+@method("Single-agent FT w/o debate", "#D55E00", "X", ":")
+def single_agent_ft_wo_debate(study: Study) -> None:
+    """Single-agent FT w/o debate (Section 4.1): trained on debates, but answers directly, once."""
+    _one_model(study, directly=True)
+
+
+@method("Single-agent FT, temperature 2", "#882255", "^", ":")
 def single_agent_ft_hot(study: Study) -> None:
     """Single-agent FT with responses drawn at temperature 2 (Appendix E.1)."""
     study.change(temperature=2.0)
     _one_model(study)
-
-
-def single_agent_ft_wo_debate(study: Study) -> None:
-    """Single-agent FT w/o debate (Section 4.1): trained on debates, but answers directly, once."""
-    _one_model(study, directly=True)
 
 
 def _one_model(study: Study, num_rounds: int | None = None, directly: bool = False) -> None:
@@ -119,6 +143,7 @@ def _one_model(study: Study, num_rounds: int | None = None, directly: bool = Fal
         evaluate(model, iteration)
 
 
+@method("Multiagent FT (ours)", "#0072B2", "o")
 def multiagent_ft(study: Study) -> None:
     """Multiagent FT (Algorithm 1): every agent is trained on what it said itself."""
     study.evaluate(study.base_society())
@@ -126,12 +151,14 @@ def multiagent_ft(study: Study) -> None:
         study.evaluate(society, iteration)
 
 
+@method("Multiagent FT w/o summary", "#0072B2", "<", "-.")
 def multiagent_ft_wo_summary(study: Study) -> None:
     """Multiagent FT w/o summary (Section 4.1): the others' responses are read as they are."""
     study.change(summarize=False)
     multiagent_ft(study)
 
 
+@method("Multiagent FT w/o critic", "#0072B2", ">", "--")
 def multiagent_ft_wo_critic(study: Study) -> None:
     """Multiagent FT w/o critic (Section 4.1): generation agents are trained, critics stay base."""
     study.evaluate(study.base_society())
@@ -139,12 +166,14 @@ def multiagent_ft_wo_critic(study: Study) -> None:
         study.evaluate(society, iteration)
 
 
+@method("Multiagent FT, LoRA", "#332288", "h")
 def multiagent_ft_lora(study: Study) -> None:
     """Multiagent FT with all agents as LoRA adapters of one base model (not in the paper)."""
     study.change(lora_rank=study.config.lora_rank or 16)
     multiagent_ft(study)
 
 
+@method("Multiagent FT, DPO critics", "#332288", "p")
 def multiagent_ft_dpo(study: Study) -> None:
     """Multiagent FT whose critics learn preferences by DPO (the reviewers asked; not in the paper)."""
     study.evaluate(study.base_society())
@@ -152,24 +181,28 @@ def multiagent_ft_dpo(study: Study) -> None:
         study.evaluate(society, iteration)
 
 
+@method("Cooperative (base)", "#44AA99", "d")
 def cooperative(study: Study) -> None:
     """Cooperative (Base): agents combine their responses instead of criticizing (Appendix D)."""
     study.change(cooperative=True)
     debate(study)
 
 
+@method("Cooperative (FT)", "#117733", "d")
 def cooperative_ft(study: Study) -> None:
     """Cooperative (FT): multiagent finetuning of agents that combine responses (Appendix D)."""
     study.change(cooperative=True)
     multiagent_ft(study)
 
 
+@method("Unique ID", "#999933", "8")
 def unique_id(study: Study) -> None:
     """Unique ID (Appendix E.2): base agents that are told apart by an identity in their prompts."""
     study.change(unique_ids=True)
     debate(study)
 
 
+@method("No interaction", "#AA4499", "H", "-.")
 def no_interaction(study: Study) -> None:
     """The finetuned society with all first responses from one generation agent (a reviewer asked)."""
     study.evaluate(study.base_society())
@@ -182,6 +215,22 @@ def _one_generator(society: Society) -> Society:
     return replace(society, generators=tuple(replace(a, model=model) for a in society.generators))
 
 
+@method("Vote at equal budget", "#000000", "^")
+def vote_equal_budget(study: Study) -> None:
+    """A vote over as many samples of the base model as cost the tokens that a debate generates.
+
+    Not in the paper: what a debate must beat to be worth its price. Tokens read are not counted,
+    which favours the debate.
+    """
+    society = study.base_society()
+    whole = study.debate(society, study.eval)
+    first = study.debate(society, study.eval, num_rounds=1)
+    spent, samples = (sum(d.num_completion_tokens for d in debates) for debates in (whole, first))
+    num = max(1, round(len(society.generators) * spent / max(samples, 1)))
+    study.evaluate(study.base_society(num_agents=num), num_rounds=1)
+
+
+@method("Distilled society", "#661100", "X")
 def distilled_society(study: Study) -> None:
     """One model that learns from the final responses of the finetuned society, and answers directly.
 
@@ -194,27 +243,3 @@ def distilled_society(study: Study) -> None:
     study.remember(examples)
     (model,) = study.finetune([(alone.generators[0], examples)], iteration)
     study.evaluate(study.base_society(model, num_agents=1), iteration, first_answer, num_rounds=1)
-
-
-_RECIPES = (
-    base,
-    majority,
-    debate,
-    vote_equal_budget,
-    star,
-    majority_ft,
-    single_agent_ft,
-    single_agent_ft_wo_debate,
-    single_agent_ft_hot,
-    multiagent_ft,
-    multiagent_ft_wo_summary,
-    multiagent_ft_wo_critic,
-    multiagent_ft_lora,
-    multiagent_ft_dpo,
-    cooperative,
-    cooperative_ft,
-    unique_id,
-    no_interaction,
-    distilled_society,
-)
-recipes: dict[str, Callable[[Study], None]] = {recipe.__name__: recipe for recipe in _RECIPES}

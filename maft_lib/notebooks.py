@@ -29,7 +29,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
-from maft_lib.config import NOTEBOOKS, Config, ConfigError, load_config, project_root
+from maft_lib.config import Config, ConfigError, project_root
+from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import StoreError, explained
 from maft_lib.workers import default_num_workers, may_have_gpu
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from maft_lib import events
 from maft_lib.estimation.counts import OPEN, PHASES, last_iteration, planned
 
 if TYPE_CHECKING:
@@ -162,13 +162,12 @@ class Progress:
         study = self.studies[number]
         with self.changing():
             study.begin()
-        token = _current.set(study)
         state = "failed"
         try:
-            yield
+            with events.listening(study):
+                yield
             state = "finished"
         finally:
-            _current.reset(token)
             with self.changing():
                 study.end(state)
 
@@ -248,37 +247,3 @@ class Progress:
 
     def _in(self, phase: str) -> list[Watched]:
         return [s for s in self.studies if s.state == "running" and s.phase == phase]
-
-
-# --- what the parts of a study tell --------------------------------------------------------------
-
-_current: ContextVar[Watched | None] = ContextVar("watched study", default=None)
-
-
-def is_watched() -> bool:
-    """Whether this thread's study is shown by somebody: then bars of its parts are not."""
-    return _current.get() is not None
-
-
-def during(phase: str, iteration: int, num_agents: int = 0) -> AbstractContextManager[Any]:
-    """This thread's study is in `phase` of `iteration`, at the end of which so many are trained."""
-    study = _current.get()
-    return study.during(phase, iteration, num_agents) if study else nullcontext()
-
-
-def counted(answers: Iterable[tuple[int, Completion]]) -> Iterable[tuple[int, Completion]]:
-    """Answers (index of the request, completion), counted for this thread's study as they pass."""
-    study = _current.get()
-    return study.counted(answers) if study else answers
-
-
-def trained() -> None:
-    """An agent of this thread's study has been trained."""
-    if study := _current.get():
-        study.trained()
-
-
-def evaluated(frame: pd.DataFrame) -> None:
-    """This thread's study has the scores of another iteration."""
-    if study := _current.get():
-        study.evaluated(frame)

@@ -27,8 +27,9 @@ from jinja2 import Environment, StrictUndefined
 from nbformat import NotebookNode
 
 from maft_lib import gallery
-from maft_lib.config import NOTEBOOKS, Config, ConfigError, load_config
+from maft_lib.config import Config, ConfigError
 from maft_lib.lab.mathematics import text_html
+from maft_lib.profiles import NOTEBOOKS, load_config
 
 MARK = 'content="maft_lib.report"'  # of a front page that may be replaced
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; form-action 'none'"

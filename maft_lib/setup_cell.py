@@ -11,9 +11,10 @@ from typing import Any
 
 from maft_lib import workers
 from maft_lib.arguments import check_kind
-from maft_lib.config import OWN_PARAMETERS, Config, load_config
+from maft_lib.config import Config
 from maft_lib.estimation import estimate
 from maft_lib.own_parameters import check_own
+from maft_lib.profiles import OWN_PARAMETERS, load_config
 
 
 def notebook_config(

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
-from maft_lib import metrics, progress
+from maft_lib import events, metrics
 from maft_lib.arguments import check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.debate import Debate, run_debates
 from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
-from maft_lib.result import Result
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society, base_society, save_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
@@ -35,6 +34,41 @@ from maft_lib.training.data import (
     right_responses,
 )
 from maft_lib.training.finetuning import finetune_all, training_log
+
+
+@dataclass(repr=False)
+class Result:
+    """What a method did on a task: `frame` is tidy (see `metrics`), the rest is the evidence.
+
+    `societies[l]` are the agents after l iterations of finetuning, `evaluations[l]` their debates on
+    the eval problems, `training[l]` the debates that made the data of iteration l + 1, and `data[l]`
+    that data. `costs` has a row per iteration and phase (`data`, `answers`, and `training` with a row
+    per agent), see `metrics.cost_frame`. `config` is what it ran with, the method's own changes
+    included. `train_ids` and `eval_ids` are the problems in their order; `note` says where train
+    problems come from if that is a test split, as the frame's column `train_source` always does.
+    """
+
+    method: str
+    task: str
+    frame: pd.DataFrame
+    societies: list[Society] = field(default_factory=list)
+    evaluations: list[list[Debate]] = field(default_factory=list)
+    training: list[list[Debate]] = field(default_factory=list)
+    data: list[list[AgentData] | list[Example]] = field(default_factory=list)
+    train_ids: tuple[str, ...] = ()
+    eval_ids: tuple[str, ...] = ()
+    note: str | None = None
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    config: Config | None = None
+
+    def __repr__(self) -> str:
+        accuracies = metrics.accuracy(self.frame).round(1).to_string(index=False)
+        return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
+
+    def _repr_html_(self) -> str:
+        from maft_lib.display.records import result_html
+
+        return result_html(self.method, self.task, self.frame, self.costs, self.config, self.note)
 
 
 class Study:
@@ -85,7 +119,7 @@ class Study:
 
     def learn(self, society: Society, iteration: int, **changes: Any) -> list[Debate]:
         """The debates on the train problems that make the data of `iteration`."""
-        with progress.during("data", iteration):
+        with events.during("data", iteration):
             debates = self.debate(society, self.train, iteration, **changes)
         self._result.training.append(debates)
         self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(debates)})
@@ -110,7 +144,7 @@ class Study:
             )
             for d in wrong
         ]
-        with progress.during("data", iteration):
+        with events.during("data", iteration):
             completions = generate(self.backend, requests)
         self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(completions)})
         tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
@@ -125,7 +159,7 @@ class Study:
     ) -> None:
         """Debates the eval problems and scores the answers that `pick` takes from the debates."""
         start = time.perf_counter()
-        with progress.during("answers", iteration):
+        with events.during("answers", iteration):
             debates = self.debate(society, self.eval, iteration, **changes)
         run = {
             "method": self.method,
@@ -140,7 +174,7 @@ class Study:
             run["trained_on"], trained_on = self.task, f"{self.task} to "
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
-        progress.evaluated(frame)
+        events.evaluated(frame)
         self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
         self._result.societies.append(society)
         runs = self.config.path(self.config.runs_dir)
@@ -154,7 +188,7 @@ class Study:
 
     def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
         """Trains agents side by side and returns their new models, in order."""
-        with progress.during("training", iteration, len(jobs)):
+        with events.during("training", iteration, len(jobs)):
             folders = finetune_all(jobs, self.config)
         for (agent, examples), folder in zip(jobs, folders):
             if examples:

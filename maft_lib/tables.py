@@ -19,7 +19,7 @@ from pandas.api.types import is_numeric_dtype
 
 from maft_lib import reported
 from maft_lib.arguments import as_place, check_columns, check_each, check_kind
-from maft_lib.config import TABLE_1
+from maft_lib.methods import TABLE_1
 from maft_lib.metrics.statistics import standard_errors_apart
 from maft_lib.plots import LABELS
 from maft_lib.store.files import replacing

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from maft_lib.backends.scorer import Scorer
-from maft_lib.config import load_config
 from maft_lib.debate import Debate, Turn
+from maft_lib.profiles import load_config
 from maft_lib.society import Agent
 from maft_lib.store import Store
 from maft_lib.tasks.problem import Problem, problem_id

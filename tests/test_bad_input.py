@@ -19,7 +19,8 @@ import maft_lib as maft
 from maft_lib.backends import BackendError, Request, Sampling, generate, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.config import ConfigError, load_config
+from maft_lib.config import ConfigError
+from maft_lib.profiles import load_config
 from maft_lib.prompts import PromptError, Prompts
 from maft_lib.setup_cell import notebook_config
 from maft_lib.tasks import load_problems

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from maft_lib.config import ConfigError, load_config, project_root
+from maft_lib.config import ConfigError, project_root
+from maft_lib.profiles import load_config
 from maft_lib.setup_cell import notebook_config
 
 

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from IPython.core.formatters import DisplayFormatter
 
 from maft_lib import metrics
-from maft_lib.config import Config, load_config
+from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn
 from maft_lib.grading import symbolic
 from maft_lib.grading.process import GradingError
@@ -21,9 +21,10 @@ from maft_lib.lab import RECORDS, html, page, register
 from maft_lib.lab.debates import debate_body, debate_html
 from maft_lib.lab.mathematics import LONGEST, formula_html, text_html
 from maft_lib.lab.records import GROUPS, size_in_words
+from maft_lib.profiles import load_config
 from maft_lib.society import ROLES, Agent, Society, base_society
 from maft_lib.store import Store
-from maft_lib.studies import Result
+from maft_lib.study import Result
 from maft_lib.tasks.problem import Problem, problem_id
 from tests.hostile_answers import HOSTILE, MARKUP
 

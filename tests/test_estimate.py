@@ -14,15 +14,18 @@ import yaml
 from safetensors import safe_open
 
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import METHODS, ConfigError, load_config, project_root
+from maft_lib.config import ConfigError, project_root
 from maft_lib.estimation import estimate, memory, roofline
 from maft_lib.estimation import machine as hardware
 from maft_lib.estimation.machine import GPU, Machine, gpu_speed, read_gpus, this_machine, visible
 from maft_lib.estimation.shapes import PUBLISHED, ModelShape, model_shape, read_shape
 from maft_lib.estimation.workload import Lengths, expected_lengths, iterations, workload
 from maft_lib.lab import html
+from maft_lib.methods import METHODS
 from maft_lib.metrics import total_costs
-from maft_lib.studies import problems, run_study
+from maft_lib.profiles import load_config
+from maft_lib.run import run_study
+from maft_lib.study import problems
 
 GIB = 2**30
 PLENTY = Machine(ram=2**50, free_disk=2**60, num_cores=2)

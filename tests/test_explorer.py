@@ -16,7 +16,7 @@ from maft_lib.debate import Debate
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.lab.explorer.outcomes import OUTCOMES, Judged
 from maft_lib.lab.explorer.widget import PAGE
-from maft_lib.studies import Result
+from maft_lib.study import Result
 from tests.conftest import debate
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)"> & <b>'
@@ -473,7 +473,7 @@ def test_debates_from_a_file_need_no_engine(tmp_path):
         "from maft_lib.lab.explorer import DebateExplorer\n"
         f"debates = map(Debate.from_dict, json.load(open({str(path)!r})))\n"
         "assert DebateExplorer(debates).selected.vote == '2'\n"
-        "assert not {'torch', 'maft_lib.studies'} & set(sys.modules)"
+        "assert not {'torch', 'maft_lib.run'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert Debate.from_dict(json.loads(path.read_text())[0]) == debate(*RIGHT)

@@ -21,12 +21,13 @@ from maft_lib.backends import BackendError, hub
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.rendering import render_conversation
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.config import load_config, project_root
+from maft_lib.config import project_root
 from maft_lib.debate import run_debates
 from maft_lib.exports import ExportError, agents, export, layout, load_export
 from maft_lib.metrics import diversity
+from maft_lib.profiles import load_config
+from maft_lib.run import run_study
 from maft_lib.store import Store
-from maft_lib.studies import run_study
 from maft_lib.training.data import AgentData, Example
 from maft_lib.training.finetuning import training_log
 

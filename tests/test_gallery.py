@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 
 from maft_lib import gallery, notebooks
-from maft_lib.config import load_config
 from maft_lib.plots import save_figure
+from maft_lib.profiles import load_config
 
 TABLE = "| method | accuracy |\n|:--|--:|\n| Base | **{cell}** |\n\n† may be luck.\n"
 FAILING = """

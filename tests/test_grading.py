@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from maft_lib.debate import majority_vote
 from maft_lib.grading import extract_answer, group_equivalent, is_correct, is_equivalent
 from maft_lib.tasks import load_problems
-from maft_lib.voting import majority_vote
 from tests.conftest import DATA, problem
 
 TABLE = Path(__file__).with_name("grading_cases.tsv")

@@ -51,6 +51,6 @@ def test_no_module_imports_one_to_its_left():
 
 def test_the_search_finds_what_goes_the_other_way():
     source = "from maft_lib import studies\nif x:\n    from maft_lib.backends import Request, hub\n"
-    assert against_the_order("maft_lib.nodes", source) == {"maft_lib.studies", "maft_lib.backends.hub"}
-    lazy = "if TYPE_CHECKING:\n    import maft_lib.studies\ndef f():\n    import maft_lib.studies\n"
+    assert against_the_order("maft_lib.nodes", source) == {"maft_lib.run", "maft_lib.backends.hub"}
+    lazy = "if TYPE_CHECKING:\n    import maft_lib.run\ndef f():\n    import maft_lib.run\n"
     assert against_the_order("maft_lib.nodes", lazy) == set()

@@ -242,7 +242,7 @@ def test_a_store_in_a_folder_that_cannot_be_written_is_read(runs, monkeypatch):
 
 
 def test_a_study_writes_down_what_it_ran_with(config):
-    from maft_lib.studies import run_study
+    from maft_lib.run import run_study
 
     small = config.replace(num_train=4, num_eval=4)
     for _ in range(2):  # the second writes nothing new

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import ConfigError, load_config
-from maft_lib.studies import check_disjoint, problems, run_study
+from maft_lib.config import ConfigError
+from maft_lib.profiles import load_config
+from maft_lib.run import run_study
+from maft_lib.study import check_disjoint, problems
 from maft_lib.tasks import load_problems, published
 from maft_lib.tasks.problem import DataError, DataWarning
 from maft_lib.tasks.published import GsmRecord, MathRecord, MmluRecord

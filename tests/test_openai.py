@@ -24,13 +24,13 @@ from maft_lib.backends.openai_client import scrub, served_name
 from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.config import load_config
 from maft_lib.debate import run_debates
+from maft_lib.profiles import load_config
 from maft_lib.prompts import load_prompts
+from maft_lib.run import run_study
 from maft_lib.society import Agent, base_society
 from maft_lib.store import Store
 from maft_lib.store.files import StoreWarning, content_key
-from maft_lib.studies import run_study
 from maft_lib.tasks import answer_type, load_problems
 from maft_lib.training.data import Example, build_finetuning_data
 from maft_lib.training.finetuning import finetune, training_log
@@ -478,7 +478,7 @@ def test_what_jobs_cannot_do_is_refused(server, hosted):
 KILLED = """
 import sys
 from maft_lib.backends.openai_jobs import finetune_hosted
-from maft_lib.config import load_config
+from maft_lib.profiles import load_config
 from tests.test_openai import BASE, lessons
 
 config = load_config("smoke", runs_dir=sys.argv[1], backend="openai", model_name_or_path=BASE)

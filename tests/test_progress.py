@@ -12,18 +12,18 @@ from bs4 import BeautifulSoup
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
-from maft_lib import methods, progress
+from maft_lib import events
 from maft_lib.backends import Completion
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import METHODS
 from maft_lib.estimation.counts import OPEN, planned
 from maft_lib.estimation.workload import expected_lengths, workload
 from maft_lib.lab import live
+from maft_lib.methods import METHODS
 from maft_lib.progress import Progress
+from maft_lib.run import run_studies, run_study
 from maft_lib.society import base_society
 from maft_lib.store import Store
-from maft_lib.studies import run_studies, run_study
 from maft_lib.study import Study
 from maft_lib.training import finetuning
 
@@ -43,7 +43,7 @@ def completions(num, stored=False, tokens=10):
 
 
 def pass_through(answers):
-    return list(progress.counted(answers))
+    return list(events.counted(answers))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def trainer(monkeypatch):
 
     def finetune_all(jobs, config):
         for _ in jobs:
-            progress.trained()
+            events.trained()
         return [agent.model for agent, _ in jobs]
 
     monkeypatch.setattr("maft_lib.study.finetune_all", finetune_all)
@@ -71,7 +71,7 @@ def test_what_is_planned_is_what_is_done(method, config, trainer):
     expected = planned(method, config)
     with whole.study(0):
         study = Study(method, "arithmetic", config, ScriptedBackend(said), report=str)
-        methods.recipes[method](study)
+        METHODS[method].recipe(study)
         done = {phase: count.done for phase, count in whole.studies[0].counts.items()}
     if method in OPEN:
         assert all(expected[phase] <= done[phase] for phase in expected) and expected != done
@@ -93,7 +93,7 @@ def test_a_total_that_is_not_known_yet_is_said_to_be_one(config):
     num_train, num_eval = config.num_train, config.num_eval
     assert per == {"data": num_train, "training": 1, "answers": 3 * num_eval}
     assert all(share.at_least for share in whole.shares())
-    with whole.study(0), progress.during("data", 2):
+    with whole.study(0), events.during("data", 2):
         assert whole.shares()[0].total == 2 * num_train
     assert not any(share.at_least for share in whole.shares())
     unknown = Progress([("debat", "arithmetic", config)])  # the study itself will say so
@@ -138,19 +138,19 @@ def test_time_left_by_hand(config):
     one = Progress([("majority_ft", "arithmetic", config)], clock)  # 20 + 20 + 1 agent + 20
     assert one.seconds_left() is None
     with one.study(0):
-        with progress.during("answers", 0):
+        with events.during("answers", 0):
             for answer in completions(20):
                 clock.now += 1
                 pass_through([answer])
         assert one.seconds_left() is None  # nobody knows how long data takes
-        with progress.during("data", 1):
+        with events.during("data", 1):
             for answer in completions(20):
                 clock.now += 2
                 pass_through([answer])
         assert one.seconds_left() is None and "not known yet" in live.summary(one)
-        with progress.during("training", 1, 1):
+        with events.during("training", 1, 1):
             clock.now += 30
-            progress.trained()
+            events.trained()
         assert one.seconds_left() == pytest.approx(20)
         clock.now += 5  # work on the next one has begun
         assert one.seconds_left() == pytest.approx(15)
@@ -201,23 +201,23 @@ def test_threads_count_for_their_own_studies(config):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert [study.counts["answers"].done for study in whole.studies] == [each - n for n in range(num)]
-    assert not progress.is_watched() and {study.state for study in whole.studies} == {"finished"}
+    assert not events.is_heard() and {study.state for study in whole.studies} == {"finished"}
 
 
 def test_where_nobody_counts_nothing_is_done():
     answers = completions(3)
-    assert progress.counted(answers) is answers
-    progress.trained()
-    progress.evaluated(pd.DataFrame())
-    with progress.during("data", 1):
-        assert not progress.is_watched()
+    assert events.counted(answers) is answers
+    events.trained()
+    events.evaluated(pd.DataFrame())
+    with events.during("data", 1):
+        assert not events.is_heard()
 
 
 @pytest.mark.pipeline
 def test_trainings_are_told_as_they_finish_and_found_ones_at_the_end(config, examples, agent):
     whole = Progress([("multiagent_ft", "arithmetic", config)] * 2)
     for number, fresh in ((0, 2), (1, 0)):
-        with whole.study(number), progress.during("training", 1, 2):
+        with whole.study(number), events.during("training", 1, 2):
             jobs = [(agent, examples), (agent, examples[:8])]
             finetuning.finetune_all(jobs, config)
         count = whole.studies[number].counts["training"]
@@ -349,7 +349,7 @@ def test_a_study_that_fails_says_so_in_its_view(config, monkeypatch):
     inner = SimpleNamespace(progress=True)
 
     def broken(request):
-        assert not inner.progress and progress.is_watched()
+        assert not inner.progress and events.is_heard()
         raise KeyboardInterrupt
 
     backend = ScriptedBackend(broken)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.studies import check_disjoint
+from maft_lib.study import check_disjoint
 from maft_lib.tasks import PUBLISHED, load_problems, published
 from maft_lib.tasks.problem import normalised
 

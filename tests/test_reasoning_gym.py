@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from maft_lib.grading import is_correct
-from maft_lib.studies import check_disjoint
+from maft_lib.study import check_disjoint
 from maft_lib.tasks import load_problems
 from maft_lib.tasks.problem import DataError, Problem
 from maft_lib.tasks.reasoning_gym import SAFE

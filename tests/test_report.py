@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from maft_lib import gallery, report
-from maft_lib.config import NOTEBOOKS, load_config
 from maft_lib.plots import save_figure
+from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.report import ReportError, write_report
 
 PROSE = r"""# Section 3.3: a *first* <b>look</b>

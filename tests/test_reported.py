@@ -9,7 +9,8 @@ import yaml
 from scipy.stats import binomtest
 
 from maft_lib import reported
-from maft_lib.config import METHODS, ConfigError, project_root
+from maft_lib.config import ConfigError, project_root
+from maft_lib.methods import METHODS
 from maft_lib.metrics import statistics
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"

@@ -17,15 +17,16 @@ from huggingface_hub import DatasetCard, ModelCard
 from maft_lib import estimate, training
 from maft_lib.backends import BackendError, models
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import ConfigError, load_config
+from maft_lib.config import ConfigError
 from maft_lib.exports import ExportError, export, load_export
 from maft_lib.lab import html
 from maft_lib.lab.markdown import cell, plain
 from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
+from maft_lib.profiles import load_config
+from maft_lib.run import run_study
 from maft_lib.society import ROLES, Agent, Society, list_societies, save_society
 from maft_lib.store.files import content_key, file_hash
-from maft_lib.studies import run_study
 from maft_lib.tables import save_table
 from maft_lib.training.data import AgentData, Example
 from tests.test_security import mark, trap  # noqa: F401  fixtures

@@ -12,13 +12,13 @@ from papermill.exceptions import PapermillExecutionError
 from maft_lib.backends import BackendError, Request, Sampling, generate
 from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import open_backend
-from maft_lib.config import load_config
 from maft_lib.exports import export
 from maft_lib.lab import html
 from maft_lib.notebooks import run_notebooks
+from maft_lib.profiles import load_config
 from maft_lib.report import write_report
+from maft_lib.run import run_study
 from maft_lib.store import Store
-from maft_lib.studies import run_study
 from tests.openai_server import BASE, Server
 
 pytest.importorskip("openai")

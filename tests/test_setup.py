@@ -46,7 +46,7 @@ def test_every_dependency_has_a_tested_version_that_it_admits():
 
 def test_the_public_names_are_what_design_says():
     code = """
-import maft_lib as maft, maft_lib.training.finetuning, maft_lib.studies
+import maft_lib as maft, maft_lib.training.finetuning, maft_lib.run
 for name in ("load_config", "load_problems", "extract_answer", "is_equivalent", "majority_vote",
              "run_debates", "build_finetuning_data", "finetune", "run_study"):
     assert callable(getattr(maft, name)) and callable(getattr(maft, name)), name

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from maft_lib.lab.studio.form import society_label
+from maft_lib.run import run_study
 from maft_lib.society import Agent, Society, base_society, list_societies, save_society
-from maft_lib.studies import run_study
 
 ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 2, "accuracy": 0.708}
 

@@ -6,8 +6,9 @@ from maft_lib import random_model, speed
 from maft_lib.backends import Completion, generate
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.run import run_study
 from maft_lib.society import base_society
-from maft_lib.studies import problems, run_study
+from maft_lib.study import problems
 
 
 @pytest.fixture

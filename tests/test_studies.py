@@ -11,14 +11,16 @@ import pytest
 
 from maft_lib import metrics
 from maft_lib.backends import BackendError
-from maft_lib.backends.opening import CachedBackend
+from maft_lib.backends.opening import CachedBackend, open_backend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.config import METHODS, ConfigError
+from maft_lib.config import ConfigError
+from maft_lib.methods import METHODS
 from maft_lib.metrics import diversity, statistics
 from maft_lib.metrics.statistics import standard_error
+from maft_lib.run import run_studies, run_study
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
-from maft_lib.studies import check_disjoint, open_backend, problems, run_studies, run_study
+from maft_lib.study import check_disjoint, problems
 from maft_lib.tasks import load_problems
 from maft_lib.workers import may_have_gpu
 from tests.conftest import debate

@@ -22,9 +22,9 @@ from maft_lib.lab.studio import DebateStudio, live_debate
 from maft_lib.lab.studio.live_debate import LiveDebate
 from maft_lib.lab.studio.transcripts import from_json, load_transcript, to_json, to_markdown
 from maft_lib.prompts import load_prompts
+from maft_lib.run import run_study
 from maft_lib.society import base_society, save_society
 from maft_lib.store import Store
-from maft_lib.studies import run_study
 from maft_lib.tasks import answer_type, load_problems
 from tests.conftest import debate
 from tests.openai_server import BASE, Handler, Server

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from maft_lib import plots, reported, tables
-from maft_lib.config import METHODS, load_config
+from maft_lib.methods import METHODS
 from maft_lib.metrics import statistics
 from maft_lib.plots import style
+from maft_lib.profiles import load_config
 
 matplotlib.use("Agg")
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 
 from maft_lib.grading import extract_answer, is_equivalent
-from maft_lib.studies import check_disjoint
+from maft_lib.study import check_disjoint
 from maft_lib.tasks import GENERATED, answer_type, canonical, load_problems
 from maft_lib.tasks.generated import draw, draw_split
 from maft_lib.tasks.problem import Problem, normalised

@@ -21,10 +21,10 @@ from maft_lib.backends.models import canary_nll, load_model
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.backends.vllm import VLLMBackend
-from maft_lib.config import load_config
 from maft_lib.miniature import MODEL
+from maft_lib.profiles import load_config
+from maft_lib.run import run_study
 from maft_lib.society import Agent
-from maft_lib.studies import run_study
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import finetune
 

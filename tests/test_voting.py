@@ -2,7 +2,7 @@
 
 import itertools
 
-from maft_lib.voting import majority_vote
+from maft_lib.debate import majority_vote
 
 
 def test_equivalent_answers_vote_together():

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, cast
 
-from maft_lib.progress import counted
+from maft_lib.events import counted
 from maft_lib.prompts import Message
 from maft_lib.workers import interruptible, raise_if_interrupted
 

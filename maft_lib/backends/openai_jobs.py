@@ -21,7 +21,7 @@ from maft_lib.backends import BackendError
 from maft_lib.backends.openai_calls import Job, begin, losses, poll
 from maft_lib.backends.openai_client import MODEL_FILE, connect, pause, served_name
 from maft_lib.config import Config
-from maft_lib.progress import is_watched, trained
+from maft_lib.events import is_heard, trained
 from maft_lib.seeds import derive_seed
 from maft_lib.store import Store
 from maft_lib.store.checkpoints import LOG
@@ -107,7 +107,7 @@ def _train(jobs: dict[str, Job], store: Store, config: Config) -> dict[str, Path
     folder = config.path(config.runs_dir) / FOLDER
     made: dict[str, Path] = {}
     began = time.monotonic()
-    hidden = is_watched()
+    hidden = is_heard()
     with client, tqdm(total=len(jobs), desc="fine-tuning jobs", leave=False, disable=hidden) as bar:
         while True:
             left = {key: job for key, job in jobs.items() if key not in made}

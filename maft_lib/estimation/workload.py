@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from maft_lib.config import METHODS, Config, check_name
+from maft_lib.config import Config, check_name
 from maft_lib.tasks import canonical
 
 # Mean tokens of a problem as it is asked, the answer format (about 30) and a chat template (about 15)
@@ -162,7 +162,7 @@ def longest_lengths(task: str, config: Config) -> Lengths:
 
 def workload(method: str, config: Config, lengths: Lengths) -> Workload:
     """What `method` asks for under these lengths. Raises `ConfigError` for an unknown method."""
-    check_name("method", method, METHODS)
+    check_name("method", method, tuple(RECIPES))
     config = _as_changed(method, config)
     batches = tuple(_batches(method, config, lengths))
     trainings = tuple(_trainings(method, config, lengths))

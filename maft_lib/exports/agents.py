@@ -17,9 +17,9 @@ from maft_lib.backends import hub
 from maft_lib.backends.openai_client import MODEL_FILE
 from maft_lib.config import Config
 from maft_lib.exports.layout import BASE_MODEL, ExportError, agent_folder
-from maft_lib.result import Result
 from maft_lib.society import Agent, Society
 from maft_lib.store.checkpoints import ADAPTER, BASE, LOG, MODEL_FILES
+from maft_lib.study import Result
 from maft_lib.training.finetuning import training_log
 
 FILES = (*MODEL_FILES, "*.safetensors.index.json", LOG, MODEL_FILE)

@@ -25,7 +25,7 @@ from maft_lib.grading import is_correct
 from maft_lib.lab.markdown import cell, plain
 from maft_lib.metrics.statistics import standard_error
 from maft_lib.plots import LABELS
-from maft_lib.result import Result
+from maft_lib.study import Result
 from maft_lib.training.finetuning import training_log
 
 CITATION = """\

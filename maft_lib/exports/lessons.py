@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maft_lib.exports.layout import dataset_folder
-from maft_lib.result import Result
+from maft_lib.study import Result
 from maft_lib.training.data import AgentData, Example, preferences
 
 Data = list[AgentData] | list[Example]

@@ -11,14 +11,15 @@ import pandas as pd
 import yaml
 
 from maft_lib.arguments import as_path
-from maft_lib.config import Config, ConfigError, load_config
+from maft_lib.config import Config, ConfigError
 from maft_lib.debate import Debate, load_debates
 from maft_lib.exports import layout
 from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import read_data
-from maft_lib.result import Result
+from maft_lib.profiles import load_config
 from maft_lib.society import Agent, Society
 from maft_lib.store.checkpoints import BASE
+from maft_lib.study import Result
 from maft_lib.wording import one_line
 
 

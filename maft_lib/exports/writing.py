@@ -35,8 +35,8 @@ from maft_lib.exports.cards import write_cards
 from maft_lib.exports.layout import ExportError
 from maft_lib.exports.lessons import datasets_of, write_datasets
 from maft_lib.prompts import DEFAULT
-from maft_lib.result import Result
 from maft_lib.society import Agent, Society
+from maft_lib.study import Result
 from maft_lib.training.data import AgentData
 
 

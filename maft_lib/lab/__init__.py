@@ -9,7 +9,7 @@ RECORDS = {
     "Debate": "maft_lib.debate",
     "Estimate": "maft_lib.estimation",
     "Problem": "maft_lib.tasks.problem",
-    "Result": "maft_lib.result",
+    "Result": "maft_lib.study",
     "Society": "maft_lib.society",
     "Store": "maft_lib.store",
 }  # classes that have a display, and where each is defined

@@ -17,10 +17,10 @@ from maft_lib import metrics
 from maft_lib.config import Config
 from maft_lib.lab.mathematics import formula_html, text_html
 from maft_lib.lab.page import chip, escaped, facts, fold, framed, letter, table
-from maft_lib.result import Result
 from maft_lib.society import Agent, Society
 from maft_lib.store import Store, checkpoints
 from maft_lib.store.files import StoreError
+from maft_lib.study import Result
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 

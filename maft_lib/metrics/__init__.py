@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from maft_lib.backends import Completion
-from maft_lib.debate import Debate
+from maft_lib.debate import Debate, majority_vote
 from maft_lib.grading import is_correct
 from maft_lib.metrics.statistics import standard_error, standard_error_of_mean
 from maft_lib.seeds import derive_seed
-from maft_lib.voting import majority_vote
 
 Pick = Callable[[Debate], str | None]
 

@@ -11,35 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maft_lib.arguments import as_place, check_able, check_config, check_kind, check_whole
+from maft_lib.methods import METHODS
 from maft_lib.store.files import replacing
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
-
-LABELS = {
-    "base": "Base",
-    "majority": "Majority",
-    "debate": "Debate",
-    "star": "STaR",
-    "majority_ft": "Majority FT",
-    "single_agent_ft": "Single-agent FT",
-    "single_agent_ft_wo_debate": "Single-agent FT w/o debate",
-    "single_agent_ft_hot": "Single-agent FT, temperature 2",
-    "multiagent_ft": "Multiagent FT (ours)",
-    "multiagent_ft_wo_summary": "Multiagent FT w/o summary",
-    "multiagent_ft_wo_critic": "Multiagent FT w/o critic",
-    "multiagent_ft_lora": "Multiagent FT, LoRA",
-    "multiagent_ft_dpo": "Multiagent FT, DPO critics",
-    "cooperative": "Cooperative (base)",
-    "cooperative_ft": "Cooperative (FT)",
-    "unique_id": "Unique ID",
-    "no_interaction": "No interaction",
-    "vote_equal_budget": "Vote at equal budget",
-    "distilled_society": "Distilled society",
-    "single_agent_ft at once": "Single-agent FT, no debate (M = 1)",
-    "generation agents": "Multiagent FT: generation agents",
-    "critic agents": "Multiagent FT: critic agents",
-}
 
 
 class Look(NamedTuple):
@@ -50,26 +26,14 @@ class Look(NamedTuple):
     linestyle: str = "-"
 
 
+LABELS = {
+    **{name: method.label for name, method in METHODS.items()},
+    "single_agent_ft at once": "Single-agent FT, no debate (M = 1)",
+    "generation agents": "Multiagent FT: generation agents",
+    "critic agents": "Multiagent FT: critic agents",
+}
 LOOKS = {
-    "base": Look("#8C8C8C", "D"),
-    "majority": Look("#56B4E9", "^"),
-    "debate": Look("#009E73", "v"),
-    "star": Look("#E69F00", "*", "-."),
-    "majority_ft": Look("#CC79A7", "P", "-."),
-    "single_agent_ft": Look("#D55E00", "s", "--"),
-    "single_agent_ft_wo_debate": Look("#D55E00", "X", ":"),
-    "single_agent_ft_hot": Look("#882255", "^", ":"),
-    "multiagent_ft": Look("#0072B2", "o"),
-    "multiagent_ft_wo_summary": Look("#0072B2", "<", "-."),
-    "multiagent_ft_wo_critic": Look("#0072B2", ">", "--"),
-    "multiagent_ft_lora": Look("#332288", "h"),
-    "multiagent_ft_dpo": Look("#332288", "p"),
-    "cooperative": Look("#44AA99", "d"),
-    "cooperative_ft": Look("#117733", "d"),
-    "unique_id": Look("#999933", "8"),
-    "no_interaction": Look("#AA4499", "H", "-."),
-    "vote_equal_budget": Look("#000000", "^"),
-    "distilled_society": Look("#661100", "X"),
+    **{name: Look(m.color, m.marker, m.linestyle) for name, m in METHODS.items()},
     "single_agent_ft at once": Look("#E69F00", "X", ":"),
     "generation agents": Look("#0072B2", "o"),
     "critic agents": Look("#56B4E9", "D", "-."),

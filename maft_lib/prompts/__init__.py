@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maft_lib.arguments import as_path
-from maft_lib.mappings import read_mapping
+from maft_lib.config import read_mapping
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 from maft_lib.wording import nearest

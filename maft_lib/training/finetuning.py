@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from maft_lib import progress
+from maft_lib import events
 from maft_lib.arguments import check_config, check_each, check_kind
 from maft_lib.backends import hub, release_memory
 from maft_lib.backends.ray import open_cluster
@@ -79,7 +79,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
         for done, folder in run(make_checkpoint, part) if part else ():
             raise_if_interrupted()
             folders[left[done]] = folder
-            progress.trained()
+            events.trained()
 
     with interruptible(), closing(Store(runs)) as kept:
         with _claims.claim(keys.values()) as mine:

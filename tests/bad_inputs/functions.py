@@ -16,7 +16,7 @@ from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
 from maft_lib.metrics import diversity
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
-from maft_lib.studies import check_disjoint
+from maft_lib.study import check_disjoint
 from maft_lib.training.data import AgentData
 from tests.conftest import debate, problem
 

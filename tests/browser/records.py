@@ -6,10 +6,9 @@ Imported by the tests and by the notebooks that they open. Knows nothing of brow
 import random
 
 from maft_lib import load_problems
-from maft_lib.debate import Debate, Turn
+from maft_lib.debate import Debate, Turn, majority_vote
 from maft_lib.society import Agent, Society
 from maft_lib.tasks.problem import Problem, problem_id
-from maft_lib.voting import majority_vote
 
 # Whatever of this is run as code leaves its mark on the page's window.
 CODE = "window.attacked=(window.attacked||0)+1"

@@ -6,7 +6,7 @@ import time
 import nbformat
 import pytest
 
-from maft_lib.config import NOTEBOOKS
+from maft_lib.profiles import NOTEBOOKS
 from tests.browser.lab import DEBATE
 from tests.browser.server import ROOT
 

@@ -15,7 +15,7 @@ import pandas as pd
 from maft_lib.arguments import check_debate
 from maft_lib.debate import Debate
 from maft_lib.lab.explorer.outcomes import OUTCOMES, Judged
-from maft_lib.result import Result
+from maft_lib.study import Result
 
 Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
 

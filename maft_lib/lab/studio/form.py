@@ -83,7 +83,7 @@ class Form:
 
         Raises `ValueError` if the task's files cannot be read.
         """
-        from maft_lib.studies import problems
+        from maft_lib.study import problems
 
         task, seed = self.task.value, self.seed.value
         further = self._draws[2] + 1 if self._draws[:2] == (task, seed) else 0

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 
 from maft_lib.arguments import check_able, check_config
 from maft_lib.backends import Backend
-from maft_lib.config import Config, load_config
+from maft_lib.config import Config
 from maft_lib.debate import Debate
 from maft_lib.lab.debates import debate_html
 from maft_lib.lab.keys import own_keys
@@ -21,6 +21,7 @@ from maft_lib.lab.page import escaped
 from maft_lib.lab.studio.form import Form, button, named, row
 from maft_lib.lab.studio.live_debate import LiveDebate, sentence, warm_up
 from maft_lib.lab.studio.transcripts import save_transcript, to_json, to_markdown
+from maft_lib.profiles import load_config
 
 # JupyterLab's colours, in light and in dark
 WRONG = "color:var(--jp-error-color1,#b3261e);font-weight:600"

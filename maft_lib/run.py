@@ -12,17 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
-from maft_lib import methods
 from maft_lib.arguments import check_able, check_config, check_each
 from maft_lib.backends import Backend
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.ray import open_cluster, stop_clusters
-from maft_lib.config import METHODS, Config, check_name
+from maft_lib.config import Config, check_name
 from maft_lib.lab.live import followed
+from maft_lib.methods import METHODS
 from maft_lib.provenance import save_provenance
-from maft_lib.result import Result
-from maft_lib.study import Study, check_disjoint, problems
+from maft_lib.study import Result, Study
 from maft_lib.tasks import answer_type
 from maft_lib.workers import (
     as_completed,
@@ -31,8 +30,6 @@ from maft_lib.workers import (
     interruptible,
     stop_workers,
 )
-
-__all__ = ["Result", "Study", "check_disjoint", "problems", "run_studies", "run_study"]
 
 
 def run_study(
@@ -44,7 +41,7 @@ def run_study(
 ) -> Result:
     """Runs one method of Section 3 on one task and evaluates it after every iteration.
 
-    `method` is one of `maft_lib.config.METHODS`. Without a backend the config's own is used, with the
+    `method` is one of `maft_lib.methods.METHODS`. Without a backend the config's own is used, with the
     store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
     somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method, `DataError` for
     an unknown task and `ValueError` for arguments of another kind.
@@ -63,7 +60,7 @@ def _check(
     report: Callable[[str], None] | None,
 ) -> None:
     """Says what is wrong with a study before anything is opened for it."""
-    check_name("method", method, METHODS)
+    check_name("method", method, tuple(METHODS))
     answer_type(task)
     check_config(config)
     if backend is not None:
@@ -82,7 +79,7 @@ def _run(
 ) -> Result:
     with watched:
         study = Study(method, task, config, backend, report)
-        methods.recipes[method](study)
+        METHODS[method].recipe(study)
         result = study.result()
         save_provenance(method, study.task, study.config, result.frame)
         return result

@@ -1,0 +1,105 @@
+"""The profiles of `params/` as configs, and the names in them checked: tasks, methods, notebooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from maft_lib.config import Config, ConfigError, check_name, project_root, read_mapping, validated
+from maft_lib.methods import METHODS
+from maft_lib.tasks import answer_type, canonical
+from maft_lib.wording import shown
+
+NOTEBOOKS = (  # in the order of `make figures`
+    "Z_miniature_model",
+    "00_quickstart",
+    "02_1_multiagent_debate",
+    "02_3_multiagent_finetuning",
+    "03_3_quantitative_results",
+    "03_4_multiple_iterations",
+    "04_1_ablations",
+    "04_2_diversity",
+    "04_3_zero_shot",
+    "C_diversity_metrics",
+    "D_cooperative",
+    "E_additional_comparisons",
+    "F_more_agents",
+    "G_specialization_model",
+    "H_additional_evaluations",
+    "R_reviewers_questions",
+    "S_cost_and_speed",
+)
+# What the paper did differently in single sections (Section 4.3; Appendices F and H; rebuttal, GSM).
+OWN_PARAMETERS: dict[str, dict[str, Any]] = {
+    "04_3_zero_shot": {"task": "gsm", "num_eval": 1000},
+    "F_more_agents": {"num_agents": 5},
+    "H_additional_evaluations": {"tasks": ["math", "mmlu"], "task": "math", "levels": None},
+    "R_reviewers_questions": {"task": "gsm", "num_train": 1000, "num_eval": 1000},
+}
+
+
+def load_config(
+    profile: str | Path | None = None, /, *, notebook: str | None = None, **overrides: Any
+) -> Config:
+    """The parameters of a profile: the defaults, then the params file, then `overrides`.
+
+    `profile` is the name of a file of `params/` or a path to a YAML file; None stands for the
+    environment variable MAFT_PROFILE, else `laptop`. With `notebook` what the paper (`OWN_PARAMETERS`)
+    and the profile (`notebooks`) say for that one comes before the overrides. MAFT_RUNS_DIR names the
+    folder of completions and checkpoints where nothing else does. Raises `ConfigError`.
+    """
+    if profile is None:
+        profile = os.environ.get("MAFT_PROFILE") or "laptop"
+    path = _params_file(str(profile))
+    keys = read_mapping(path, "params file", ConfigError)
+    if keys.get("profile", path.stem) != path.stem:
+        said = shown(keys["profile"])
+        raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
+    places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
+    config = _named(validated({**places, **keys, "profile": path.stem, **overrides}))
+    if notebook is None:
+        return config
+    check_name("notebook", notebook, NOTEBOOKS)
+    if {key for key, value in keys.items() if value is not None} <= {*overrides, "profile"}:
+        # papermill -f gives the whole file: what it says is not said for this notebook
+        overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
+    own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
+    return _named(config.replace(**{**own, **overrides}))
+
+
+def _named(config: Config) -> Config:
+    """The config with its names checked; a task with two names has its first (`gsm8k` is `gsm`)."""
+    for method in config.methods:
+        check_name("method", method, tuple(METHODS))
+    changeable = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))
+    for notebook, own in config.notebooks.items():
+        check_name("notebook", notebook, NOTEBOOKS)
+        for key in own:
+            check_name(f"parameter of {notebook}", key, changeable)
+    try:
+        for task in (config.task, *config.tasks, config.eval_task or config.task):
+            answer_type(task)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return config.replace(
+        task=canonical(config.task),
+        tasks=[canonical(task) for task in config.tasks],
+        eval_task=config.eval_task and canonical(config.eval_task),
+    )
+
+
+def _params_file(profile: str) -> Path:
+    if profile.endswith((".yml", ".yaml")):
+        path = Path(os.path.expanduser(profile))
+        path = path if path.is_absolute() or os.path.exists(path) else project_root() / path
+        if not os.path.isfile(path):
+            what = "is a folder" if os.path.isdir(path) else "does not exist"
+            raise ConfigError(
+                f"params file {shown(profile)} {what}: name a YAML file, or one of params/."
+            )
+        return path
+    folder = project_root() / "params"
+    names = tuple(sorted(p.stem for p in folder.glob("*.yml") if p.stem != "reported"))
+    check_name("profile", profile, names)
+    return folder / f"{profile}.yml"
