@@ -15,7 +15,7 @@ from IPython.core.formatters import DisplayFormatter
 from maft_lib import metrics
 from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn
-from maft_lib.grading import symbolic
+from maft_lib.grading import process
 from maft_lib.grading.process import GradingError
 from maft_lib.lab import RECORDS, html, page, register
 from maft_lib.lab.debates import debate_body, debate_html
@@ -217,10 +217,10 @@ def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):
         ["plain A", "plain A", "plain B"]
     ]
 
-    def broken(a, b):
+    def broken(grader, first, second):
         raise GradingError("math-verify cannot be started.")
 
-    monkeypatch.setattr(symbolic._workers, "compare", broken)
+    monkeypatch.setattr(process.Grader, "ask", broken)
     asked = debate([["u+v^7"], ["7v+u-6v"]], "u+v^7", answer="v^7 + u")
     assert chips(html(asked)) == [["plain A", "plain B"]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.grading import equivalence, extract_answer, is_equivalent, process, symbolic
+from maft_lib.grading import equivalence, extract_answer, is_equivalent, process
 from tests.hostile_answers import CODE, HOSTILE
 
 FOR_EVER = "9^{9^{9^9}}"
@@ -29,9 +29,9 @@ def is_running(pid):
 @pytest.fixture(autouse=True)
 def fresh_grader(monkeypatch):
     """Each test with workers of its own and nothing remembered."""
-    workers = symbolic._Workers()
-    monkeypatch.setattr(symbolic, "_workers", workers)
-    symbolic._compared.cache_clear()
+    workers = process.Grader("math_verify")
+    monkeypatch.setitem(process._graders, "math_verify", workers)
+    process.ask.cache_clear()
     equivalence._same.cache_clear()
     yield workers
     workers.close()
@@ -48,7 +48,7 @@ def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeyp
         graded.append(is_equivalent(extract_answer(f"\\boxed{{{answer}}}", "math"), "42", "math"))
         if any(graded):
             right.append(name)
-        if (seconds := time.perf_counter() - start) > 3 * symbolic.LIMIT:
+        if (seconds := time.perf_counter() - start) > 3 * process.LIMIT:
             slow[name] = seconds
     assert not right
     assert not slow
@@ -130,9 +130,10 @@ def test_daemonic_processes_grade_too(method):
 
 def test_the_workers_end_with_their_process():
     program = (
-        "from maft_lib.grading import is_equivalent, symbolic\n"
+        "from maft_lib.grading import is_equivalent, process\n"
         f"assert is_equivalent(*{EQUAL!r}, 'math')\n"
-        "print(*[worker.process.pid for worker in symbolic._workers.workers], flush=True)\n"
+        "workers = process._graders['math_verify'].workers\n"
+        "print(*[worker.process.pid for worker in workers], flush=True)\n"
         "import os; os.kill(os.getpid(), 9)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -148,7 +149,7 @@ def test_the_workers_end_with_their_process():
 
 def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
     (tmp_path / "broken.py").write_text("import does_not_exist")
-    monkeypatch.setattr(symbolic, "_PROGRAM", tmp_path / "broken.py")
+    monkeypatch.setattr(process, "_PROGRAM", tmp_path / "broken.py")
     with pytest.raises(process.GradingError, match="import math_verify"):
         is_equivalent(*EQUAL, "math")
 
@@ -156,11 +157,11 @@ def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
 AUDITED = """
 import json, os, re, sys
 
-sys.path[:] = json.loads(sys.argv[1])
-from maft_lib.grading import symbolic_worker
+sys.path[:] = json.loads(sys.argv[2])
+from maft_lib.grading import worker
 
 for pair in ({equal!r}, ("\\\\sqrt{{2}}", "1,2"), ("\\\\begin{{pmatrix}}1\\\\end{{pmatrix}}", "x=2")):
-    list(symbolic_worker._words(*pair))  # what is imported late is imported now
+    list(worker.answer("math_verify", *pair))  # what is imported late is imported now
 
 number = re.compile(rb"from sympy import \\*|(Integer|Float|Rational) ?\\(['\\d., ]+\\)")
 
@@ -174,7 +175,7 @@ def told(event, details):
 
 sys.addaudithook(told)
 {then}
-symbolic_worker.main()
+worker.main()
 """
 
 
@@ -186,9 +187,9 @@ def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
     """
     program, mark = tmp_path / "audited.py", tmp_path / "compiled"
     program.write_text(AUDITED.format(equal=EQUAL, mark=str(mark), then=then))
-    monkeypatch.setattr(symbolic, "_PROGRAM", program)
-    monkeypatch.setattr(symbolic, "LIMIT", 0.5)
+    monkeypatch.setattr(process, "_PROGRAM", program)
+    monkeypatch.setattr(process, "LIMIT", 0.5)
     for answer in ["1"] if then else CODE.values():
-        symbolic.symbolically_equal(answer, "x+1")
+        equivalence.symbolically_equal(answer, "x+1")
     assert is_equivalent(*EQUAL, "math")  # and the audited process does grade
     assert mark.exists() is bool(then)

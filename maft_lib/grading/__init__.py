@@ -24,12 +24,13 @@ Where other graders differ: math-verify takes 50\% for 0.5 as well, a comma for 
 Hendrycks' and PRM800K's graders want the order of a list, and fractions reduced; here neither matters.
 
 Normal forms (`latex`, `scalars`, `kinds`, `forms`) decide nearly all pairs. What is left is evaluated
-at random points or goes to math-verify, in a process that is killed after two seconds (`symbolic`). A
+at random points or goes to math-verify, in a process that is killed after two seconds (`process`). A
 model's text is only ever compared.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -39,10 +40,11 @@ from maft_lib.grading.extraction import candidates, choice
 from maft_lib.grading.forms import read
 from maft_lib.grading.kinds import Assignment, Form, Words
 from maft_lib.grading.latex import clean
+from maft_lib.grading.process import ask
 from maft_lib.grading.scalars import Scalar, read_number
-from maft_lib.grading.scoring import is_scored_right
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
+from maft_lib.tasks.reasoning_gym import FULL_SCORE, check_safe
 
 LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists); others: `latex.LONGEST`
 
@@ -74,7 +76,7 @@ def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | N
 def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
 
-    Bounded in time (`symbolic.LIMIT` seconds for a comparison that normal forms cannot decide) and
+    Bounded in time (`process.LIMIT` seconds for a comparison that normal forms cannot decide) and
     memory; results are cached. Raises `ValueError` for an unknown task and for answers that are no
     text.
     """
@@ -101,7 +103,9 @@ def is_correct(answer: str | None, problem: Problem) -> bool:
     if answer is None:
         return False
     if problem.scoring is not None:
-        return is_scored_right(problem.scoring, answer)
+        check_safe(json.loads(problem.scoring)["name"])
+        short = len(answer) <= LONGEST_TEXT
+        return short and ask("reasoning_gym", problem.scoring, answer) >= FULL_SCORE
     return is_equivalent(answer, problem.answer, problem.task)
 
 

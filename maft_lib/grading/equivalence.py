@@ -1,8 +1,8 @@
-"""Decides whether two forms are the same answer. Knows what equal means, not how answers are written.
+"""Decides whether two forms are the same answer.
 
 Normal forms come first: exact numbers, words, and the members of tuples, sets and matrices one by one.
-What is left are expressions, equations and inequalities, which `symbolic` compares in a process of
-their own. `same` is symmetric by construction: a pair is always compared in the same order.
+What is left are expressions, equations and inequalities, which math-verify compares (see `process`).
+`same` is symmetric by construction: a pair is always compared in the same order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from maft_lib.grading.kinds import (
     Sequence,
     Words,
 )
+from maft_lib.grading.process import ask
 from maft_lib.grading.scalars import Scalar
-from maft_lib.grading.symbolic import symbolically_equal
 
 _COMPOUND = ("matrix", r"\setminus", r"\cap")  # in what is read as a scalar but is worth more
 DECIMALS = 6  # a decimal with so many digits may stand for a number that it rounds
+
+
+def symbolically_equal(a: str, b: str) -> bool:
+    """Whether two pieces of LaTeX are mathematically equal, as far as that can be said in time."""
+    return ask("math_verify", *sorted((a, b))) == 1
 
 
 def same(a: Form, b: Form) -> bool:

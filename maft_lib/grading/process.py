@@ -1,51 +1,65 @@
-"""A program of ours in a process that can be killed: asked in JSON lines, answered in words.
+"""Math-verify and the scorers of reasoning_gym, in processes that can be killed.
 
+What a model writes can keep a computer algebra system busy for ever or fill the memory, and
+math-verify's own limits need signals of the main thread. So `worker.py` runs as a process of its own,
+with little memory and no right to write files, and is killed when a question takes longer than `LIMIT`.
 It is started as a program, not by multiprocessing, so it works alike in a script, in a Jupyter kernel,
-in threads and in worker processes that may have no children. Nothing is pickled. Knows no mathematics.
+in threads and in worker processes that may have no children. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
+from functools import lru_cache
 from pathlib import Path
 
-START_LIMIT = 120.0  # seconds until a new process has imported its libraries
-READ = "read"  # the word for a part of a question that is done; any other word ends an answer
+LIMIT = 2.0  # seconds for one question
+START_LIMIT = 120.0  # seconds until a new process has imported its library
+READ = "read"  # the word for a part of a question that is read; any other word ends an answer
+
+_PROGRAM = Path(__file__).with_name("worker.py")
 
 
 class GradingError(RuntimeError):
     """A process that grading needs cannot be started."""
 
 
+@lru_cache(maxsize=100_000)
+def ask(library: str, first: str, second: str) -> float:
+    """The answer of a `worker.py` to two texts; 0 if that takes over `LIMIT` seconds.
+
+    `math_verify` says whether two pieces of LaTeX are mathematically equal (1 or 0), `reasoning_gym`
+    which score, up to 1, a problem's scoring gives to an answer. Raises `GradingError` if the library
+    cannot be started.
+    """
+    return _graders[library].ask(first, second)
+
+
 class Worker:
-    """A running program of this folder. It answers an empty question by `ready`."""
+    """A running `worker.py`. It answers an empty question by `ready`."""
 
-    def __init__(self, program: Path, needs: str) -> None:
-        self.program, self.needs = program.name, needs
-        try:
-            self.process = subprocess.Popen(
-                # Isolated from the environment, but it finds packages where this process does.
-                [sys.executable, "-I", "-B", str(program), json.dumps([p for p in sys.path if p])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
-            )
-        except OSError as error:
-            raise GradingError(f"the grader's process cannot be started: {error}") from error
-        self.greeted = self.expired = False
-
-    def greet(self) -> None:
-        """Waits until the process has imported its libraries. Raises `GradingError` if it does not."""
-        if not self.greeted and self.ask([], START_LIMIT)[-1:] != ["ready"]:
-            raise GradingError(
-                f"the grader's process {self.program} does not start: check that `import {self.needs}` "
-                f"works in this environment."
-            )
-        self.greeted = True
+    def __init__(self, library: str) -> None:
+        self.process = subprocess.Popen(
+            # Isolated from the environment, but it finds packages where this process does.
+            [
+                sys.executable,
+                "-I",
+                "-B",
+                str(_PROGRAM),
+                library,
+                json.dumps([p for p in sys.path if p]),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
+        )
+        self.ready = self.expired = False
 
     def ask(self, question: list[str], limit: float) -> list[str]:
         """Its words on a question, up to the last one, or up to its death at the limit in seconds."""
@@ -58,10 +72,7 @@ class Worker:
         try:
             stdin.write(json.dumps(question).encode() + b"\n")
             stdin.flush()
-            while not said or said[-1] == READ:
-                line = stdout.readline()
-                if not line:
-                    break
+            while (not said or said[-1] == READ) and (line := stdout.readline()):
                 said.append(line.decode().strip())
         except BrokenPipeError:
             pass
@@ -77,3 +88,64 @@ class Worker:
         """Kills the process and waits for its end."""
         self.process.kill()
         self.process.communicate()
+
+
+class Grader:
+    """Two workers with one library: one answers, one stands by, so that a kill costs no start-up."""
+
+    def __init__(self, library: str) -> None:
+        self.library, self.lock = library, threading.Lock()
+        self.workers: list[Worker] = []
+        self.unreadable: set[str] = set()  # texts that no worker survived
+
+    def ask(self, first: str, second: str) -> float:
+        """The number that a worker says; 0 if two workers die of the question, or one at the limit."""
+        with self.lock:
+            if self.unreadable & {first, second}:
+                return 0.0
+            for _ in range(2):  # the first may have been killed by somebody else
+                expired, said = self._ask([first, second])
+                if said and said[-1] != READ:
+                    return float(said[-1])
+                if expired:
+                    break
+            if len(said) < 2:
+                self.unreadable.add((first, second)[len(said)])
+            return 0.0
+
+    def _ask(self, question: list[str]) -> tuple[bool, list[str]]:
+        while len(self.workers) < 2:
+            self.workers.append(Worker(self.library))
+        worker, said = self.workers[0], [READ]
+        try:
+            if not worker.ready and worker.ask([], START_LIMIT) != ["ready"]:
+                raise GradingError(
+                    f"the grader's process does not start: check that `import {self.library}` works in "
+                    f"this environment."
+                )
+            worker.ready = True
+            said = worker.ask(question, LIMIT)
+        finally:  # also when the caller is interrupted: half an exchange must not stay
+            if not said or said[-1] == READ:
+                self.workers.remove(worker)
+                worker.stop()
+        return worker.expired, said
+
+    def close(self) -> None:
+        """Ends the workers."""
+        while self.workers:
+            self.workers.pop().stop()
+
+
+_graders: dict[str, Grader] = {}
+
+
+def _start_afresh() -> None:
+    """At first and after a fork: the workers belong to the parent, and its lock may be held."""
+    _graders.update({library: Grader(library) for library in ("math_verify", "reasoning_gym")})
+
+
+_start_afresh()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
+atexit.register(lambda: [grader.close() for grader in _graders.values()])

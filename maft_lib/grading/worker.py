@@ -1,12 +1,13 @@
-"""The process behind `symbolic`: reads LaTeX by latex2sympy, compares by math-verify. Runs alone.
+"""The program behind `process`: compares LaTeX by math-verify, scores answers by reasoning_gym.
 
-Each line of standard input is a question in JSON, each line of standard output its answer. LaTeX goes
-through a grammar into SymPy objects; no text is evaluated as Python, and math-verify's own parsing,
-which does that for plain expressions, is not used.
+Each line of standard input is a question in JSON, each line of standard output a word of its answer.
+LaTeX goes through a grammar into SymPy objects; no text is evaluated as Python, and math-verify's own
+parsing, which does that for plain expressions, is not used.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import random
 import sys
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 MEMORY = 2 * 1024**3  # bytes of address space
@@ -22,17 +23,16 @@ POINTS = 11  # at which expressions with letters are evaluated
 
 
 def main() -> None:
-    """Answers pairs until standard input ends: `read` for each that was read, then the verdict."""
-    sys.path[:] = json.loads(sys.argv[1])
-    from math_verify.grader import verify  # noqa: F401  imported before the limits and the first pair
-
+    """Answers questions until standard input ends: `read` for each part when read, then a number."""
+    library, sys.path[:] = sys.argv[1], json.loads(sys.argv[2])
+    importlib.import_module(library)  # before the limits and the first question
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     _restrict()
     logging.disable(logging.CRITICAL)
     for line in sys.stdin:
-        pair = json.loads(line)
-        for word in _words(*pair) if pair else ["ready"]:
+        question = json.loads(line)
+        for word in answer(library, *question) if question else ["ready"]:
             answers.write(word + "\n")
             answers.flush()
 
@@ -48,17 +48,35 @@ def _restrict() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _words(a: str, b: str) -> Iterator[str]:
+def answer(library: str, first: str, second: str) -> Iterator[str]:
+    """The words of the answer to a question."""
     try:
-        left = _read(a)
-        yield "read"
-        right = _read(b)
-        yield "read"
-        yield "equal" if _equal(left, right) else "different"
+        yield from (_compared if library == "math_verify" else _scored)(first, second)
     except MemoryError:
         raise  # the process ends, and another takes its place
-    except Exception:  # what cannot be read or compared is not equal
-        yield "different"
+    except Exception:  # what cannot be read, compared or scored is not right
+        yield "0"
+
+
+def _scored(scoring: str, text: str) -> Iterator[str]:
+    problem = json.loads(scoring)
+    yield from ("read", "read")
+    yield str(float(_dataset(problem["name"]).score_answer(text, problem["entry"])))
+
+
+@cache
+def _dataset(name: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(name, seed=0, size=1)
+
+
+def _compared(a: str, b: str) -> Iterator[str]:
+    left = _read(a)
+    yield "read"
+    right = _read(b)
+    yield "read"
+    yield str(int(_equal(left, right)))
 
 
 @lru_cache(maxsize=10_000)
