@@ -1,4 +1,4 @@
-"""Published numbers as data frames, from `params/reported.yml`. Knows nothing of what is measured here.
+"""Published numbers as data frames, from `params/reported.yml`.
 
 Accuracies and standard errors are in percent, as printed. The pages, the numbers of problems, and what
 is odd about a table come with it: `about("table_1")["oddities"]`.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from maft_lib.arguments import check_text
-from maft_lib.config import ConfigError, check_name, project_root
+from maft_lib.config import project_root
 
-COLUMNS = ["model", "method", "task", "accuracy", "standard_error"]
 TABLES = (*(f"table_{number}" for number in range(1, 8)), "openreview_gsm")
 MODELS = {  # Appendix B.3
     "microsoft/Phi-3-mini-128k-instruct": "Phi-3",
@@ -26,7 +23,6 @@ MODELS = {  # Appendix B.3
     "gpt-3.5-turbo-0613": "GPT-3.5",
     "gpt-3.5-turbo-0125": "GPT-3.5",
 }
-TEXTS = ("figure_1_text", "cost_text", "openreview")
 
 
 def published(table: str = "table_1") -> pd.DataFrame:
@@ -34,19 +30,17 @@ def published(table: str = "table_1") -> pd.DataFrame:
 
     `table` is one of `TABLES`: those of the paper, and the rebuttal's GSM with 1,000 problems.
     """
-    check_name("published table", table, TABLES)
     rows = [
         (model, method, task, *cell)
         for model, methods in _read()[table].items()
         for method, tasks in methods.items()
         for task, cell in tasks.items()
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=["model", "method", "task", "accuracy", "standard_error"])
 
 
 def model_of(model_name_or_path: str) -> str | None:
     """What the paper's tables call a model, or None for one that they do not have."""
-    check_text("model_name_or_path", model_name_or_path)
     return MODELS.get(model_name_or_path)
 
 
@@ -56,23 +50,14 @@ def about(table: str) -> dict[str, Any]:
     `page` is None where the source does not say it. `problems_elsewhere`, where there, has the numbers
     of problems of a model's tasks that differ from `problems`.
     """
-    check_name("published table", table, TABLES + TEXTS)
     return deepcopy(_read()["about"][table])
 
 
 def numbers(text: str) -> dict[str, Any]:
-    """Numbers that stand in sentences, with what they mean: one of `TEXTS`, as in the file."""
-    check_name("published text", text, TEXTS)
+    """Numbers in sentences, with what they mean: `figure_1_text`, `cost_text` or `openreview`."""
     return deepcopy(_read()[text])
 
 
-def _read() -> dict[str, Any]:
-    path = project_root() / "params" / "reported.yml"
-    if not path.is_file():
-        raise ConfigError(f"the published numbers are not at {path}; restore the file.")
-    return _parsed(path, path.stat().st_mtime_ns)
-
-
 @cache
-def _parsed(path: Path, _changed: int) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+def _read() -> dict[str, Any]:
+    return yaml.safe_load((project_root() / "params" / "reported.yml").read_text(encoding="utf-8"))

@@ -279,11 +279,6 @@ def test_figures_show_every_topic():
         shares.merge(g.predicted_shares(g.topic_shares([BASE, AFTER])))
     )
     assert drawn.get_legend_handles_labels()[1] == ["style 1", "style 2"]
-    frame = pd.DataFrame(
-        {"series": ["K = 3"] * 2, "number": [1, 2], "mean": [1, 2], "error": [0.1, 0.1]}
-    )
-    assert plots.dependence(frame, log=True).get_xscale() == "log"
-    assert len(plots.dependence(frame.assign(expected=[1, 2])).lines) > len(
-        plots.dependence(frame).lines
-    )
+    frame = pd.DataFrame({"series": ["K = 3"] * 2, "number": [1, 2], "mean": [1, 2], "error": 0.1})
+    assert plots.dependence(frame.assign(expected=[1, 2]), log=True).get_xscale() == "log"
     plt.close("all")

@@ -250,7 +250,7 @@ def _series(studies: Sequence[Watched], variant: dict[int, str]) -> list[Series]
     """The accuracies of studies of one task; the answers of several seeds are taken together."""
     import pandas as pd
 
-    from maft_lib.plots.style import LABELS, LOOKS, NAMELESS
+    from maft_lib.plots.style import look
 
     lines: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for study in studies:
@@ -259,8 +259,9 @@ def _series(studies: Sequence[Watched], variant: dict[int, str]) -> list[Series]
     for number, ((method, differs), frames) in enumerate(lines.items()):
         rows = metrics.accuracy(pd.concat(frames), pool_seeds=True).sort_values("iteration")
         points = [Point(r.iteration, r.accuracy, r.standard_error) for r in rows.itertuples()]
-        name = LABELS.get(method, method) + (f" ({differs})" if differs else "")
-        series.append(Series(name, *LOOKS.get(method, NAMELESS), points, seen[:number].count(method)))
+        label, *mine = look(method).values()
+        name = label + (f" ({differs})" if differs else "")
+        series.append(Series(name, *mine, points, seen[:number].count(method)))
     return series
 
 

@@ -51,14 +51,20 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
     """
     rows = []
     for debate in debates:
-        answer = pick(debate)
-        row = {"problem": debate.problem.id, "answer": answer, "readable": answer is not None}
-        row["correct"] = is_correct(answer, debate.problem)
-        for name, number in (("first_correct", 0), ("last_correct", -1)):
-            right = [is_correct(answers[number], debate.problem) for answers in debate.answers]
-            row[name] = sum(right) / len(right)
-        rows.append({**row, "num_tokens": debate.num_completion_tokens})
-    return pd.DataFrame(rows)
+        problem, answer = debate.problem, pick(debate)
+        right = [[is_correct(own[n], problem) for own in debate.answers] for n in (0, -1)]
+        row = (problem.id, answer, answer is not None, is_correct(answer, problem))
+        rows.append((*row, *(sum(r) / len(r) for r in right), debate.num_completion_tokens))
+    columns = [
+        "problem",
+        "answer",
+        "readable",
+        "correct",
+        "first_correct",
+        "last_correct",
+        "num_tokens",
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _run(frame: pd.DataFrame, *but: str) -> list[str]:

@@ -4,17 +4,22 @@
 A method has the same colour, marker and line in every figure, so that figures can be read in grey.
 """
 
-from maft_lib.plots.method import dependence, measured_specialization, overview, trajectories
-from maft_lib.plots.results import (
+from maft_lib.plots.method import (  # noqa: F401
+    dependence,
+    losses,
+    measured_specialization,
+    overview,
+    training_losses,
+    trajectories,
+)
+from maft_lib.plots.results import (  # noqa: F401
     accuracy_against_diversity,
     accuracy_against_tokens,
     accuracy_bars,
     by_iteration,
-    losses,
-    training_losses,
     transfer_matrix,
 )
-from maft_lib.plots.style import (
+from maft_lib.plots.style import (  # noqa: F401
     DOUBLE,
     LABELS,
     SINGLE,
@@ -24,25 +29,3 @@ from maft_lib.plots.style import (
     panels,
     save_figure,
 )
-
-__all__ = [
-    "DOUBLE",
-    "LABELS",
-    "SINGLE",
-    "STYLE",
-    "about",
-    "accuracy_against_diversity",
-    "accuracy_against_tokens",
-    "accuracy_bars",
-    "by_iteration",
-    "dependence",
-    "letter",
-    "losses",
-    "measured_specialization",
-    "overview",
-    "panels",
-    "save_figure",
-    "training_losses",
-    "trajectories",
-    "transfer_matrix",
-]
