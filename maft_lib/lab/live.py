@@ -259,9 +259,9 @@ def _series(studies: Sequence[Watched], variant: dict[int, str]) -> list[Series]
     for number, ((method, differs), frames) in enumerate(lines.items()):
         rows = metrics.accuracy(pd.concat(frames), pool_seeds=True).sort_values("iteration")
         points = [Point(r.iteration, r.accuracy, r.standard_error) for r in rows.itertuples()]
-        label, *mine = look(method).values()
-        name = label + (f" ({differs})" if differs else "")
-        series.append(Series(name, *mine, points, seen[:number].count(method)))
+        name, color, marker, line = look(method).values()
+        name += f" ({differs})" if differs else ""
+        series.append(Series(name, color, marker, line, points, seen[:number].count(method)))
     return series
 
 
