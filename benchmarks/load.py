@@ -42,7 +42,7 @@ def response(request):
 
 def scripted(store):
     """The backend of all debates."""
-    return CachedBackend(ScriptedBackend(response, keep=False), store)
+    return CachedBackend(ScriptedBackend(response), store)
 
 
 def debate(problems, backend):

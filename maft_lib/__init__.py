@@ -50,7 +50,6 @@ _MODULES = {
     "plots",
     "prompts",
     "reported",
-    "speed",
     "store",
     "study",
     "tables",

@@ -69,7 +69,7 @@ class Server:
         self.lock = threading.Lock()
         self.in_flight = self.most_in_flight = 0  # chat requests
         self.waiting: queue.SimpleQueue = queue.SimpleQueue()
-        self.backend = TransformersBackend("cpu", num_workers=NUM_WORKERS, progress=False)
+        self.backend = TransformersBackend("cpu", num_workers=NUM_WORKERS)
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"state": self}))
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"

@@ -181,7 +181,7 @@ def test_prompts_files(row, tmp_path):
 
 def ask(model):
     """One short response of a model, generated in this process."""
-    backend = TransformersBackend("cpu", num_workers=1, progress=False)
+    backend = TransformersBackend("cpu", num_workers=1)
     backend.num_workers = 0
     asked = ({"role": "user", "content": "What is 1+1?"},)
     return generate(backend, [Request(str(model), asked, Sampling(1.0, 1.0, 4), 0)])
@@ -289,7 +289,7 @@ def reached(server, monkeypatch):
 def ask_server(on_text=None):
     from maft_lib.backends.openai import OpenAIBackend
 
-    backend = OpenAIBackend(max_retries=0, request_timeout=5.0, progress=False)
+    backend = OpenAIBackend(max_retries=0, request_timeout=5.0)
     asked = ({"role": "user", "content": "What is 1+1?"},)
     return generate(backend, [Request(BASE, asked, Sampling(1.0, 1.0, 4), 0)], on_text)
 
@@ -426,7 +426,7 @@ def through_model_folder(folder, model, server):
     """A model that was not copied to its end."""
     shutil.copytree(model, folder / "model")
     spoil(folder / "model", model_folders.ROWS["a missing tensor"][0])
-    return {"model_name_or_path": folder / "model"}, "BackendError: model ", "weights lack"
+    return {"model_name_or_path": folder / "model"}, "BackendError: model ", "are missing"
 
 
 def through_server(folder, model, server):

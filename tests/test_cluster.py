@@ -182,10 +182,8 @@ def test_every_node_has_room(settings, opened):
 
 def test_a_cluster_writes_the_bytes_that_this_machine_writes(model, opened, tmp_path):
     asked = requests(model)
-    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5, progress=False)
-    there = TransformersBackend(
-        "cpu", num_workers=opened.num_workers, max_batch_size=5, progress=False, run=opened.run
-    )
+    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5)
+    there = TransformersBackend("cpu", num_workers=opened.num_workers, max_batch_size=5, run=opened.run)
     assert answered(there, asked) == answered(here, asked)
     conversations = [
         [*request.messages, {"role": "assistant", "content": "2*3=6. So \\boxed{6}."}]
@@ -212,14 +210,14 @@ def test_a_lost_node_loses_its_unfinished_batches(model, opened, ray_cluster, tm
         noted = [(str(log), 3, next(begun), *task) for task in tasks]
         return opened.run(generate_noted, noted)
 
-    there = TransformersBackend("cpu", num_workers=2, max_batch_size=5, progress=False, run=run)
+    there = TransformersBackend("cpu", num_workers=2, max_batch_size=5, run=run)
     answers, victim = kill_while(
         lambda: answered(there, asked),
         lambda: len(notes(log, "begin")) == 2,
         ray_cluster,
         replace=True,
     )
-    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5, progress=False)
+    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5)
     assert answers == answered(here, asked)
     lost = [name for name, node in notes(log, "begin") if node == victim]
     assert len(lost) == 1  # the one batch that it had

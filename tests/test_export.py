@@ -142,7 +142,7 @@ def test_an_exported_society_debates_as_before_without_a_model_call(method, runs
 def test_an_exported_society_really_says_the_same(runs, exports, tmp_path):
     """Adapters of adapters, loaded from their new place and asked anew."""
     result, loaded = runs["multiagent_ft_lora"], load_export(exports["multiagent_ft_lora"])
-    backend = CachedBackend(TransformersBackend("cpu", num_workers=1, progress=False), Store(tmp_path))
+    backend = CachedBackend(TransformersBackend("cpu", num_workers=1), Store(tmp_path))
     problems = [debate.problem for debate in result.evaluations[-1]]
     said = run_debates(loaded.societies[-1], problems, loaded.config, backend, 2)
     assert said == result.evaluations[-1] and backend.num_calls == 4 * 9
@@ -386,7 +386,7 @@ def test_a_base_model_from_the_hub_is_named_not_copied(runs, tmp_path, monkeypat
     assert loaded.societies[1].summarizer.model == "someone/mini"
     check_places(folder, [tmp_path])
     problems = [debate.problem for debate in result.evaluations[1]]
-    inner = TransformersBackend("cpu", progress=False)
+    inner = TransformersBackend("cpu")
     inner.num_workers = 0  # other processes do not know of this hub
     backend = CachedBackend(inner, Store(tmp_path / "fresh"))
     assert run_debates(loaded.societies[1], problems, config, backend, 1) == result.evaluations[1]

@@ -71,7 +71,7 @@ def hosted(config):
 
 
 def patient(max_retries=3, request_timeout=20.0, max_concurrency=16):
-    return OpenAIBackend(max_concurrency, max_retries, request_timeout, progress=False)
+    return OpenAIBackend(max_concurrency, max_retries, request_timeout)
 
 
 def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
@@ -85,7 +85,7 @@ def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
 
 def directly(asked, folder):
     """What the transformers backend says to requests, with the seeds that are sent."""
-    engine = TransformersBackend("cpu", num_workers=NUM_WORKERS, progress=False)
+    engine = TransformersBackend("cpu", num_workers=NUM_WORKERS)
     return generate(engine, [replace(r, model=folder, seed=r.seed % 2**31) for r in asked])
 
 
@@ -98,7 +98,7 @@ def check_chat_server(base_url, folder, served=None, key="none"):
         environment.setenv("OPENAI_BASE_URL", base_url)
         environment.setenv("OPENAI_API_KEY", key)
         asked = requests(served or str(folder), 8, temperature=0.0)
-        answers = generate(OpenAIBackend(max_concurrency=8, progress=False), asked)
+        answers = generate(OpenAIBackend(max_concurrency=8), asked)
     assert answers == directly(asked, str(folder))
     assert all(a.num_prompt_tokens > 0 and a.num_completion_tokens > 0 for a in answers)
 
@@ -520,7 +520,7 @@ class Direct:
     def stream(self, asked):
         folders = [self.server.models[served_name(r.model)] for r in asked]
         sent = [replace(r, model=f, seed=r.seed % 2**31) for r, f in zip(asked, folders)]
-        yield from TransformersBackend("cpu", num_workers=NUM_WORKERS, progress=False).stream(sent)
+        yield from TransformersBackend("cpu", num_workers=NUM_WORKERS).stream(sent)
 
 
 def small(hosted):

@@ -83,18 +83,6 @@ def test_workers_score_as_this_process_does(scorer, model, tmp_path):
         assert one == pytest.approx(two, abs=1e-4)
 
 
-def test_a_prompt_is_read_once_for_all_its_responses(model, scorer, monkeypatch):
-    read, passes = [], forward_passes._pass
-
-    def counted(loaded, groups):
-        read.extend(len(group.responses) for group in groups)
-        return passes(loaded, groups)
-
-    monkeypatch.setattr(forward_passes, "_pass", counted)
-    scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    assert sorted(read) == [1, 1, 2]
-
-
 def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch):
     whole = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
     sizes, passes = [], forward_passes._pass
@@ -106,7 +94,7 @@ def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch)
     )
     scorer.store = Store(scorer.store.folder / "other")
     parts = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    assert sizes == [1, 1, 1]
+    assert sizes == [1, 1, 1, 1]
     assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(whole, parts))
 
 
@@ -195,8 +183,8 @@ def test_long_responses_are_averaged_in_slices(monkeypatch):
 
 
 def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, monkeypatch):
-    monkeypatch.setattr(type(scorer), "_share", lambda self, num, largest: 1)
-    likelihoods, done = forward_passes.likelihoods, []
+    monkeypatch.setattr(type(scorer), "batches", lambda self, items, *_: [[item] for item in items])
+    likelihoods, done = forward_passes.log_likelihoods, []
 
     def dies(*task):
         if done:
@@ -204,10 +192,10 @@ def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, mon
         done.append(task)
         return likelihoods(*task)
 
-    monkeypatch.setattr(forward_passes, "likelihoods", dies)
+    monkeypatch.setattr(forward_passes, "log_likelihoods", dies)
     with pytest.raises(KeyboardInterrupt):
         scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    monkeypatch.setattr(forward_passes, "likelihoods", likelihoods)
+    monkeypatch.setattr(forward_passes, "log_likelihoods", likelihoods)
     again = Scorer(scorer.store, "cpu")
     again.num_workers = 0
     again.log_likelihoods([model] * 4, CONVERSATIONS)
@@ -259,6 +247,6 @@ def test_wrong_encoders_are_named(scorer, tmp_path, monkeypatch):
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(BackendError, match="empty cannot be loaded"):
         scorer.embeddings(str(tmp_path / "empty"), ["a"])
-    monkeypatch.setattr(hub, "PACKAGED", {"some-encoder": "no_such_module"})
+    monkeypatch.setattr(hub, "ENCODERS", {"some-encoder": "no_such_module"})
     with pytest.raises(BackendError, match="pip install some-encoder"):
         scorer.embeddings("some-encoder", ["a"])

@@ -1,12 +1,11 @@
-"""Both orders of work say the same; memory is what files hold; a random model can be measured."""
+"""The benchmarks of speed: both orders of work say the same; a random model can be measured."""
 
 import pytest
 
-from maft_lib import random_model, speed
+from benchmarks import seven_billion, speed
 from maft_lib.backends import Completion, generate
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.run import run_study
 from maft_lib.society import base_society
 from maft_lib.study import problems
 
@@ -18,7 +17,7 @@ def config(config):
 
 @pytest.fixture
 def backend():
-    return TransformersBackend("cpu", num_workers=1, progress=False)
+    return TransformersBackend("cpu", num_workers=1)
 
 
 def test_one_at_a_time_is_one_request_a_call_and_says_the_same(config, backend):
@@ -67,33 +66,18 @@ def test_overhead_is_the_time_outside_the_backend(config):
     assert row["overhead"] > 0.5
 
 
-def test_memory_of_agents_is_what_their_files_hold(config):
-    small = config.replace(num_train=8, num_agents=2, num_iterations=1, num_workers=1)
-    full, lora = (
-        run_study(method, "arithmetic", small).societies[-1]
-        for method in ("multiagent_ft", "multiagent_ft_lora")
-    )
-    frame = speed.memory_of_agents(full, lora, "float32")
-    base = 779_392 * 4
-    trained = len({agent.model for agent in (*full.generators, *full.critics)} - {small.base_model})
-    assert speed.weights_in(small.base_model, "float32") == base
-    assert frame.bytes.iloc[0] == (1 + trained) * base and frame.bytes.iloc[1] == base
-    assert base < frame.bytes.iloc[2] < 3 * base
-    assert speed.weights_in(small.base_model, "bfloat16") == base // 2
-
-
 def test_a_random_model_answers_and_can_be_trained(config, tmp_path):
-    shape = {**random_model.MISTRAL_7B, "hidden_size": 64, "intermediate_size": 96}
+    shape = {**seven_billion.MISTRAL_7B, "hidden_size": 64, "intermediate_size": 96}
     shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    folder = random_model.write_random_model(tmp_path / "random", shape, "float32")
-    assert random_model.write_random_model(folder, shape) == folder
+    folder = seven_billion.write_random_model(tmp_path / "random", shape, "float32")
+    assert seven_billion.write_random_model(folder, shape) == folder
     random = config.replace(model_name_or_path=str(folder), max_tokens=20, num_workers=1)
     society = base_society(str(folder), 2)
     row = speed.measure(open_backend(random).inner, problems("arithmetic", "eval", random), random)
     assert row["tokens"] == row["responses"] * 20  # of the fixed length
     assert len({agent.model for agent in society.generators}) == 1
-    ways = {name: way for name, way in random_model.WAYS.items() if "optim" not in way}
-    frame = random_model.measure_training(folder, random_model.lessons(4, 60), random, ways)
+    ways = {name: way for name, way in seven_billion.WAYS.items() if "optim" not in way}
+    frame = seven_billion.measure_training(folder, seven_billion.lessons(4, 60), random, ways)
     assert list(frame.way) == list(ways) and (frame["tokens/s"] > 0).all()
     full, lora = frame.checkpoint
     assert lora < full / 10

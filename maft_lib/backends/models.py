@@ -83,7 +83,8 @@ def load_whole(folder: str | Path, **how: Any) -> Any:
     hub.check_weights(folder)
     # shapes that differ are refused below, with their names
     how |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    model, found = AutoModelForCausalLM.from_pretrained(folder, **how)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
+    model, found = loaded
     for what in ("mismatched", "missing"):
         if wrong := sorted(map(str, found[f"{what}_keys"])):
             raise BackendError(

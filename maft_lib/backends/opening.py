@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 
-from maft_lib.backends import Backend, Completion, OnText, Request, open_stream
+from maft_lib.backends import Backend, Completion, OnText, Request
 from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
@@ -41,32 +41,16 @@ def bare_backend(config: Config) -> Backend:
 
         cluster = open_cluster(config)
     run = cluster.run if cluster else None
-    trust = config.trust_remote_code
     if config.backend == "vllm":
-        from maft_lib.backends.vllm import VLLMBackend
+        from maft_lib.backends.vllm import Settings, VLLMBackend
 
-        return VLLMBackend(
-            config.base_model,
-            config.dtype,
-            config.tensor_parallel_size,
-            config.gpu_memory_utilization,
-            config.max_model_len,
-            config.max_batch_size,
-            config.lora_rank,
-            run,
-            trust_remote_code=trust,
-        )
+        settings = Settings(*(getattr(config, name) for name in Settings._fields))
+        return VLLMBackend(settings, config.lora_rank, run)
     from maft_lib.backends.transformers import TransformersBackend
 
     place = cluster or config  # a cluster's nodes may have GPUs where this machine has none
-    return TransformersBackend(
-        place.device,
-        config.dtype,
-        place.num_workers,
-        config.max_batch_size,
-        run=run,
-        trust_remote_code=trust,
-    )
+    how = (place.device, config.dtype, place.num_workers, config.max_batch_size)
+    return TransformersBackend(*how, run, config.trust_remote_code)
 
 
 class CachedBackend:
@@ -74,8 +58,6 @@ class CachedBackend:
 
     `num_calls` counts the requests that reached `inner`: zero when a notebook is run again.
     """
-
-    streams_text = True  # as far as `inner` does
 
     def __init__(self, inner: Backend, store: Store):
         self.name = inner.name
@@ -123,12 +105,14 @@ class CachedBackend:
     ) -> Iterator[tuple[int, Completion]]:
         def hear(place: int, text: str) -> None:
             for index in places[place]:
-                on_text(index, text)
+                if on_text:
+                    on_text(index, text)
 
         asked = [requests[indices[0]] for indices in places]
         unwritten: list[tuple[str, dict]] = []
         try:
-            for place, completion in open_stream(self.inner, asked, hear if on_text else None):
+            stream = self.inner.stream(asked, hear) if on_text else self.inner.stream(asked)
+            for place, completion in stream:
                 unwritten.append((keys[place], completion.to_dict()))
                 if len(unwritten) >= WRITE_EVERY:
                     self.store.put(unwritten)

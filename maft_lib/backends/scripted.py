@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
-from maft_lib.backends import BackendError, Completion, Request
+from maft_lib.backends import BackendError, Completion, OnText, Request
 
 
 class ScriptedBackend:
     """Answers each request with `script(request)`, or with the next text of a list.
 
-    `requests` has every request in the order in which they came, unless they are not to be kept. A
-    list that is used up raises `BackendError`. Lengths are counted in words.
+    `requests` has every request in the order in which they came. A list that is used up raises
+    `BackendError`. Lengths are counted in words.
     """
 
     name = "scripted"
 
-    def __init__(self, script: Callable[[Request], str] | Sequence[str], keep: bool = True):
+    def __init__(self, script: Callable[[Request], str] | Sequence[str]):
         self.requests: list[Request] = []
-        self._keep = keep
-        self._script = script if callable(script) else None
-        self._texts = None if callable(script) else iter(script)
+        texts = iter(()) if callable(script) else iter(script)
+        self._script = script if callable(script) else lambda request: next(texts)
 
     def describe(self, request: Request) -> list:
         """Model name, messages, sampling and seed."""
-        return [
-            self.name,
-            request.model,
-            list(request.messages),
-            repr(request.sampling),
-            request.seed,
-        ]
+        drawn = repr(request.sampling)
+        return [self.name, request.model, list(request.messages), drawn, request.seed]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def stream(
+        self, requests: Sequence[Request], on_text: OnText | None = None
+    ) -> Generator[tuple[int, Completion], None, None]:
         """Yields the scripted answers in the order of the requests."""
         for index, request in enumerate(requests):
-            if self._keep:
-                self.requests.append(request)
-            text = self._script(request) if self._script else self._next()
-            if not isinstance(text, str):
-                raise BackendError(f"the script's answer is of type {type(text).__name__}: give text.")
+            self.requests.append(request)
+            try:
+                text = self._script(request)
+            except StopIteration:
+                raise BackendError("the script has run out of answers.") from None
             asked = sum(len(message["content"].split()) for message in request.messages)
             yield index, Completion(text, asked, len(text.split()), "stop")
-
-    def _next(self) -> str:
-        try:
-            return next(self._texts)  # type: ignore[arg-type]
-        except StopIteration:
-            message = f"the script ran out of answers after {len(self.requests) - 1} requests."
-            raise BackendError(message) from None

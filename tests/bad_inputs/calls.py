@@ -145,7 +145,7 @@ ROWS = {
     "finetuning no model": (
         BackendError,
         lambda case: maft.finetune(Agent("generation-1", "generator", NOWHERE), [], case.config),
-        ["'/nowhere/model' does not exist"],
+        ["'/nowhere/model'", "cannot be fetched"],
     ),
     "runs in a file": (
         StoreError,

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import maft_lib as maft
-from maft_lib import speed
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
 from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
@@ -246,19 +245,5 @@ ROWS = {
     "likelihoods of critics that did not speak": (
         lambda: diversity.negative_log_likelihood(ONCE, SOCIETY, Silent()),
         ["second round"],
-    ),
-    # Speed
-    "the speed of nothing": (lambda: speed.measure(BACKEND, [], CONFIG), ["problems is empty"]),
-    "orders of less than one": (
-        lambda: speed.compare_orders([(BACKEND, BACKEND)], [problem()], CONFIG, 0),
-        ["num_alone is 0"],
-    ),
-    "weights in no type": (
-        lambda: speed.weights_in(CONFIG.base_model, "fp8"),
-        ["dtype is one of float32", "'fp8'"],
-    ),
-    "memory of no society": (
-        lambda: speed.memory_of_agents(None, SOCIETY, "float32"),
-        ["full is None", "a Society"],
     ),
 }

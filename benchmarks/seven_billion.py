@@ -1,27 +1,26 @@
-"""A model of a published shape with random weights: its text means nothing, its speed and memory do.
+"""What a machine does with seven billion parameters: python -m benchmarks.seven_billion PROFILE
 
-What a machine can do with a model of seven billion parameters can so be measured without having one.
-Responses have a fixed length, since random weights hardly ever end a turn. Knows no debates.
+Writes the shape of Mistral-7B with random weights: its text means nothing, its speed and memory do.
+Debates a round of 500 problems with responses of a fixed length, since random weights hardly ever end
+a turn, and trains one agent on 300 examples in three ways. One iteration at 500/500 is eighteen such
+rounds (three agents, two rounds and their summaries, on train and eval problems) and six trainings.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import torch
+from transformers import MistralConfig, MistralForCausalLM
 
-from maft_lib.backends import BackendError, release_memory
-from maft_lib.config import Config, project_root
+import maft_lib as maft
+from benchmarks.speed import backends_here, measure
+from maft_lib.backends import release_memory
+from maft_lib.config import project_root
 from maft_lib.miniature import MODEL
-from maft_lib.society import Agent
-from maft_lib.store.files import StoreError
-from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.training.finetuning import finetune, training_log
-from maft_lib.training.launching import LaunchError
+from maft_lib.training.finetuning import training_log
 
 MISTRAL_7B = {  # mistralai/Mistral-7B-Instruct-v0.2
     "hidden_size": 4096,
@@ -36,30 +35,38 @@ MISTRAL_7B = {  # mistralai/Mistral-7B-Instruct-v0.2
     "tie_word_embeddings": False,
 }
 # How agents of that size are trained: the paper's way, with less memory, and with much less.
-WAYS: dict[str, dict[str, Any]] = {
+WAYS = {
     "all parameters, fp32 states": {},
     "all parameters, 8-bit states": {"optim": "paged_adamw_8bit"},
     "LoRA, rank 16": {"lora_rank": 16},
 }
-_PLAIN = {"lora_rank": None, "load_in_4bit": False, "optim": "adamw_torch", "nproc_per_node": 1}
+PLAIN = {"lora_rank": None, "load_in_4bit": False, "optim": "adamw_torch", "nproc_per_node": 1}
 
 
-def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "bfloat16") -> Path:
+def main():
+    config = maft.load_config(sys.argv[1])
+    large = write_random_model(config.path(config.runs_dir) / "random_7b", MISTRAL_7B)
+    real = {"model_name_or_path": str(large), "dtype": "bfloat16", "max_tokens": 300, "num_rounds": 1}
+    real |= {"num_agents": 2, "gradient_checkpointing": True, "per_device_train_batch_size": 1}
+    config = config.replace(**real, num_eval=250)
+    asked = maft.study.problems(config.task, "eval", config)
+    rounds = [measure(together, asked, config) for together, _ in backends_here(config)]
+    print(pd.DataFrame(rounds).to_string(index=False))
+    print(measure_training(large, lessons(300, 300), config).to_string(index=False))
+
+
+def write_random_model(folder, shape, dtype="bfloat16"):
     """A Mistral of that shape, weights drawn with seed 0, in `folder`; made once.
 
     Its tokenizer is the miniature model's, which reads a problem as several times more tokens than a
     large vocabulary does.
     """
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
     folder, source = Path(folder), project_root() / MODEL
     if (folder / "tokenizer.json").is_file():
         return folder
     release_memory()
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):  # 14 GB are drawn in seconds there
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # drawn in seconds on a GPU
         config = MistralConfig(**shape, eos_token_id=1, pad_token_id=0, bos_token_id=None)
         model = MistralForCausalLM(config).to(getattr(torch, dtype))
     model.save_pretrained(folder)
@@ -70,9 +77,7 @@ def write_random_model(folder: str | Path, shape: dict[str, Any], dtype: str = "
     return folder
 
 
-def measure_training(
-    model: str | Path, examples: Sequence[Example], config: Config, ways: dict[str, dict] = WAYS
-) -> pd.DataFrame:
+def measure_training(model, examples, config, ways=WAYS):
     """Trains one agent in each way; peak memory in bytes, seconds and tokens a second, a row each.
 
     Checkpoints go to a folder beside the store and are removed: one of seven billion parameters takes
@@ -81,18 +86,18 @@ def measure_training(
     rows = []
     for name, changes in ways.items():
         runs = config.path(config.runs_dir) / "measured"
-        way = config.replace(**{**_PLAIN, **changes, "runs_dir": str(runs)})
+        way = config.replace(**{**PLAIN, **changes, "runs_dir": str(runs)})
         try:
-            rows.append({"way": name, **_one_training(model, examples, way)})
-        except (BackendError, FinetuneError, LaunchError, StoreError) as error:
+            rows.append({"way": name, **one_training(model, examples, way)})
+        except RuntimeError as error:
             rows.append({"way": name, "failed": str(error)})  # as fp32 states of 7 billion on 80 GB
         finally:
             shutil.rmtree(runs, ignore_errors=True)
     return pd.DataFrame(rows)
 
 
-def _one_training(model: str | Path, examples: Sequence[Example], config: Config) -> dict:
-    folder = finetune(Agent("generation-1", "generator", str(model)), examples, config)
+def one_training(model, examples, config):
+    folder = maft.finetune(maft.Agent("generation-1", "generator", str(model)), examples, config)
     log = training_log(folder)
     return {
         "peak memory": log["peak_memory"],
@@ -103,8 +108,12 @@ def _one_training(model: str | Path, examples: Sequence[Example], config: Config
     }
 
 
-def lessons(num: int, num_tokens: int) -> list[Example]:
+def lessons(num, num_tokens):
     """Made-up conversations with responses of about so many tokens: what is learned is nothing."""
     question = {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"}
     answer = {"role": "assistant", "content": "1+1=2, " * (num_tokens // 6)}
     return [Example(f"{i}", (question, answer)) for i in range(num)]
+
+
+if __name__ == "__main__":
+    main()
