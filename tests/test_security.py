@@ -10,12 +10,13 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 
-from maft_lib import training, workers
+from maft_lib import workers
 from maft_lib.backends import BackendError, Request, Sampling, generate, hub, models, vllm
 from maft_lib.backends.rendering import prompt_text
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.setup_cell import notebook_config
 from maft_lib.store.checkpoints import ADAPTER, BASE, model_identity
+from maft_lib.training import trainer
 from maft_lib.training.finetuning import hyper_parameters
 from tests.hostile_answers import HOSTILE
 
@@ -61,7 +62,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
         return generate(backend, [Request(name, ASKED, Sampling(max_tokens=8), 0)])
 
     def train(name, **changes):
-        training.train(name, examples[:2], settings | changes, "cpu", tmp_path / "trained")
+        trainer.train(name, examples[:2], settings | changes, "cpu", tmp_path / "trained")
 
     answered = [[*ASKED, {"role": "assistant", "content": "\\boxed{6}"}]]
     return {

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mistune
 import pytest
@@ -183,10 +184,14 @@ def test_a_backend_that_cannot_stream_is_heard_when_it_has_finished():
     assert heard == [(0, "one"), (1, "two")]
 
 
-def test_half_a_character_is_not_shown(model):
+def test_half_a_character_is_not_shown(model, monkeypatch):
     tokenizer = hub.load_tokenizer(model)
     ids = tokenizer("a\u20acb", add_special_tokens=False)["input_ids"]
-    shown = [decoding._text_so_far(tokenizer, ids[:n], {-1}) for n in range(1, len(ids) + 1)]
+    steps = [SimpleNamespace(written=[ids[:n]], going={0}) for n in range(1, len(ids) + 1)]
+    monkeypatch.setattr(decoding, "_steps", lambda *_: steps)
+    monkeypatch.setattr(decoding, "_all_stop_ids", lambda *_: {-1})
+    shown = []
+    list(decoding._decode(None, tokenizer, [None], lambda i, text: shown.append(text)))
     assert shown[-1] == tokenizer.decode(ids) and not any("\ufffd" in text for text in shown[:-1])
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from maft_lib.backends import BackendError, chunks, memory_holders
-from maft_lib.backends.hub import Model, cannot_load, check_weights, load_tokenizer
+from maft_lib.backends.hub import Model, load_tokenizer, loading
 from maft_lib.backends.models import cached_model
 from maft_lib.backends.rendering import IGNORED, render_conversation
 
@@ -155,10 +155,8 @@ def embeddings(model: Model, items: Sequence[tuple[str, str]]) -> np.ndarray:
 def _encoder(model: Model) -> tuple:
     """(encoder, tokenizer), the tokenizer None for a sentence-transformers model, kept in memory."""
     if model not in _ENCODERS:
-        try:
+        with loading(f"encoder {model.folder}"):
             _ENCODERS[model] = _load_encoder(model)
-        except Exception as error:  # damaged or missing weights surface as many kinds of errors
-            raise cannot_load(f"encoder {model.folder}", error) from error
     return _ENCODERS[model]
 
 
@@ -170,7 +168,6 @@ def _load_encoder(model: Model) -> tuple:
         _check_modules(Path(model.folder), model.trust)
         how |= {"local_files_only": True, "model_kwargs": {"use_safetensors": True}}
         return SentenceTransformer(model.folder, device=model.device, **how), None
-    check_weights(model.folder)
     config = AutoConfig.from_pretrained(model.folder, **how)
     has_encoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
     kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
@@ -180,7 +177,7 @@ def _load_encoder(model: Model) -> tuple:
     )
     for name in sorted(found["missing_keys"]):
         if "pooler" not in name:  # which is not used
-            raise BackendError(f"its weights lack {name}.")
+            raise ValueError(f"its weights lack {name}.")
     tokenizer = AutoTokenizer.from_pretrained(model.folder, padding_side="right", **how)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return encoder.to(model.device).eval(), tokenizer
@@ -191,8 +188,8 @@ def _check_modules(folder: Path, trust: bool) -> None:
     for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
         place = (folder / module["path"]).resolve()
         if not place.is_relative_to(folder.resolve()):
-            raise BackendError(f"modules.json names {module['path']!r}, which lies outside")
+            raise ValueError(f"modules.json names {module['path']!r}, which lies outside")
         if not trust and not module["type"].startswith("sentence_transformers."):
-            raise BackendError(f"modules.json names {module['type']!r}, which is custom code")
+            raise ValueError(f"modules.json names {module['type']!r}, which is custom code")
         if list(place.glob("*.bin")) and not list(place.glob("*.safetensors")):
-            raise BackendError(f"{place} has no .safetensors file, and others can run code")
+            raise ValueError(f"{place} has no .safetensors file, and others can run code")

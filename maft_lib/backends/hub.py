@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -43,10 +45,17 @@ class Model(NamedTuple):
     trust: bool = False
 
 
-def cannot_load(what: str, error: Exception) -> BackendError:
-    """What a library says of files that it cannot load, with what to do about it."""
-    remedy = "read that code and set trust_remote_code: true" if "custom code" in str(error) else AGAIN
-    return BackendError(f"{what} cannot be loaded ({one_line(error)}): {remedy}.")
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turns the many errors of libraries that cannot load files into one, which says what to do."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        own = "custom code" in str(error)
+        remedy = "read that code and set trust_remote_code: true" if own else AGAIN
+        raise BackendError(f"{what} cannot be loaded ({one_line(error)}): {remedy}.") from error
 
 
 @lru_cache(maxsize=32)
@@ -187,10 +196,8 @@ def load_tokenizer(name_or_path: str, chat: bool = True, trust: bool = False) ->
     has no chat template.
     """
     folder = model_folder(name_or_path)
-    try:
+    with loading(f"the tokenizer of {folder}"):
         tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=trust)
-    except Exception as error:  # damaged files surface as many kinds of errors
-        raise cannot_load(f"the tokenizer of {folder}", error) from error
     config = json.loads((folder / "config.json").read_text())
     size = (config.get("text_config") or config).get("vocab_size")  # text_config: of models that see
     if isinstance(size, int) and len(tokenizer) > size:

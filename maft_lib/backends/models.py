@@ -63,13 +63,9 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
     folder = hub.model_folder(name_or_path)
     hub.check_weights(folder)
     how = {"dtype": getattr(torch, dtype), "trust_remote_code": trust}
-    try:
+    with hub.loading(f"model {folder}"):
         model = load_merged(folder, **how) if hub.is_adapter(folder) else load_whole(folder, **how)
         model.set_attn_implementation(_attention(model))
-    except BackendError:
-        raise
-    except Exception as error:  # damaged weights surface as many kinds of errors
-        raise hub.cannot_load(f"model {folder}", error) from error
     model.to(device)
     for name, weights in model.named_parameters():
         if weights.is_floating_point() and not weights.isfinite().all():
@@ -83,7 +79,8 @@ def load_whole(folder: str | Path, **how: Any) -> Any:
     hub.check_weights(folder)
     # shapes that differ are refused below, with their names
     how |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
+    with hub.loading(f"model {folder}"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
     model, found = loaded
     for what in ("mismatched", "missing"):
         if wrong := sorted(map(str, found[f"{what}_keys"])):

@@ -35,6 +35,6 @@ class ScriptedBackend:
             try:
                 text = self._script(request)
             except StopIteration:
-                raise BackendError("the script has run out of answers.") from None
+                raise BackendError("the script ran out of answers.") from None
             asked = sum(len(message["content"].split()) for message in request.messages)
             yield index, Completion(text, asked, len(text.split()), "stop")
