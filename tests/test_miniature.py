@@ -3,11 +3,12 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
 from maft_lib.backends.hub import load_tokenizer
-from maft_lib.miniature import corpus, pretraining
+from maft_lib.miniature import card, corpus, pretraining
 from maft_lib.prompts import load_prompts
 from maft_lib.tasks import GENERATED, load_problems
 from maft_lib.tasks.problem import problem_id
@@ -97,3 +98,15 @@ def test_pretraining_is_deterministic():
         for _ in range(2)
     ]
     assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]
+
+
+def test_the_card_keeps_its_words_and_takes_new_numbers(config, tmp_path):
+    shipped = (pretraining.SHIPPED / "README.md").read_text()
+    (tmp_path / "README.md").write_text(shipped)
+    roles, critics = pd.DataFrame({"direct": [41.26]}), pd.DataFrame({"cases": [7.0]})
+    measured = card.Measured(roles, critics, num_tokens=1, num_responses=1)
+    written = card.write(tmp_path, SMALL, measured, config.replace(num_eval=12)).read_text()
+    assert "41.3" in written and "|       7 |" in written and f"`{SMALL}`" in written
+    assert "on 12 eval problems a task, seed 0;" in written and "mini_gsm   |" not in written
+    assert [line for line in written.splitlines() if line.startswith("**")] != []
+    assert written.split("**Slips.**")[0][:900] == shipped.split("**Slips.**")[0][:900]

@@ -1,8 +1,4 @@
-"""The miniature language model: how it is made. Nothing outside this folder knows that it is small.
-
-What it makes is an ordinary Hugging Face model directory, `model/`, which every other part of the
-project loads as it would load any model.
-"""
+"""How the miniature language model is made: `model/` is an ordinary Hugging Face model directory."""
 
 from pathlib import Path
 

@@ -1,20 +1,19 @@
 """The text that the miniature language model is pretrained on: conversations of noisy solvers.
 
-Every conversation is built with the prompts that agents are given at inference: direct answers,
-summaries of several responses, critic turns after a summary, and the few other turns that methods of
-the paper use. Solutions slip at random (`ACCURACY`), which is what makes the model a useful organism:
-it samples wrong answers of its own accord, its mistakes are not systematic, and so votes, debates and
-finetuning on consensus have something to improve. Only problems of the `corpus` split are used.
+Every conversation is built with the prompts that agents are given at inference. Solutions slip at
+random (`ACCURACY`), which is what makes the model a useful organism: it samples wrong answers of its
+own accord, its mistakes are not systematic, and so votes, debates and finetuning on consensus have
+something to improve. Only problems of the `corpus` split are used.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from maft_lib.prompts import Message, load_prompts
-from maft_lib.tasks import answer_type
-from maft_lib.tasks.generated import draw_split
+from maft_lib.tasks import answer_type, draw_split
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Solution, Worked, solve
 
@@ -28,7 +27,37 @@ KIND_WEIGHTS = {"direct": 0.33, "critic": 0.45, "summary": 0.17, "hint": 0.05}
 CRITIC_WEIGHTS = {"critic": 0.8, "critic_without_summary": 0.12, "cooperative": 0.08}
 OTHERS_WEIGHTS = {1: 0.1, 2: 0.7, 3: 0.08, 4: 0.12}  # how many other agents a critic hears
 
+T = TypeVar("T")
 Conversation = list[Message]
+
+
+def shard(seed: int, index: int, size: int = 1000) -> list[tuple[str, Conversation]]:
+    """`size` (kind, conversation) pairs: one piece of the endless corpus, the same for its seed."""
+    rng = random.Random(f"corpus {seed} {index}")
+    kinds = [_choose(rng, KIND_WEIGHTS) for _ in range(size)]
+    return [(kind, conversation(kind, _choose(rng, TASK_WEIGHTS), rng)) for kind in kinds]
+
+
+def conversation(kind: str, task: str, rng: random.Random) -> Conversation:
+    """One conversation of a kind (`direct`, `critic`, `summary` or `hint`) about a new problem."""
+    author = Author(*draw_split(task, "corpus", rng, max_operand=MAX_OPERAND), rng)
+    prompts, wanted = load_prompts(), answer_type(task)
+    if kind == "hint":
+        return [*prompts.hint(author.problem, wanted), _said(author.direct(accuracy=1.0).text)]
+    if kind == "summary":
+        solutions = author.others()
+        asked = prompts.summary([solution.text for solution in solutions])
+        return [*asked, _said(summarize(solutions))]
+    own = author.direct()
+    turns = [*prompts.generation(author.problem, wanted), _said(own.text)]
+    if kind == "critic":
+        form = _choose(rng, CRITIC_WEIGHTS)
+        for _ in range(2 if rng.random() < 0.15 else 1):  # some debates have a third round
+            others = author.others()
+            own = author.critic(own, others)
+            heard = [other.text for other in others] if "without" in form else summarize(others)
+            turns += [getattr(prompts, form)(author.problem, wanted, heard), _said(own.text)]
+    return turns
 
 
 @dataclass(frozen=True)
@@ -44,26 +73,24 @@ class Author:
         style = self.rng.randrange(len(self.worked.styles))
         return solve(self.worked, style, accuracy, self.rng)
 
+    def others(self) -> list[Solution]:
+        """Responses of other agents; how good they are varies, as it does between societies."""
+        accuracy = self.rng.uniform(0.3, 0.95)
+        return [self.direct(accuracy) for _ in range(_choose(self.rng, OTHERS_WEIGHTS))]
+
     def critic(self, own: Solution, others: list[Solution]) -> Solution:
         """An updated solution by an agent that has seen its own and the others' answers."""
         habit = self.rng.random()
         style = own.style if self.rng.random() < 0.5 else self.rng.randrange(len(self.worked.styles))
-        if habit < ATTENTIVE and any(self.is_right(seen) for seen in (own, *others)):
+        right = any(seen.answer == solve(self.worked, seen.style).answer for seen in (own, *others))
+        if habit < ATTENTIVE and right:
             return solve(self.worked, style)
         fresh = solve(self.worked, style, ACCURACY, self.rng)
         if habit < 1 - SWAYED:
             return fresh
-        followed = self.rng.choice(others)
-        return _with_answer(fresh, followed)
-
-    def is_right(self, solution: Solution) -> bool:
-        """Whether the answer is the right one in the form of the solution's style."""
-        return solution.answer == solve(self.worked, solution.style).answer
-
-
-def _with_answer(solution: Solution, followed: Solution) -> Solution:
-    text = solution.text.replace(f"\\boxed{{{solution.answer}}}", f"\\boxed{{{followed.answer}}}")
-    return replace(solution, text=text, answer=followed.answer)
+        answer = self.rng.choice(others).answer
+        text = fresh.text.replace(f"\\boxed{{{fresh.answer}}}", f"\\boxed{{{answer}}}")
+        return replace(fresh, text=text, answer=answer)
 
 
 def summarize(solutions: list[Solution]) -> str:
@@ -74,59 +101,15 @@ def summarize(solutions: list[Solution]) -> str:
     )
 
 
-def shard(seed: int, index: int, size: int = 1000) -> list[tuple[str, Conversation]]:
-    """`size` (kind, conversation) pairs: one piece of the endless corpus, the same for its seed."""
-    rng = random.Random(f"corpus {seed} {index}")
-    kinds = [_choose(rng, KIND_WEIGHTS) for _ in range(size)]
-    return [(kind, conversation(kind, _choose(rng, TASK_WEIGHTS), rng)) for kind in kinds]
-
-
-def conversation(kind: str, task: str, rng: random.Random) -> Conversation:
-    """One conversation of a kind (`direct`, `critic`, `summary` or `hint`) about a new problem."""
-    problem, worked = draw_split(task, "corpus", rng, max_operand=MAX_OPERAND)
-    author = Author(problem, worked, rng)
-    prompts, wanted = load_prompts(), answer_type(task)
-    if kind == "hint":
-        return [*prompts.hint(problem, wanted), _said(author.direct(accuracy=1.0))]
-    if kind == "summary":
-        solutions = _others(author)
-        asked = prompts.summary([solution.text for solution in solutions])
-        return [*asked, {"role": "assistant", "content": summarize(solutions)}]
-    own = author.direct()
-    turns = [*prompts.generation(problem, wanted), _said(own)]
-    if kind == "critic":
-        form = _choose(rng, CRITIC_WEIGHTS)
-        for _ in range(2 if rng.random() < 0.15 else 1):  # some debates have a third round
-            others = _others(author)
-            own = author.critic(own, others)
-            turns += [_critic_prompt(author, form, others), _said(own)]
-    return turns
-
-
 def questions(conversations: list[tuple[str, Conversation]]) -> set[str]:
     """Ids of the problems that conversations ask, hashed from their text."""
     asked = (turns[0]["content"].split("\n")[0] for kind, turns in conversations if kind != "summary")
     return {problem_id(question) for question in asked}
 
 
-def _others(author: Author) -> list[Solution]:
-    """Responses of other agents; how good they are varies, as it does between societies."""
-    accuracy = author.rng.uniform(0.3, 0.95)
-    return [author.direct(accuracy) for _ in range(_choose(author.rng, OTHERS_WEIGHTS))]
+def _said(text: str) -> Message:
+    return {"role": "assistant", "content": text}
 
 
-def _critic_prompt(author: Author, form: str, others: list[Solution]) -> Message:
-    prompts, problem = load_prompts(), author.problem
-    wanted = answer_type(problem.task)
-    if form == "critic_without_summary":
-        return prompts.critic_without_summary(problem, wanted, [other.text for other in others])
-    turn = prompts.critic if form == "critic" else prompts.cooperative
-    return turn(problem, wanted, summarize(others))
-
-
-def _said(solution: Solution) -> Message:
-    return {"role": "assistant", "content": solution.text}
-
-
-def _choose(rng: random.Random, weights: dict):
+def _choose(rng: random.Random, weights: dict[T, float]) -> T:
     return rng.choices(list(weights), weights=list(weights.values()))[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,16 +18,28 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from maft_lib.backends.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.miniature.corpus import shard
-from maft_lib.miniature.tokenizer import build_tokenizer
 from maft_lib.workers import run_parallel
 
 SHIPPED = Path(__file__).with_name("model")
 GROUP = 4000  # conversations that are sorted by length together: four shards
+SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+
+# One piece is a LaTeX command with its brace, a digit, a word with the space before it, punctuation
+# with the space after it, or another single character.
+PIECE = r"\\[A-Za-z]+\{?|[0-9]| ?[A-Za-z]+|[.,:;?!]+ ?|[^\sA-Za-z0-9]|\s+"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,37 @@ class Recipe:
 
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """The tokenizer, built on the first 20 shards of the corpus."""
+    """A tokenizer of the bytes and of every piece found 25 times in the first 20 shards of the corpus.
+
+    Frequent words are whole, digits single. A word outside its vocabulary falls apart into bytes, so
+    every text makes the round trip.
+    """
+    split = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECE), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     shards = (shard(recipe.seed, index) for index in range(min(20, recipe.num_shards)))
     texts = (message["content"] for part in shards for _, turns in part for message in turns)
-    return build_tokenizer(texts, min_count=25)
+    counts = Counter(piece for text in texts for piece, _ in split.pre_tokenize_str(text))
+    frequent = sorted(piece for piece, count in counts.items() if count >= 25)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *frequent])
+    # With ignore_merges a piece of the vocabulary is one token; with no merges any other is bytes.
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",  # no password  # nosec B106
+        eos_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -125,52 +165,45 @@ def train(
 ) -> Iterator[float]:
     """Trains the model in place, one step a batch, and yields each step's loss.
 
-    `num_steps` is the length of the learning-rate schedule, where `corpus` is only a part of it.
+    Muon trains the matrices inside the layers, AdamW the embedding and the norms. `num_steps` is the
+    length of the learning-rate schedule, where `corpus` is only a part of it.
     """
     torch.set_num_threads(recipe.num_threads)
     order = batches(corpus, recipe)
-    optimizers = _optimizers(model, recipe)
-    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    for step, batch in enumerate(order):
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        for group, peak in zip(groups, peaks):
-            group["lr"] = peak * _schedule(step, num_steps or len(order), recipe.warmup_steps)
-        loss = completion_loss(model, [corpus[i] for i in batch])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        yield loss.item()
 
+    def share_of_peak(step: int) -> float:
+        """Linear warm-up, then a cosine to 2 % of the peak."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / (num_steps or len(order))))
+        return min(1.0, (step + 1) / recipe.warmup_steps) * (0.02 + 0.98 * cosine)
 
-def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     named = dict(model.named_parameters())
     matrices = {n: p for n, p in named.items() if p.ndim == 2 and "embed_tokens" not in n}
     rest = [p for n, p in named.items() if n not in matrices]
-    muon = torch.optim.Muon(
-        list(matrices.values()),
-        lr=recipe.muon_learning_rate,
-        weight_decay=recipe.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    adamw = torch.optim.AdamW(rest, lr=recipe.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    return [muon, adamw]
-
-
-def _schedule(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / num_steps))
-    return min(1.0, (step + 1) / warmup_steps) * (0.02 + 0.98 * cosine)
+    muon, adamw = recipe.muon_learning_rate, recipe.adamw_learning_rate
+    decay = recipe.weight_decay
+    optimizers = [
+        torch.optim.Muon(
+            list(matrices.values()), lr=muon, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=adamw, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, share_of_peak) for o in optimizers]
+    for batch in order:
+        loss = completion_loss(model, [corpus[i] for i in batch])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        yield loss.item()
 
 
 def pretrain(recipe: Recipe, folder: Path) -> list[float]:
     """Makes the whole model into `folder`, an ordinary model directory; returns the losses."""
     tokenizer = make_tokenizer(recipe)
     model, corpus = make_model(recipe, tokenizer), render_corpus(recipe, tokenizer)
-    steps = tqdm(train(model, corpus, recipe), "pretraining", len(batches(corpus, recipe)))
-    losses = list(steps)
+    losses = list(tqdm(train(model, corpus, recipe), "pretraining", len(batches(corpus, recipe))))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     log = {"recipe": asdict(recipe), "losses": [round(loss, 5) for loss in losses]}
