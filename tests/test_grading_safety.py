@@ -83,28 +83,28 @@ def test_an_answer_that_takes_for_ever_is_wrong_and_costs_once(fresh_grader):
     assert not is_equivalent(FOR_EVER, "42", "math")
     assert fresh_grader.unreadable == {FOR_EVER}
     assert is_equivalent(*EQUAL, "math")
-    before = fresh_grader.workers[0].process.pid
+    before = fresh_grader.workers[0].pid
     assert not is_equivalent(FOR_EVER, "43", "math")
-    assert fresh_grader.workers[0].process.pid == before
+    assert fresh_grader.workers[0].pid == before
 
 
 def test_a_worker_that_was_killed_is_replaced(fresh_grader):
     assert is_equivalent(*EQUAL, "math")
-    fresh_grader.workers[0].process.kill()
-    fresh_grader.workers[0].process.wait()
+    fresh_grader.workers[0].kill()
+    fresh_grader.workers[0].wait()
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
 
 
 def test_an_interrupted_comparison_leaves_nothing_behind(fresh_grader, monkeypatch):
     assert is_equivalent(*EQUAL, "math")
-    ask = process.Worker.ask
+    said = process._said
 
     def interrupted(worker, pair, limit):
-        ask(worker, pair, limit)
+        said(worker, pair, limit)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(process.Worker, "ask", interrupted)
+        patch.setattr(process, "_said", interrupted)
         with pytest.raises(KeyboardInterrupt):
             is_equivalent("(x+2)^2", "x^2+4x+4", "math")
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
@@ -133,7 +133,7 @@ def test_the_workers_end_with_their_process():
         "from maft_lib.grading import is_equivalent, process\n"
         f"assert is_equivalent(*{EQUAL!r}, 'math')\n"
         "workers = process._graders['math_verify'].workers\n"
-        "print(*[worker.process.pid for worker in workers], flush=True)\n"
+        "print(*[worker.pid for worker in workers], flush=True)\n"
         "import os; os.kill(os.getpid(), 9)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

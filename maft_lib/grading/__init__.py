@@ -23,7 +23,7 @@ Where other graders differ: math-verify takes 50\% for 0.5 as well, a comma for 
 (1000,99), a letter after a number for a unit, and joins neighbouring boxes; here the last box counts.
 Hendrycks' and PRM800K's graders want the order of a list, and fractions reduced; here neither matters.
 
-Normal forms (`latex`, `scalars`, `kinds`, `forms`) decide nearly all pairs. What is left is evaluated
+Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs. What is left is evaluated
 at random points or goes to math-verify, in a process that is killed after two seconds (`process`). A
 model's text is only ever compared.
 """
@@ -35,10 +35,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from maft_lib.grading.equivalence import same
+from maft_lib.grading.equivalence import Assignment, Form, Words, same
 from maft_lib.grading.extraction import candidates, choice
 from maft_lib.grading.forms import read
-from maft_lib.grading.kinds import Assignment, Form, Words
 from maft_lib.grading.latex import clean
 from maft_lib.grading.process import ask
 from maft_lib.grading.scalars import Scalar, read_number
@@ -46,9 +45,7 @@ from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 from maft_lib.tasks.reasoning_gym import FULL_SCORE, check_safe
 
-LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists); others: `latex.LONGEST`
-
-_UNITLESS = ("arithmetic",)
+LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists)
 
 
 def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | None:
@@ -56,19 +53,16 @@ def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | N
 
     The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or stands
     alone at the end. A choice comes as its capital letter; `options` lets the text of an option choose
-    too. Raises `ValueError` for an unknown task.
+    too. Raises `ValueError` for an unknown task and for a response that is no text.
     """
     kind = answer_type(task)
     if not isinstance(text, str):
         raise ValueError(f"a response is text, but it is of type {type(text).__name__}: quote it.")
-    if not isinstance(options, Sequence):
-        raise ValueError(f"options is of type {type(options).__name__}: give a list of text.")
     for found in candidates(text, kind):
         if kind == "choice":
-            letter = choice(found, options)
-            if letter is not None:
+            if letter := choice(found, options):
                 return letter
-        elif _read(found, task) is not None:
+        elif _read(found, task):
             return found.strip()
     return None
 
@@ -81,11 +75,7 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     text.
     """
     kind = answer_type(task)
-    _check(a)
-    _check(b)
-    if a is None or b is None:
-        return False
-    left, right = _read(a, task), _read(b, task)
+    left, right = (None if _check(answer) is None else _read(answer, task) for answer in (a, b))
     if left is None or right is None:
         return False
     if kind == "expression":
@@ -97,16 +87,11 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
 
 def is_correct(answer: str | None, problem: Problem) -> bool:
     """Whether an answer is right: the same as the ground truth, or right to the task's own scorer."""
-    _check(answer)
-    if not isinstance(problem, Problem):
-        raise ValueError(f"problem is of type {type(problem).__name__}: give a Problem.")
-    if answer is None:
-        return False
-    if problem.scoring is not None:
-        check_safe(json.loads(problem.scoring)["name"])
-        short = len(answer) <= LONGEST_TEXT
-        return short and ask("reasoning_gym", problem.scoring, answer) >= FULL_SCORE
-    return is_equivalent(answer, problem.answer, problem.task)
+    if problem.scoring is None or answer is None:
+        return is_equivalent(answer, problem.answer, problem.task)
+    check_safe(json.loads(problem.scoring)["name"])
+    short = len(answer) <= LONGEST_TEXT
+    return short and ask("reasoning_gym", problem.scoring, answer) >= FULL_SCORE
 
 
 def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]]:
@@ -115,13 +100,9 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
     Answers are in one group if a chain of equivalent answers links them, so groups do not depend on
     which answer is looked at first.
     """
-    answer_type(task)
-    if isinstance(answers, str) or not isinstance(answers, Sequence):
-        raise ValueError("answers is no list: give one, with None where an agent gave no answer.")
     groups: list[list[int]] = []
     for place, answer in enumerate(answers):
-        _check(answer)
-        if answer is None or _read(answer, task) is None:
+        if _check(answer) is None or _read(answer, task) is None:
             continue
         linked = [g for g in groups if any(is_equivalent(answer, answers[i], task) for i in g)]
         groups = [g for g in groups if g not in linked]
@@ -129,34 +110,27 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
     return sorted(groups)
 
 
-def _check(answer: str | None) -> None:
-    """Raises `ValueError` for an answer that is neither text nor None."""
+def _check(answer: str | None) -> str | None:
+    """The answer itself. Raises `ValueError` if it is neither text nor None."""
     if answer is not None and not isinstance(answer, str):
         kind = type(answer).__name__
         raise ValueError(f"an answer is text, or None where there is none, but it is of type {kind}.")
+    return answer
 
 
 @lru_cache(maxsize=100_000)
 def _read(answer: str, task: str) -> Form | None:
-    """The normal form of an answer to a task; None if it is none that the task could accept."""
+    """The normal form of an answer to a task; None if the task could not accept it."""
     kind = answer_type(task)
     if kind == "expression":
         return read(answer)
-    if kind == "choice":
-        letter = choice(answer) if len(answer) <= LONGEST_TEXT else None
-        return Words(letter) if letter else None
-    if kind == "number":
-        return _read_number(answer, units=task not in _UNITLESS)
-    number = _read_number(answer, units=False)
-    words = re.sub(r"\s+", " ", answer).strip().casefold() if len(answer) <= LONGEST_TEXT else ""
-    return number or (Words(words) if words else None)
-
-
-def _read_number(answer: str, units: bool) -> Scalar | None:
-    if not units:
-        text = clean(answer)
-        return read_number(text) if text is not None else None
-    form = read(answer)
-    form = form.value if isinstance(form, Assignment) else form
-    is_number = isinstance(form, Scalar) and form.value is not None and ":" not in form.latex
-    return form if is_number else None  # type: ignore[return-value]
+    if kind == "number" and task != "arithmetic":  # with units
+        form = read(answer)
+        form = form.value if isinstance(form, Assignment) else form
+        is_number = isinstance(form, Scalar) and form.value is not None and ":" not in form.latex
+        return form if is_number else None
+    number = read_number(clean(answer) or "") if kind != "choice" else None
+    if number or kind == "number" or len(answer) > LONGEST_TEXT:
+        return number
+    words = choice(answer) if kind == "choice" else re.sub(r"\s+", " ", answer).strip().casefold()
+    return Words(words) if words else None

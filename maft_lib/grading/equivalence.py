@@ -1,4 +1,4 @@
-"""Decides whether two forms are the same answer.
+"""What an answer can be, and when two answers are the same.
 
 Normal forms come first: exact numbers, words, and the members of tuples, sets and matrices one by one.
 What is left are expressions, equations and inequalities, which math-verify compares (see `process`).
@@ -7,18 +7,10 @@ What is left are expressions, equations and inequalities, which math-verify comp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
-from maft_lib.grading.kinds import (
-    Assignment,
-    Based,
-    Collection,
-    Form,
-    Matrix,
-    Relation,
-    Sequence,
-    Words,
-)
 from maft_lib.grading.process import ask
 from maft_lib.grading.scalars import Scalar
 
@@ -26,16 +18,70 @@ _COMPOUND = ("matrix", r"\setminus", r"\cap")  # in what is read as a scalar but
 DECIMALS = 6  # a decimal with so many digits may stand for a number that it rounds
 
 
-def symbolically_equal(a: str, b: str) -> bool:
-    """Whether two pieces of LaTeX are mathematically equal, as far as that can be said in time."""
-    return ask("math_verify", *sorted((a, b))) == 1
+@dataclass(frozen=True)
+class Words:
+    """An answer in words: a name, a letter of a choice, yes or no. Compared without case or spaces."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Based:
+    """Digits with the base that they are written in, 1012_3."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Items in order between brackets: a tuple, a point, an interval with open or closed ends."""
+
+    opening: str
+    items: tuple[Form, ...]
+    closing: str
+    latex: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Items in any order: a `set` in braces, a `list` without brackets, a `union` of intervals."""
+
+    kind: str
+    items: tuple[Form, ...]
+    latex: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of entries."""
+
+    rows: tuple[tuple[Form, ...], ...]
+    latex: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A name and what it equals (x = 5), or lies in (x in [0, 1], 0 <= x <= 1)."""
+
+    name: str
+    value: Form
+    latex: str
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An equation or inequality that gives no name a value."""
+
+    latex: str
+
+
+Form: TypeAlias = Scalar | Words | Based | Sequence | Collection | Matrix | Assignment | Relation
 
 
 def same(a: Form, b: Form) -> bool:
     """Whether two forms are the same answer."""
-    if a == b:
-        return True
-    return _same(a, b) if repr(a) <= repr(b) else _same(b, a)
+    return a == b or (_same(a, b) if repr(a) <= repr(b) else _same(b, a))
 
 
 @lru_cache(maxsize=100_000)
@@ -49,13 +95,12 @@ def _same(a: Form, b: Form) -> bool:
     if isinstance(a, Words) or isinstance(b, Words):
         return _letters(a) is not None and _letters(a) == _letters(b)
     if isinstance(a, Matrix) and isinstance(b, Matrix):
-        return [len(row) for row in a.rows] == [len(row) for row in b.rows] and all(
-            same(x, y) for left, right in zip(a.rows, b.rows) for x, y in zip(left, right)
-        )
+        return len(a.rows) == len(b.rows) and all(map(_in_order, a.rows, b.rows))
     if isinstance(a, (Sequence, Collection)) and isinstance(b, (Sequence, Collection)):
         return _same_members(a, b)
-    if isinstance(a, Collection) or isinstance(b, Collection):
-        return _same_single(a, b)
+    several, single = (a, b) if isinstance(a, Collection) else (b, a)
+    if isinstance(several, Collection) and several.kind != "union":  # {5} and 5 are the same
+        return len(several.items) == 1 and same(several.items[0], single)
     return _symbolic(a, b)
 
 
@@ -64,9 +109,7 @@ def _same_scalar(a: Scalar, b: Scalar) -> bool:
         return False
     if a.value is None or b.value is None:
         return a.latex == b.latex or symbolically_equal(a.latex, b.latex)
-    if a.value == b.value:
-        return True
-    return _rounds(a, b) or _rounds(b, a)
+    return a.value == b.value or _rounds(a, b) or _rounds(b, a)
 
 
 def _rounds(decimal: Scalar, exact: Scalar) -> bool:
@@ -77,14 +120,13 @@ def _rounds(decimal: Scalar, exact: Scalar) -> bool:
     for prime in (2, 5):
         while endless % prime == 0:
             endless //= prime
-    places = decimal.decimals or 0
     gap = abs(decimal.value - exact.value)
-    return endless > 1 and places >= DECIMALS and 2 * gap * 10**DECIMALS <= 1
+    return endless > 1 and (decimal.decimals or 0) >= DECIMALS and 2 * gap * 10**DECIMALS <= 1
 
 
 def _same_based(a: Form, b: Form) -> bool:
     if isinstance(a, Based) and isinstance(b, Based):
-        return a.value == b.value
+        return int(a.digits, a.base) == int(b.digits, b.base)
     based, other = (a, b) if isinstance(a, Based) else (b, a)
     # A problem that wants a base names it, so leaving it out is no mistake.
     return isinstance(based, Based) and isinstance(other, Scalar) and other.latex == based.digits
@@ -101,46 +143,31 @@ def _letters(form: Form) -> str | None:
 
 def _same_assignment(a: Form, b: Form) -> bool:
     if isinstance(a, Assignment) and isinstance(b, Assignment):
-        if a.name == b.name and same(a.value, b.value):
-            return True
-        return a.name != b.name and _free(a) and _free(b) and _symbolic(a, b)
+        if a.name == b.name:
+            return same(a.value, b.value)
+        # Both values must have letters of their own: y = 2x + 1, but not y = 5.
+        values = (a.value, b.value)
+        return all(isinstance(v, Scalar) and v.value is None for v in values) and _symbolic(a, b)
     given, other = (a, b) if isinstance(a, Assignment) else (b, a)
     assert isinstance(given, Assignment)
-    if isinstance(other, Relation):
-        return _symbolic(given, other)
-    return same(given.value, other)
-
-
-def _free(a: Assignment) -> bool:
-    """Whether the value of an assignment has letters of its own (y = 2x + 1, but not y = 5)."""
-    return isinstance(a.value, Scalar) and a.value.value is None
+    return _symbolic(given, other) if isinstance(other, Relation) else same(given.value, other)
 
 
 def _same_members(a: Sequence | Collection, b: Sequence | Collection) -> bool:
     if isinstance(a, Sequence) and isinstance(b, Sequence):
         return (a.opening, a.closing) == (b.opening, b.closing) and _in_order(a.items, b.items)
-    kinds = {form.kind if isinstance(form, Collection) else "sequence" for form in (a, b)}
-    if kinds == {"sequence", "list"}:
-        sequence = a if isinstance(a, Sequence) else b
-        round_brackets = isinstance(sequence, Sequence) and sequence.opening == "("
-        return round_brackets and _in_order(a.items, b.items)
+    kinds = {form.kind if isinstance(form, Collection) else form.opening for form in (a, b)}
+    if kinds == {"(", "list"}:
+        return _in_order(a.items, b.items)
     if "union" in kinds:
         return (kinds == {"union"} and _in_any_order(a.items, b.items)) or _symbolic(a, b)
     if kinds == {"list"}:
         return _one_to_one(a.items, b.items)
-    return "sequence" not in kinds and _in_any_order(a.items, b.items)
-
-
-def _same_single(a: Form, b: Form) -> bool:
-    """One value against several: {5} and 5 are the same."""
-    several, single = (a, b) if isinstance(a, Collection) else (b, a)
-    if not isinstance(several, Collection) or several.kind == "union":
-        return _symbolic(a, b)
-    return len(several.items) == 1 and same(several.items[0], single)
+    return kinds <= {"set", "list"} and _in_any_order(a.items, b.items)
 
 
 def _in_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
-    return len(left) == len(right) and all(same(x, y) for x, y in zip(left, right))
+    return len(left) == len(right) and all(map(same, left, right))
 
 
 def _in_any_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
@@ -163,8 +190,13 @@ def _one_to_one(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
 
 def _symbolic(a: Form, b: Form) -> bool:
     """Compared as LaTeX; a value and an equation, an interval or a matrix are never the same."""
-    left, right = getattr(a, "latex", ""), getattr(b, "latex", "")
     for form in (a, b):
         if isinstance(form, Scalar) and not any(part in form.latex for part in _COMPOUND):
             return False
+    left, right = getattr(a, "latex", ""), getattr(b, "latex", "")
     return bool(left and right) and symbolically_equal(left, right)
+
+
+def symbolically_equal(a: str, b: str) -> bool:
+    """Whether two pieces of LaTeX are mathematically equal, as far as that can be said in time."""
+    return ask("math_verify", *sorted((a, b))) == 1

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 
-from maft_lib.grading.kinds import (
+from maft_lib.grading.equivalence import (
     Assignment,
     Based,
     Collection,
@@ -60,37 +60,25 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 @lru_cache(maxsize=100_000)
 def read(answer: str) -> Form | None:
     """The form of a mathematical answer; None if it is no answer (empty, too long, unprintable)."""
-    text = clean(answer)
-    return (
-        None if text is None or not re.search(r"[^\W_]|\\\{|\\emptyset|\\infty", text) else _form(text)
-    )
+    text = clean(answer) or ""
+    return _form(text) if re.search(r"[^\W_]|\\\{|\\emptyset|\\infty", text) else None
 
 
 def _form(text: str) -> Form:
-    text = _without_outer_braces(text.strip())
-    value, unit = strip_unit(text)
-    number = read_number(value)
-    if number is not None:
-        return replace(number, unit=unit)
-    for reader in (_constant, _words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
-        form = reader(text)
-        if form is not None:
-            return form
-    return _scalar(text)
-
-
-def _without_outer_braces(text: str) -> str:
+    text = text.strip()
     while text.startswith("{") and closing(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
-    return text
-
-
-def _constant(text: str) -> Form | None:
+    value, unit = strip_unit(text)
+    if number := read_number(value):
+        return replace(number, unit=unit)
     if _EMPTY.fullmatch(text):
         return Collection("set", (), r"\emptyset")
     if _REALS.fullmatch(text):
-        return _bracketed(r"(-\infty,\infty)")
-    return None
+        text = r"(-\infty,\infty)"
+    for reader in (_words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
+        if form := reader(text):
+            return form
+    return _scalar(text)
 
 
 def _words(text: str) -> Form | None:
@@ -98,25 +86,15 @@ def _words(text: str) -> Form | None:
     if _TIME.fullmatch(text):
         return Words(_letters(text))
     if "\\text" in text and _TEXT_ONLY.fullmatch(text):
-        inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
-        if re.search(_SEPARATOR, inside.strip()) and "\\text" not in inside:
-            return _several(inside.strip())
-        return _form_of_words(inside)
-    bare = _BARE_WORDS.fullmatch(text.replace("\\ ", " "))
-    if (
-        bare
-        and not re.search(_SEPARATOR, text)
-        and (len(_letters(text)) > 2 or _letters(text) in {"no"})
-    ):
-        return Words(_letters(text))
-    return None
-
-
-def _form_of_words(inside: str) -> Form:
-    single = re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?", inside.strip())
-    if single:
-        return Scalar(single[1])
-    return _form(inside.strip()) if re.search(r"^\W*\d", inside) else Words(_letters(inside))
+        inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).strip()
+        if re.search(_SEPARATOR, inside) and "\\text" not in inside:
+            return _several(inside)
+        if single := re.fullmatch(r"\(?\s*([A-Za-z])\s*\)?", inside):
+            return Scalar(single[1])
+        return _form(inside) if re.search(r"^\W*\d", inside) else Words(_letters(inside))
+    bare = _BARE_WORDS.fullmatch(text.replace("\\ ", " ")) and not re.search(_SEPARATOR, text)
+    letters = _letters(text)
+    return Words(letters) if bare and (len(letters) > 2 or letters == "no") else None
 
 
 def _letters(text: str) -> str:
@@ -128,10 +106,8 @@ def _based(text: str) -> Form | None:
     found = _BASED.fullmatch(text)
     if not found:
         return None
-    digits, base = (
-        (found["digits"] or found["digits2"]).replace(",", ""),
-        found["base"] or found["base2"],
-    )
+    digits = (found["digits"] or found["digits2"]).replace(",", "")
+    base = found["base"] or found["base2"]
     number = int(base) if base.isdigit() else _BASES.index(base) if base in _BASES else 0
     valid = 2 <= number <= 36 and all(int(d, 36) < number for d in digits.lstrip("-"))
     return Based(digits, number) if valid and digits.lstrip("-")[:1].isdigit() else None
@@ -208,8 +184,11 @@ def _related(text: str) -> Form | None:
     if len(split(text, _ORDER)) > 1:
         return _inequality(text) or Relation(text)
     unequal = [side.strip() for side in split(text, r"\\ne(?![a-zA-Z])")]
+    if len(unequal) == 2 and _NAME.fullmatch(unequal[0]) and read_number(unequal[1]):
+        beside = _form(rf"(-\infty,{unequal[1]})\cup({unequal[1]},\infty)")  # x != 5: all other numbers
+        return Assignment(_name(unequal[0]), beside, text)
     if len(unequal) > 1:
-        return _inequation(text, *unequal) if len(unequal) == 2 else Relation(text)
+        return Relation(text)
     exact = split(text, r"\\approx(?![a-zA-Z])")
     if len(exact) == 2:
         left, right = (part.strip() for part in exact)
@@ -228,14 +207,6 @@ def _related(text: str) -> Form | None:
     if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", "".join([*sides[:-1], last]))):
         return _form(sides[-1])
     return Relation(text)
-
-
-def _inequation(text: str, name: str, other: str) -> Form:
-    """x != 5 as the numbers beside 5."""
-    number = read_number(other)
-    if number is None or not _NAME.fullmatch(name):
-        return Relation(text)
-    return Assignment(_name(name), _form(rf"(-\infty,{other})\cup({other},\infty)"), text)
 
 
 def _name(text: str) -> str:

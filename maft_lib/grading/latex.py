@@ -1,4 +1,4 @@
-r"""One spelling for the many ways of writing the same mathematics. Knows no meaning, only notation.
+r"""One spelling for the many ways of writing the same mathematics.
 
 `clean` turns what a model puts into its box into plain LaTeX: no layout commands, one command for
 each symbol, every argument in braces. It only ever substitutes text.
@@ -14,73 +14,31 @@ from maft_lib.tasks.worked import LONGEST_ANSWER, boxes
 LONGEST = LONGEST_ANSWER
 DEEPEST = 24  # nested brackets
 
+_COMMANDS = {
+    "×": "times", "·": "cdot", "⋅": "cdot", "∗": "cdot", "≤": "le", "≥": "ge", "≠": "ne", "≈": "approx",
+    "∞": "infty", "∪": "cup", "∩": "cap", "∈": "in", "∅": "emptyset", "±": "pm", "π": "pi",
+    "θ": "theta", "°": "degree", "€": "euro", "£": "pound",
+}  # fmt: skip
+_FRACTIONS = {
+    "½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅙": "16", "⅛": "18", "⅜": "38",
+    "⅝": "58", "⅞": "78",
+}  # fmt: skip
 _SYMBOLS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "‐": "-",
-        "‑": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "∗": r"\cdot ",
-        "÷": "/",
-        "⁄": "/",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "≈": r"\approx ",
-        "∞": r"\infty ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "∅": r"\emptyset ",
-        "ℝ": r"\mathbb{R}",
-        "±": r"\pm ",
-        "π": r"\pi ",
-        "θ": r"\theta ",
-        "°": r"\degree ",
-        "½": r"\frac{1}{2}",
-        "⅓": r"\frac{1}{3}",
-        "⅔": r"\frac{2}{3}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "⅕": r"\frac{1}{5}",
-        "⅙": r"\frac{1}{6}",
-        "⅛": r"\frac{1}{8}",
-        "⅜": r"\frac{3}{8}",
-        "⅝": r"\frac{5}{8}",
-        "⅞": r"\frac{7}{8}",
-        "“": "",
-        "”": "",
-        '"': "",
-        "‘": "'",
-        "’": "'",
-        "€": r"\euro ",
-        "£": r"\pound ",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-        "\t": " ",
-        "\n": " ",
-        "\r": " ",
-    }
+    dict(zip("−–‐‑÷⁄‘’\u00a0\u2009\u202f\t\n\r", "----//''      "))
+    | {symbol: f"\\{command} " for symbol, command in _COMMANDS.items()}
+    | {symbol: rf"\frac{{{parts[0]}}}{{{parts[1]}}}" for symbol, parts in _FRACTIONS.items()}
+    | {"ℝ": r"\mathbb{R}", "“": "", "”": "", '"': ""}
 )
-
-_WRAPPED = tuple(
-    re.compile(pattern, re.DOTALL)
-    for pattern in (
-        r"\$\$(?P<inside>[^$]*)\$\$",
-        r"\$(?P<inside>[^$]*[^$\\])\$",
-        r"\\\((?P<inside>.*)\\\)",
-        r"\\\[(?P<inside>.*)\\\]",
-        r"\*\*(?P<inside>[^*]*)\*\*",
-    )
+_WRAPPED = re.compile(
+    r"\$\$([^$]*)\$\$|\$([^$]*[^$\\])\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL
 )
-
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
 _NUMBER_OR_LETTER = r"(?:\d|[a-zA-Z])"
+_RENAMED = {
+    "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "(",
+    "rangle": ")", "varnothing": r"\emptyset", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
+}  # fmt: skip
 _SPELLINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -90,14 +48,12 @@ _SPELLINGS = tuple(
         (r"\\text\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
         (r"(?<=\d)(?<!\\)\\[,; ](?=\d)", ""),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~", " "),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*R(?![a-zA-Z])\s*\}?", r"(-\\infty,\\infty)"),
         (
-            r"\\(?:mathrm|mathbf|mathit|mathsf|textbf|textit|textrm|textup|textnormal|mbox|hbox)"
-            r"(?![a-zA-Z])",
+            r"\\(?:mathrm|mathbf|mathit|mathsf|textbf|textit|textrm|textup|textnormal|mbox|hbox"
+            r"|operatorname\*?|boldsymbol)(?![a-zA-Z])",
             r"\\text",
         ),
-        (r"\\(?:operatorname\*?|boldsymbol)(?![a-zA-Z])", r"\\text"),
         (r"\\text\s+\{", r"\\text{"),
         (r"\\text\{([-\d.,]*)\}", r"\1"),
         (r"(?<=\d)\{\s*,\s*\}(?=\d{3})", ""),
@@ -105,15 +61,7 @@ _SPELLINGS = tuple(
         (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
         (r"\\(?:neq|ne)(?![a-zA-Z])|(?<!\d)!=", r"\\ne "),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
-        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\lbrack(?![a-zA-Z])", "["),
-        (r"\\rbrack(?![a-zA-Z])", "]"),
-        (r"\\langle(?![a-zA-Z])", "("),
-        (r"\\rangle(?![a-zA-Z])", ")"),
-        (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+        (rf"\\({'|'.join(_RENAMED)})(?![a-zA-Z])", lambda found: _RENAMED[found[1]]),
         (r"(?<![a-zA-Z\\])(?:[Ii]nfinity|inf)(?![a-zA-Z])|\\text\{\s*[Ii]nfinity\s*\}", r"\\infty "),
         (r"\+\s*\\infty", r"\\infty"),
         (
@@ -168,7 +116,11 @@ def clean(text: str) -> str | None:
     text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text.translate(_SYMBOLS))
     if any(unicodedata.category(character)[0] == "C" for character in text):
         return None
-    text = unwrap(text)
+    while True:
+        text = re.sub(r"(?<![.\\])[.,;]$", "", text.strip()).strip()
+        if not (wrapped := _WRAPPED.fullmatch(text)):
+            break
+        text = next(inside for inside in wrapped.groups() if inside is not None)
     text = re.sub(r"^(?:about|around|approximately|approx\.?)\s+(?=\S)", "", text)
     if r"\begin" not in text:  # doubled backslashes of a model that escapes its LaTeX
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
@@ -176,16 +128,6 @@ def clean(text: str) -> str | None:
         text = pattern.sub(replacement, text)
     text = text.strip()
     return text if text and _depth(text) <= DEEPEST else None
-
-
-def unwrap(text: str) -> str:
-    r"""What stands inside `$...$`, `\(...\)`, `\[...\]` or `**...**`, if that is all."""
-    while True:
-        text = re.sub(r"(?<![.\\])[.,;]$", "", text.strip()).strip()
-        inside = next((m["inside"] for p in _WRAPPED if (m := p.fullmatch(text))), None)
-        if inside is None:
-            return text
-        text = inside
 
 
 _OPEN, _CLOSE = "([{", ")]}"

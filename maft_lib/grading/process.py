@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,62 +41,13 @@ def ask(library: str, first: str, second: str) -> float:
     return _graders[library].ask(first, second)
 
 
-class Worker:
-    """A running `worker.py`. It answers an empty question by `ready`."""
-
-    def __init__(self, library: str) -> None:
-        self.process = subprocess.Popen(
-            # Isolated from the environment, but it finds packages where this process does.
-            [
-                sys.executable,
-                "-I",
-                "-B",
-                str(_PROGRAM),
-                library,
-                json.dumps([p for p in sys.path if p]),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
-        )
-        self.ready = self.expired = False
-
-    def ask(self, question: list[str], limit: float) -> list[str]:
-        """Its words on a question, up to the last one, or up to its death at the limit in seconds."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        timer = threading.Timer(limit, self._expire)
-        timer.daemon = True
-        timer.start()
-        said: list[str] = []
-        try:
-            stdin.write(json.dumps(question).encode() + b"\n")
-            stdin.flush()
-            while (not said or said[-1] == READ) and (line := stdout.readline()):
-                said.append(line.decode().strip())
-        except BrokenPipeError:
-            pass
-        finally:
-            timer.cancel()
-        return said
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.process.kill()
-
-    def stop(self) -> None:
-        """Kills the process and waits for its end."""
-        self.process.kill()
-        self.process.communicate()
-
-
 class Grader:
     """Two workers with one library: one answers, one stands by, so that a kill costs no start-up."""
 
     def __init__(self, library: str) -> None:
         self.library, self.lock = library, threading.Lock()
-        self.workers: list[Worker] = []
+        self.workers: list[subprocess.Popen] = []
+        self.ready: subprocess.Popen | None = None  # the one that has imported its library
         self.unreadable: set[str] = set()  # texts that no worker survived
 
     def ask(self, first: str, second: str) -> float:
@@ -104,7 +56,7 @@ class Grader:
             if self.unreadable & {first, second}:
                 return 0.0
             for _ in range(2):  # the first may have been killed by somebody else
-                expired, said = self._ask([first, second])
+                said, expired = self._ask([first, second])
                 if said and said[-1] != READ:
                     return float(said[-1])
                 if expired:
@@ -113,31 +65,72 @@ class Grader:
                 self.unreadable.add((first, second)[len(said)])
             return 0.0
 
-    def _ask(self, question: list[str]) -> tuple[bool, list[str]]:
+    def _ask(self, question: list[str]) -> tuple[list[str], bool]:
         while len(self.workers) < 2:
-            self.workers.append(Worker(self.library))
-        worker, said = self.workers[0], [READ]
+            self.workers.append(_started(self.library))
+        worker, said, expired = self.workers[0], [READ], False
         try:
-            if not worker.ready and worker.ask([], START_LIMIT) != ["ready"]:
+            if worker is not self.ready and _said(worker, [], START_LIMIT)[0] != ["ready"]:
                 raise GradingError(
                     f"the grader's process does not start: check that `import {self.library}` works in "
                     f"this environment."
                 )
-            worker.ready = True
-            said = worker.ask(question, LIMIT)
+            self.ready = worker
+            said, expired = _said(worker, question, LIMIT)
         finally:  # also when the caller is interrupted: half an exchange must not stay
             if not said or said[-1] == READ:
                 self.workers.remove(worker)
-                worker.stop()
-        return worker.expired, said
+                _stop(worker)
+        return said, expired
 
     def close(self) -> None:
         """Ends the workers."""
         while self.workers:
-            self.workers.pop().stop()
+            _stop(self.workers.pop())
+
+
+def _started(library: str) -> subprocess.Popen:
+    """A running `worker.py`, isolated from the environment, that finds packages where this one does."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-B", str(_PROGRAM), library, json.dumps([p for p in sys.path if p])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
+    )
+
+
+def _said(worker: subprocess.Popen, question: list[str], limit: float) -> tuple[list[str], bool]:
+    """A worker's words on a question, and whether it was killed since it took over `limit` seconds."""
+    assert worker.stdin and worker.stdout
+    timer, start = threading.Timer(limit, worker.kill), time.monotonic()
+    timer.daemon = True
+    timer.start()
+    said: list[str] = []
+    try:
+        worker.stdin.write(json.dumps(question).encode() + b"\n")
+        worker.stdin.flush()
+        while (not said or said[-1] == READ) and (line := worker.stdout.readline()):
+            said.append(line.decode().strip())
+    except BrokenPipeError:
+        pass
+    finally:
+        timer.cancel()
+    return said, time.monotonic() - start >= limit
+
+
+def _stop(worker: subprocess.Popen) -> None:
+    worker.kill()
+    worker.communicate()
 
 
 _graders: dict[str, Grader] = {}
+
+
+@atexit.register
+def _close() -> None:
+    for grader in _graders.values():
+        grader.close()
 
 
 def _start_afresh() -> None:
@@ -148,4 +141,3 @@ def _start_afresh() -> None:
 _start_afresh()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_afresh)
-atexit.register(lambda: [grader.close() for grader in _graders.values()])

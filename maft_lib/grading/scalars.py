@@ -1,4 +1,4 @@
-r"""Numbers and units: what an answer of one value is worth, exactly. Knows plain LaTeX (see `latex`).
+r"""Numbers and units: what an answer of one value is worth, exactly, in plain LaTeX (see `latex`).
 
 A number is read as a fraction of integers, never as a float, so 3.14 is not 314, 1/2 is not 7/2 and
 large integers keep their last digit.
@@ -29,13 +29,9 @@ _SCIENTIFIC = re.compile(
 )
 
 _SCALES = {
-    "dozen": 12,
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
+    "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
     "trillion": 10**12,
-}
+}  # fmt: skip
 _SCALED = re.compile(
     rf"{_SIGN}(?P<plain>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>{'|'.join(_SCALES)})s?\s*\}}?",
     re.IGNORECASE,
@@ -43,43 +39,14 @@ _SCALED = re.compile(
 
 # Units that a problem may ask for, each with the spellings that mean the same. Two answers whose units
 # are both known and differ are different; any other word after a number is decoration.
-_UNITS = {
-    "mm": "millimeter millimetre",
-    "cm": "centimeter centimetre",
-    "m": "meter metre",
-    "km": "kilometer kilometre",
-    "in": "inch inches",
-    "ft": "foot feet",
-    "yd": "yard",
-    "mi": "mile",
-    "s": "second sec",
-    "min": "minute",
-    "h": "hour hr",
-    "day": "",
-    "week": "",
-    "month": "",
-    "year": "yr",
-    "mg": "milligram",
-    "g": "gram",
-    "kg": "kilogram",
-    "lb": "pound lbs",
-    "oz": "ounce",
-    "ton": "tonne",
-    "ml": "milliliter millilitre",
-    "l": "liter litre",
-    "gal": "gallon",
-    "quart": "",
-    "pint": "",
-    "dollar": "usd buck",
-    "cent": "",
-    "euro": "",
-    "gbp": "",
-    "degree": "deg",
-    "radian": "rad",
-    "am": "",
-    "pm": "",
-}
-_UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
+_UNITS = """
+mm millimeter millimetre; cm centimeter centimetre; m meter metre; km kilometer kilometre;
+in inch inches; ft foot feet; yd yard; mi mile; s second sec; min minute; h hour hr; day; week;
+month; year yr; mg milligram; g gram; kg kilogram; lb pound lbs; oz ounce; ton tonne;
+ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buck; cent; euro; gbp;
+degree deg; radian rad; am; pm
+"""
+_UNIT_OF = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()}
 _SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 # Words that change a number instead of decorating it: what they stand after is not stripped of them.

@@ -99,10 +99,6 @@ ROWS = {
         lambda: maft.build_finetuning_data(TWO, 0.5, "x"),
         ["seed is 'x'", "a whole number"],
     ),
-    "a choice between no list": (
-        lambda: maft.extract_answer("It is (B)", "mmlu", None),
-        ["options is of type NoneType"],
-    ),
     "the cost on no machine": (
         lambda: maft.estimate(CONFIG, "base", "laptop"),
         ["machine is 'laptop'", "a Machine"],
@@ -171,7 +167,6 @@ ROWS = {
     "a vote over one text": (lambda: maft.majority_vote("225", "gsm", 0), ["answers is no list"]),
     "a vote over numbers": (lambda: maft.majority_vote([2, 2], "gsm", 0), ["answer", "type int"]),
     "a vote without a seed": (lambda: maft.majority_vote(["2"], "gsm", None), ["seed is None"]),
-    "an answer to no problem": (lambda: maft.grading.is_correct("2", "q"), ["problem is of type str"]),
     # Datasets
     "w below 0": (lambda: maft.build_finetuning_data(TWO, -0.1), ["w,", "-0.1", "from 0 to 1"]),
     "w above 1": (lambda: maft.build_finetuning_data(TWO, 1.1), ["w,", "1.1", "from 0 to 1"]),
