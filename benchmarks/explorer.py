@@ -14,7 +14,7 @@ import time
 from tabulate import tabulate
 
 from maft_lib.debate import Debate, Turn, majority_vote
-from maft_lib.lab.explorer import DebateExplorer
+from maft_lib.lab.explorer import BECAME, DebateExplorer
 from maft_lib.tasks import load_problems
 
 NUM_REPEATS = 20
@@ -43,25 +43,20 @@ def debates(problems, chance, rng):
 
 def actions(explorer):
     """What one can do: a name, and a function that takes the number of the repeat."""
-    controls = explorer._controls
 
     def set_to(control, *values):
         return lambda n: setattr(control, "value", values[n % len(values)])
 
     return {
-        "next": lambda _: controls.next.click(),
-        "previous": lambda _: controls.previous.click(),
-        "pick in the list": lambda n: setattr(controls.listing, "index", 7 * n + 1),
-        "step a round": set_to(controls.round, 1, 2),
-        "filter by outcome": set_to(controls.outcome, "split_vote", "critic_fixed_it", "vote_wrong"),
-        "clear filters": lambda _: controls.clear.click(),
-        "search": set_to(controls.search, "1", "12", "1", ""),
-        "filter by method": set_to(controls.filters["method"], "before", "after", ""),
-        "compare": set_to(controls.compare, 1, ""),
-        "compare, filter by change": lambda n: (
-            setattr(controls.compare, "value", 1),
-            setattr(controls.change, "value", n % 2 == 0),
-        ),
+        "next": lambda _: explorer._next.click(),
+        "previous": lambda _: explorer._previous.click(),
+        "pick in the list": lambda n: setattr(explorer._list, "index", 7 * n + 1),
+        "filter by outcome": set_to(explorer._outcome, "split_vote", "critic_fixed_it", "vote_wrong"),
+        "clear filters": lambda _: explorer._clear.click(),
+        "search": set_to(explorer._search, "1", "12", "1", ""),
+        "filter by method": set_to(explorer._filters["method"], "before", "after", ""),
+        "compare": set_to(explorer._compare, "after", ""),
+        "compare, filter by change": set_to(explorer._outcome, *BECAME),
     }
 
 

@@ -28,7 +28,7 @@ from nbformat import NotebookNode
 
 from maft_lib import gallery
 from maft_lib.config import Config, ConfigError
-from maft_lib.lab.mathematics import text_html
+from maft_lib.lab.page import text_html
 from maft_lib.profiles import NOTEBOOKS, load_config
 
 MARK = 'content="maft_lib.report"'  # of a front page that may be replaced

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.lab.studio.form import society_label
+from maft_lib.lab.studio import society_label
 from maft_lib.run import run_study
 from maft_lib.society import Agent, Society, base_society, list_societies, save_society
 

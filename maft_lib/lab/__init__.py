@@ -26,13 +26,6 @@ def html(record: Any) -> str:
     """A record as HTML: an object of one of the classes in `RECORDS`."""
     from maft_lib.lab import debates, records
 
-    drawn = {
-        "Config": records.config_html,
-        "Debate": debates.debate_html,
-        "Estimate": records.estimate_html,
-        "Problem": records.problem_html,
-        "Result": records.result_html,
-        "Society": records.society_html,
-        "Store": records.store_html,
-    }
-    return drawn[type(record).__name__](record)
+    kind = type(record).__name__
+    module: Any = debates if kind == "Debate" else records
+    return getattr(module, f"{kind.lower()}_html")(record)

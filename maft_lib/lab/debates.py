@@ -1,4 +1,4 @@
-"""A debate as HTML: who answered what in which round, what changed, the vote. Knows no models.
+"""A debate as HTML: who answered what in which round, what changed, the vote.
 
 Answers that are mathematically equivalent carry the same letter. Each is judged against the ground
 truth; where a problem has none, nothing is called right or wrong.
@@ -7,182 +7,153 @@ truth; where a problem has none, nothing is called right or wrong.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 
-from maft_lib.debate import Debate, Turn
+from maft_lib.debate import Debate
 from maft_lib.grading import group_equivalent, is_correct
 from maft_lib.grading.process import GradingError
-from maft_lib.lab.mathematics import text_html
-from maft_lib.lab.page import badge, chip, facts, fold, framed, letter
+from maft_lib.lab.page import chip, facts, fold, framed, letter, text_html, unseen
 from maft_lib.lab.records import answer_html, question_html
-from maft_lib.tasks.problem import Problem
 
 LONG = 900  # characters of a response that may need to be scrolled
 _LEFT = 'style="text-align:left;vertical-align:top"'  # where the stylesheet is missing
 _NAMES = {"right": "right", "wrong": "wrong", "none": "no answer", "plain": "an answer"}
 
 
-def debate_html(debate: Debate, rounds: int | None = None, finished: bool = True) -> str:
-    """One debate as an output of a notebook: its first `rounds` rounds (None: all), and the vote.
+def debate_html(debate: Debate, finished: bool = True) -> str:
+    """One debate as an output of a notebook.
 
     `finished=False` is for a debate in progress: agents may have different numbers of turns, the last
-    answer of each may still be missing, and there is no vote. Raises nothing, whatever models wrote.
+    answer of each may still be missing, and there is no vote.
     """
-    return framed(debate_body(debate, rounds, finished), "maft-debate")
+    return framed(debate_body(debate, finished), "maft-debate")
 
 
-def debate_body(debate: Debate, rounds: int | None = None, finished: bool = True) -> str:
+def debate_body(debate: Debate, finished: bool = True) -> str:
     """`debate_html` without the frame and its stylesheet."""
     page = _Page(debate, finished)
-    shown = page.num_rounds if rounds is None else min(max(rounds, 0), page.num_rounds)
-    return question_html(debate.problem) + page.table(shown) + page.verdict(shown)
-
-
-@dataclass(frozen=True)
-class _Answers:
-    """All final answers of a debate: of which group each is, and of what kind."""
-
-    problem: Problem
-    groups: dict[str, int]
-
-    def kind(self, answer: str | None) -> str:
-        """`right`, `wrong`, `none`, or `plain` where that cannot be said."""
-        if answer is None:
-            return "none"
-        if not _has_truth(self.problem):
-            return "plain"
-        try:
-            return "right" if is_correct(answer, self.problem) else "wrong"
-        except (GradingError, ValueError):  # nothing to compare with can be started; unknown task
-            return "plain"
-
-    def chip(self, answer: str | None, missing: str = "no answer") -> str:
-        """An answer with its mark and the letter of its group."""
-        if answer is None:
-            return chip(missing, "none")
-        group = f" {badge(self.groups[answer])}" if answer in self.groups else ""
-        return chip(answer, self.kind(answer), answer_html(answer, self.problem.task) + group)
-
-    def change(self, before: str | None, after: str | None) -> str:
-        """How an answer differs from the one of the round before, in words; empty if it does not."""
-        old, new = self.kind(before), self.kind(after)
-        if old != new:
-            tone = " maft-fixed" if new == "right" else " maft-broke" if old == "right" else ""
-            return f'<span class="maft-change{tone}">{_NAMES[old]} → {_NAMES[new]}</span>'
-        if before is None or after is None or self._same(before, after):
-            return ""
-        still = ", still wrong" if new == "wrong" else ""
-        return f'<span class="maft-change">changed{still}</span>'
-
-    def _same(self, a: str, b: str) -> bool:
-        return a == b or (a in self.groups and self.groups[a] == self.groups.get(b))
+    return question_html(debate.problem) + page.rounds() + page.verdict()
 
 
 class _Page:
-    """The parts of one debate's page."""
+    """The parts of one debate's page; `groups` numbers the classes of equivalent answers."""
 
     def __init__(self, debate: Debate, finished: bool):
-        self.debate, self.finished = debate, finished
-        self.num_rounds = max((len(turns) for turns in debate.turns), default=0)
-        self.answers = _Answers(debate.problem, _grouped(debate))
+        self.debate, self.problem, self.finished = debate, debate.problem, finished
+        self.num_rounds = max(map(len, debate.turns), default=0)
+        by_round = zip_longest(*debate.answers)
+        given = list(dict.fromkeys(a for answers in by_round for a in answers if a is not None))
+        classes = sorted(self._classes(given))
+        self.groups: dict[str | None, int] = {
+            given[i]: number for number, members in enumerate(classes) for i in members
+        }
 
-    def table(self, shown: int) -> str:
-        """A row per round, a column per agent."""
-        if not shown:
+    def rounds(self) -> str:
+        """A table with a row per round and a column per agent."""
+        if not self.num_rounds:
             return ""
-        agents = range(1, len(self.debate.turns) + 1)
-        heads = "".join(f'<th scope="col">agent {n}</th>' for n in agents)
-        rows = "".join(self._row(number) for number in range(shown))
-        caption = f"<caption>{_number(len(agents), 'agent')}, {_number(shown, 'round')}</caption>"
-        head = f"<thead><tr><td></td>{heads}</tr></thead>"
-        columns = f'style="--agents:{len(agents)}"'
-        return f'<table class="maft-rounds" {columns}>{caption}{head}<tbody>{rows}</tbody></table>'
+        num = len(self.debate.turns)
+        heads = "".join(f'<th scope="col">agent {n + 1}</th>' for n in range(num))
+        rows = ""
+        for m in range(self.num_rounds):
+            role = "critics" if m else "generation agents"
+            cells = "".join(self._cell(n, m) for n in range(num))
+            rows += f'<tr><th scope="row">round {m + 1} <small>{role}</small></th>{cells}</tr>'
+        caption = f"{_number(num, 'agent')}, {_number(self.num_rounds, 'round')}"
+        return (
+            f'<table class="maft-rounds" style="--agents:{num}"><caption>{caption}</caption>'
+            f"<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
 
-    def _row(self, number: int) -> str:
-        role = "critics" if number else "generation agents"
-        head = f'<th scope="row">round {number + 1} <small>{role}</small></th>'
-        cells = (self._cell(n, number) for n in range(len(self.debate.turns)))
-        return f"<tr>{head}{''.join(cells)}</tr>"
-
-    def _cell(self, agent: int, number: int) -> str:
-        turns, name = self.debate.turns[agent], f"agent {agent + 1}"
-        if number >= len(turns):
+    def _cell(self, n: int, m: int) -> str:
+        turns, name = self.debate.turns[n], f"agent {n + 1}"
+        if m >= len(turns):
             return f'<td {_LEFT} data-agent="{name}" class="maft-waiting">waiting</td>'
-        turn = turns[number]
-        writing = not self.finished and number == len(turns) - 1
-        answer = self.answers.chip(turn.answer, "no answer yet" if writing else "no answer")
-        if number and not (writing and turn.answer is None):
-            answer += " " + self.answers.change(turns[number - 1].answer, turn.answer)
-        said = _scrolled(turn.response, f"response of {name} in round {number + 1}")
-        answer = f'<div class="maft-answer">{answer.strip()}</div>'
-        summary = _summary(turn, writing and not turn.response)
-        return f'<td {_LEFT} data-agent="{name}">{answer}{summary}{said}</td>'
+        turn = turns[m]
+        writing = not self.finished and m == len(turns) - 1
+        answer = self._chip(turn.answer, "no answer yet" if writing else "no answer")
+        if m and not (writing and turn.answer is None):
+            answer += self._change(turns[m - 1].answer, turn.answer)
+        summary = ""
+        if turn.summary is not None:
+            text = f'<div class="maft-text">{text_html(turn.summary)}</div>'
+            summary = fold("summary that it read", text, opened=writing and not turn.response)
+        scrolled = ""
+        if len(turn.response) > LONG:  # keys scroll it, too
+            label = f"response of {name} in round {m + 1}"
+            scrolled = f' tabindex="0" role="region" aria-label="{label}"'
+        return (
+            f'<td {_LEFT} data-agent="{name}"><div class="maft-answer">{answer}</div>{summary}'
+            f'<div class="maft-text maft-response"{scrolled}>{text_html(turn.response)}</div></td>'
+        )
 
-    def verdict(self, shown: int) -> str:
-        """The vote, once all rounds are shown, the ground truth, and what the debate cost."""
-        debate, truth = self.debate, self.debate.problem.answer
+    def verdict(self) -> str:
+        """The vote, the ground truth, and what the debate cost."""
+        debate, truth = self.debate, self.problem.answer
         pairs: list[tuple[object, str]] = []
-        if self.finished and shown == self.num_rounds > 0:
-            chosen = self.answers.chip(debate.vote, "no answer could be read")
-            pairs.append(("vote", f"{chosen} <small>{_count(debate, self.answers.groups)}</small>"))
+        if self.finished and self.num_rounds:
+            chosen = self._chip(debate.vote, "no answer could be read")
+            pairs.append(("vote", f"{chosen} <small>{self._count()}</small>"))
         if truth.strip():
-            shown_truth = answer_html(truth, debate.problem.task)
-            pairs.append(("ground truth", chip(truth, "plain", shown_truth)))
+            pairs.append(("ground truth", chip(truth, "plain", answer_html(truth, self.problem.task))))
         if debate.num_calls:
             read, written = f"{debate.num_prompt_tokens:,}", f"{debate.num_completion_tokens:,}"
             spent = f"{debate.num_calls:,} requests, {read} tokens read, {written} written"
             pairs.append(("cost", f"<small>{spent}</small>"))
         return facts(pairs, "maft-verdict") if pairs else ""
 
+    def _count(self) -> str:
+        """How the vote over the last round went, in words."""
+        last = [turns[-1].answer if turns else None for turns in self.debate.turns]
+        classes = self._classes(last)
+        most = max(map(len, classes), default=0)
+        tied = sorted(self.groups[last[c[0]]] for c in classes if len(c) == most)
+        agents = _number(len(last), "agent")
+        if len(tied) > 1:
+            names = " and ".join(map(letter, tied))
+            return f"a tie of {names} with {most} of {agents} each, broken at random"
+        return f"{most} of {agents}" if most else ""
 
-def _has_truth(problem: Problem) -> bool:
-    return bool(problem.answer.strip()) or problem.scoring is not None
+    def _classes(self, answers: Sequence[str | None]) -> list[list[int]]:
+        """Places of equivalent answers; of equal ones in a task of one's own."""
+        try:
+            return group_equivalent(answers, self.problem.task)
+        except (GradingError, ValueError):
+            given = dict.fromkeys(answer for answer in answers if answer is not None)
+            return [[i for i, other in enumerate(answers) if other == answer] for answer in given]
 
+    def _kind(self, answer: str | None) -> str:
+        """`right`, `wrong`, `none`, or `plain` where that cannot be said."""
+        if answer is None:
+            return "none"
+        if not self.problem.answer.strip() and self.problem.scoring is None:
+            return "plain"
+        try:
+            return "right" if is_correct(answer, self.problem) else "wrong"
+        except (GradingError, ValueError):
+            return "plain"
 
-def _grouped(debate: Debate) -> dict[str, int]:
-    """The group of each answer that was given, numbered in the order of appearance, round by round."""
-    by_round = zip_longest(*debate.answers)
-    given = dict.fromkeys(a for answers in by_round for a in answers if a is not None)
-    answers = list(given)  # equal answers are compared once
-    groups = sorted(_groups(answers, debate.problem.task))
-    return {answers[i]: number for number, group in enumerate(groups) for i in group}
+    def _chip(self, answer: str | None, missing: str) -> str:
+        """An answer with its mark and the letter of its class."""
+        if answer is None:
+            return chip(missing, "none")
+        shown = answer_html(answer, self.problem.task)
+        if answer in self.groups:
+            name = letter(self.groups[answer])
+            shown += f' <span class="maft-group">{unseen("group ")}{name}</span>'
+        return chip(answer, self._kind(answer), shown)
 
-
-def _groups(answers: Sequence[str | None], task: str) -> list[list[int]]:
-    """Places of equivalent answers; of equal ones where nothing to compare with can be started."""
-    try:
-        return group_equivalent(answers, task)
-    except (GradingError, ValueError):
-        given = dict.fromkeys(answer for answer in answers if answer is not None)
-        return [[i for i, other in enumerate(answers) if other == answer] for answer in given]
-
-
-def _count(debate: Debate, numbers: dict[str, int]) -> str:
-    """How the vote over the last round went, in words."""
-    last = [turns[-1].answer if turns else None for turns in debate.turns]
-    groups = _groups(last, debate.problem.task)
-    most = max(map(len, groups), default=0)
-    firsts = [last[group[0]] for group in groups if len(group) == most]
-    tied = sorted(numbers[answer] for answer in firsts if answer in numbers)
-    if len(tied) > 1:
-        names = " and ".join(map(letter, tied))
-        return f"a tie of {names} with {most} of {_number(len(last), 'agent')} each, broken at random"
-    return f"{most} of {_number(len(last), 'agent')}" if most else ""
+    def _change(self, before: str | None, after: str | None) -> str:
+        """How an answer differs from the one of the round before, in words; empty if it does not."""
+        old, new = self._kind(before), self._kind(after)
+        if old != new:
+            tone = " maft-fixed" if new == "right" else " maft-broke" if old == "right" else ""
+            return f' <span class="maft-change{tone}">{_NAMES[old]} → {_NAMES[new]}</span>'
+        if before == after or self.groups.get(before, -1) == self.groups.get(after, -2):
+            return ""
+        still = ", still wrong" if new == "wrong" else ""
+        return f' <span class="maft-change">changed{still}</span>'
 
 
 def _number(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _summary(turn: Turn, opened: bool) -> str:
-    if turn.summary is None:
-        return ""
-    body = f'<div class="maft-text">{text_html(turn.summary)}</div>'
-    return fold("summary that it read", body, opened)
-
-
-def _scrolled(text: str, name: str) -> str:
-    """A response, whole; a long one in a region that keys can scroll."""
-    reach = f' tabindex="0" role="region" aria-label="{name}"' if len(text) > LONG else ""
-    return f'<div class="maft-text maft-response"{reach}>{text_html(text)}</div>'

@@ -1,28 +1,33 @@
-"""The parts that every shown record is built from: frame, stylesheet, chips, folds, lists of facts.
+r"""The parts of a shown record: frame, chips, folds, tables, and text with its LaTeX as MathML.
 
-Knows neither debates nor models. All text that comes in is foreign and is escaped, unless an argument
-says that it is HTML. Without the stylesheet (JupyterLab drops it in a notebook that is not trusted)
-what is left still reads well: tables, lists, and marks that are characters.
+Text of models and people is escaped, and MathML passes through nh3: nothing in it is markup. What is
+left where a front end drops stylesheet and MathML (JupyterLab, in a notebook that is not trusted) still
+reads well: tables, lists, marks that are characters, and the source of each formula.
+
+Formulas are `$..$`, `$$..$$`, `\(..\)`, `\[..\]`, the environments of displayed mathematics, and a
+`\boxed{..}` that stands alone. A single dollar opens one by pandoc's rules: no space after it, none
+before the one that closes, and no digit behind that; so `$5 and $6` stays money. What latex2mathml
+cannot read stays as it was written.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from html import escape
+from functools import lru_cache
+from html import escape, unescape
 from pathlib import Path
+from xml.etree.ElementTree import tostring  # no XML is read  # nosec B405
+
+import nh3
 
 STYLE = Path(__file__).with_name("maft.css").read_text(encoding="utf-8")
+LONGEST = 2_000  # characters of a formula; longer ones stay text
+READ = 16_000  # characters of a text in which formulas are looked for
 
-# MathJax 2 and 3 leave what has these classes alone; formulas here are MathML already.
-_NO_MATHJAX = "tex2jax_ignore mathjax_ignore"
+_NO_MATHJAX = "tex2jax_ignore mathjax_ignore"  # formulas are MathML already
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_SIGNS = {
-    "right": ("✓", "right"),
-    "wrong": ("✗", "wrong"),
-    "none": ("–", ""),  # no answer: the label says so
-    "plain": ("", ""),
-}
+_SIGNS = {"right": ("✓", "right"), "wrong": ("✗", "wrong"), "none": ("–", ""), "plain": ("", "")}
 
 
 def framed(body: str, *classes: str) -> str:
@@ -32,19 +37,23 @@ def framed(body: str, *classes: str) -> str:
 
 
 def escaped(text: object) -> str:
-    """Foreign text for HTML, in elements and in attributes; characters HTML cannot hold become �."""
-    whole = str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # no half pairs
-    return escape(_CONTROL.sub("�", whole))
+    """Text for elements and attributes of HTML."""
+    return escape(_writable(str(text)))
+
+
+def _writable(text: str) -> str:
+    """Text in which characters that HTML cannot hold, half pairs of UTF-16 for one, become �."""
+    return _CONTROL.sub("�", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def chip(label: object, kind: str, html: str | None = None) -> str:
-    """A short label with a mark: `kind` is `right` (✓), `wrong` (✗), `none` (–) or `plain`.
+    """A label with a mark: `kind` is `right` (✓), `wrong` (✗), `none` (–) or `plain`.
 
     `html` is shown in place of the label, which then is what the pointer finds.
     """
-    sign, said = _SIGNS[kind]
+    sign, meaning = _SIGNS[kind]
     mark = f'<b aria-hidden="true">{sign}</b> ' if sign else ""
-    spoken = unseen(f"{said}: ") if said else ""
+    spoken = unseen(f"{meaning}: ") if meaning else ""
     title = f' title="{escaped(label)}"' if html is not None else ""
     return f'<span class="maft-chip maft-{kind}"{title}>{mark}{spoken}{html or escaped(label)}</span>'
 
@@ -58,11 +67,6 @@ def fold(title: object, body: str, opened: bool = False) -> str:
 def unseen(text: object) -> str:
     """Text for those who listen to the page, and for pages without the stylesheet."""
     return f'<span class="maft-said">{escaped(text)}</span>'
-
-
-def badge(number: int) -> str:
-    """The letter of group `number`, counted from 0."""
-    return f'<span class="maft-group">{unseen("group ")}{letter(number)}</span>'
 
 
 def letter(number: int) -> str:
@@ -79,12 +83,122 @@ def facts(pairs: Iterable[tuple[object, str]], name: str = "maft-facts") -> str:
 def table(caption: object, heads: Iterable[object], rows: Iterable[Iterable[str]]) -> str:
     """A plain table; cells are HTML, the first of each row is its head."""
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
-    body = "".join(_row(*row) for row in rows)
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"<td>{cell}</td>" for cell in others)
+        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
     start = f'<table class="maft-table"><caption>{escaped(caption)}</caption>'
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f"{start}{top}<tbody>{body}</tbody></table>"
 
 
-def _row(first: str, *others: str) -> str:
-    cells = "".join(f"<td>{cell}</td>" for cell in others)
-    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
+# --- text with formulas --------------------------------------------------------------------------
+
+_BRACED = r"(?:[^{}\\]|\\.)"  # what stands between two braces, with braces in it six deep
+for _ in range(6):
+    _BRACED = rf"(?:[^{{}}\\]|\\.|\{{{_BRACED}*+\}})"
+_ENVIRONMENTS = (
+    r"(?:align|aligned|equation|gather|gathered|multline|eqnarray|split|array|cases|[pbvBV]?matrix)"
+)
+_PROSE = r"[^$\\]{0,300}?[A-Za-z]{3,20},? +[A-Za-z]{2,20} [^$\\]*\$"  # in "$5, and she has 3$"
+_FORMULA = re.compile(
+    r"(?P<dollar>\\\$)|(?P<newline>\\\\)|(?P<figure>\[asy\].{0,2000}?\[/asy\])"
+    r"|(?P<display>(?:\$\$[^$]{1,2000}\$\$|\\\[.{1,2000}?\\\])\n?)"
+    rf"|(?P<environment>\\begin\{{(?P<name>{_ENVIRONMENTS}\*?)\}}.{{0,2000}}?\\end\{{(?P=name)\}}\n?)"
+    rf"|(?P<box>\\boxed\s*\{{(?P<boxed>{_BRACED}*+)\}})"
+    r"|(?P<round>\\\(.{1,2000}?\\\))"
+    rf"|(?P<inline>\$(?=[^\s$])(?!{_PROSE})"
+    r"(?:\\.|[^\\$\n]|\n(?!\n)|(?<!\s)\$(?=\d)){1,500}+(?<!\s)\$(?!\d))",
+    re.S,
+)
+_DEFINES = re.compile(r"\\(?:[egx]?def|let|\w*newcommand|\w*newenvironment|DeclareMathOperator)")
+_TAGS = {"math", "mrow", "mi", "mo", "mn", "mtext", "mspace", "mstyle", "mpadded", "mphantom"}
+_TAGS |= {"menclose", "mfrac", "msup", "msub", "msubsup", "msqrt", "mroot", "munder", "mover"}
+_TAGS |= {"munderover", "mtable", "mtr", "mtd"}
+_ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "columnalign", "mathvariant", "stretchy"}
+_ATTRIBUTES |= {"fence", "form", "accent", "notation", "movablelimits", "linethickness", "width"}
+_ATTRIBUTES |= {"height", "depth", "lspace", "rspace", "minsize", "maxsize"}
+_VALUE = re.compile(r"[a-z ]+|-?\d|[-+]?\d?(?:\.\d+)?(?:em|ex)|\d{1,2}(?:pt|px|mu)")
+
+
+def text_html(text: str) -> str:
+    """Text of models or people as HTML: escaped, its formulas as MathML, its line breaks as `<br>`."""
+    text = text.replace("\r\n", "\n").strip("\n")
+    parts, place = [], 0
+    for found in _FORMULA.finditer(text, 0, READ):
+        parts += [_plain(text[place : found.start()]), _found(found)]
+        place = found.end()
+    return "".join(parts) + _plain(text[place:])
+
+
+def formula_html(latex: str) -> str:
+    """LaTeX without delimiters (a final answer) as MathML; what is no formula stays text."""
+    return _formula(latex, latex) if re.search(r"[\\^_]", latex) else _plain(latex)
+
+
+def _found(found: re.Match[str]) -> str:
+    """A formula in its delimiters, or a figure's program, as HTML."""
+    source, kind = found[0], found.lastgroup
+    if kind in ("dollar", "newline"):
+        return source.replace(r"\$", "$")
+    if kind == "figure":
+        return f"<code>{_plain(source)}</code>"
+    if kind == "box":
+        return _formula(rf"\boxed{{{_boxed(found['boxed'].strip())}}}", source)
+    if kind == "environment":
+        return _formula(source, source, display=True)
+    width = 1 if kind == "inline" else 2
+    return _formula(source.strip()[width:-width], source, display=kind == "display")
+
+
+def _boxed(inner: str) -> str:
+    """What stands in a box: words, a formula in dollars of its own, or money."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z ,.'-]+", inner):
+        return rf"\text{{{inner}}}"
+    if len(inner) > 2 and inner[0] == inner[-1] == "$":
+        inner = inner[1:-1]
+    return re.sub(r"(?<!\\)\$", r"\\$", inner)
+
+
+def _formula(latex: str, source: str, display: bool = False) -> str:
+    """MathML, and the source for pages without it.
+
+    The stylesheet undoes `hidden` and hides the source: where there is no stylesheet, there is no
+    MathML either.
+    """
+    mathml = _mathml(_writable(latex.strip()), display)
+    if mathml is None:
+        return _plain(source)
+    name = "maft-m maft-d" if display else "maft-m"
+    return (
+        f'<span class="{name}" hidden="hidden">{mathml}</span>'
+        f'<code class="maft-tex">{_plain(source)}</code>'
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _mathml(latex: str, display: bool) -> str | None:
+    """A formula as MathML; None if latex2mathml cannot read it."""
+    from latex2mathml.converter import convert_to_element
+
+    if not latex or len(latex) > LONGEST or _DEFINES.search(latex):  # macros can grow without bound
+        return None
+    try:
+        tree = convert_to_element(latex, display="block" if display else "inline")
+        for node in tree.iter():  # symbols come as references; an unknown command as itself
+            node.text = re.sub(r"\\([$%&#_])", r"\1", unescape(node.text or ""))
+            if re.search(r"\\.", node.text, re.S):
+                return None
+        written = tostring(tree, encoding="unicode")
+    except Exception:  # latex2mathml raises all kinds of errors at what it cannot read
+        return None
+    return nh3.clean(
+        written,
+        tags=_TAGS,
+        attributes=dict.fromkeys(_TAGS, _ATTRIBUTES),
+        attribute_filter=lambda tag, name, value: value if _VALUE.fullmatch(value) else None,
+    )
+
+
+def _plain(text: str) -> str:
+    return escaped(text).replace("\n", "<br>")

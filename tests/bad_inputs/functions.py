@@ -11,7 +11,6 @@ from tempfile import gettempdir
 import maft_lib as maft
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, load_debates, run_debates, save_debates
-from maft_lib.lab.studio.transcripts import load_transcript, save_transcript
 from maft_lib.metrics import diversity
 from maft_lib.prompts import load_prompts
 from maft_lib.society import Agent, Society, base_society
@@ -48,20 +47,6 @@ ROWS = {
     "a repair that is a word": (lambda: maft.verify(".", repair="no"), ["repair is 'no'", "True or"]),
     "a run that is half dry": (lambda: maft.gc(".", dry_run=None), ["dry_run is None", "True or"]),
     "what is kept, by a word": (lambda: maft.gc(".", keep="laptop"), ["keep is 'laptop'", "function"]),
-    "a transcript of no path": (lambda: save_transcript(None, TWO[0], {}), ["path is None"]),
-    "a transcript at nobody's": (
-        lambda: save_transcript("~no-such-user/x.md", TWO[0], {}),
-        ["cannot be written", "~no-such-user"],
-    ),
-    "a transcript that is nowhere": (lambda: load_transcript(NOWHERE), ["cannot be read"]),
-    "a transcript in no words": (
-        lambda: load_transcript(text("binary", b"\x80\x04")),
-        ["no transcript of a debate"],
-    ),
-    "a transcript that is too deep": (
-        lambda: load_transcript(text("deep transcript", b"[" * 100_000)),
-        ["no transcript of a debate"],
-    ),
     "space of no path": (lambda: maft.gc(3), ["runs_dir is 3", "give a path"]),
     "an export that is no path": (lambda: maft.load_export(None), ["folder is None", "give a path"]),
     "prompts that are no path": (lambda: load_prompts(5), ["path is 5", "give a path"]),
@@ -108,8 +93,8 @@ ROWS = {
         lambda: maft.notebook_config({}, "00_quickstart", 5),
         ["own is 5", "a dict"],
     ),
-    "an explorer of words": (lambda: maft.DebateExplorer("x"), ["there is a str", "give"]),
-    "an explorer of None": (lambda: maft.DebateExplorer([None]), ["there is a NoneType", "give"]),
+    "an explorer of words": (lambda: maft.DebateExplorer("x"), ["A str", "give"]),
+    "an explorer of None": (lambda: maft.DebateExplorer([None]), ["A NoneType", "give"]),
     "debates of no society": (
         lambda: run_debates(None, [problem()], CONFIG, BACKEND),
         ["society is None", "base_society"],
@@ -225,12 +210,7 @@ ROWS = {
     "the scorer of nothing": (lambda: maft.open_scorer(None), ["config is None"]),
     "an estimate of a profile's name": (lambda: maft.estimate("phi3"), ["config is 'phi3'"]),
     "societies of no folder": (lambda: maft.list_societies(None), ["runs_dir is None"]),
-    "an explorer of what was stopped": (
-        lambda: maft.DebateExplorer(UNFINISHED),
-        ["debate 0 did not come to its end"],
-    ),
     "an explorer of nothing": (lambda: maft.DebateExplorer([]), ["no debates to explore"]),
-    "a studio by a profile's name": (lambda: maft.DebateStudio("laptop"), ["config is 'laptop'"]),
     "train problems in eval": (
         lambda: check_disjoint([problem("a")], [problem("A")]),
         ["1 problems are both", "take them out"],

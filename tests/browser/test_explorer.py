@@ -11,7 +11,6 @@ pytestmark = pytest.mark.browser
 CELL = """from maft_lib.lab.explorer import DebateExplorer
 from tests.browser.records import ordinary_debates
 DebateExplorer({"debate": ordinary_debates(500), "multiagent_ft": ordinary_debates(500, 1, 0.7)})"""
-SECOND = ".maft-rounds > tbody > tr:nth-child(2)"
 AFTER = "print('the page goes on')"
 
 
@@ -62,15 +61,10 @@ def test_by_mouse(explorer):
     explorer.locator(".maft-list option").nth(2).click()
     explorer.locator(".maft-count", has_text="this is number 3").wait_for()
     explorer.locator(".maft-compare select").select_option("multiagent_ft")
-    explorer.locator(".maft-pair section").nth(1).wait_for()
-    assert explorer.locator(".maft-pair .maft-rounds").count() == 2
+    explorer.locator(".maft-panes section").nth(1).wait_for()
+    assert explorer.locator(".maft-panes .maft-rounds").count() == 2
     explorer.locator(".maft-compare select").select_option("nothing")
-    explorer.locator(".maft-pair").wait_for(state="detached")
-    assert explorer.locator(SECOND).is_visible()
-    track = explorer.locator(".maft-round .noUi-base")
-    track.click(position={"x": 2, "y": 2})
-    explorer.locator(SECOND).wait_for(state="detached")
-    assert not screen.locator(".maft-verdict").get_by_text("vote").count()
+    explorer.locator(".maft-panes section").nth(1).wait_for(state="detached")
     explorer.locator(".maft-clear").click()
     count(explorer, "1,000")
 
@@ -94,14 +88,10 @@ def test_by_keyboard_alone(explorer, notebook, measured):
     count(explorer, 250, 4)
     notebook.press("Space")
     count(explorer, 250, 5)
-    assert explorer.locator(SECOND).is_visible()
-    notebook.tab_to(".maft-explorer .maft-round")
-    notebook.press("ArrowLeft")
-    explorer.locator(SECOND).wait_for(state="detached")
     notebook.press("d", "d", "x")  # these would delete and cut cells
     notebook.tab_to(".maft-explorer .maft-compare")
     notebook.press("ArrowDown", "ArrowDown")
-    explorer.locator(".maft-pair section").nth(1).wait_for()
+    explorer.locator(".maft-panes section").nth(1).wait_for()
     assert notebook.panel.locator(".jp-Cell").count() == cells
     assert notebook.panel.locator(".jp-Cell.jp-mod-active .jp-InputArea").inner_text() == active
 

@@ -26,7 +26,7 @@ def ready(server, notebook):
     assert notebook.errors() == []
     panel = notebook.panel
     panel.locator(".maft-explorer .maft-compare select").select_option("multiagent_ft")
-    panel.locator(".maft-explorer .maft-pair").wait_for()
+    panel.locator(".maft-explorer .maft-panes section").nth(1).wait_for()
     panel.locator(".maft-studio .maft-draw").click()
     panel.locator(".maft-studio .maft-status", has_text="problem of").wait_for()
     panel.locator(".maft-studio .maft-start").click()

@@ -1,0 +1,224 @@
+"""A form for JupyterLab that has agents debate one's own question, and shows the debate as it grows."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import zip_longest
+
+import ipywidgets as widgets
+
+from maft_lib.backends import Backend
+from maft_lib.backends.opening import open_backend
+from maft_lib.config import Config
+from maft_lib.debate import Debate, Turn, debate_rounds
+from maft_lib.lab.debates import debate_html
+from maft_lib.lab.explorer import control, own_keys, row
+from maft_lib.lab.page import escaped
+from maft_lib.plots import LABELS
+from maft_lib.profiles import load_config
+from maft_lib.society import base_society, list_societies
+from maft_lib.study import problems
+from maft_lib.tasks import TASKS
+from maft_lib.tasks.problem import Problem, problem_id
+
+BASE = "base agents"
+TICK = 0.1  # seconds between two looks at what is new
+SETTINGS = ("num_agents", "num_rounds", "temperature", "max_tokens", "seed", "summarize", "cooperative")
+KINDS = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
+
+
+class Stopped(Exception):
+    """Ends the debate from within, where it listens to the backend."""
+
+
+class DebateStudio(widgets.VBox):
+    """Asks a problem of one's own, or a random one, and shows the debate while it is written.
+
+    `config` has what the form says at first, the model and the store; None: `load_config()`. Without a
+    backend the config's own is opened. `debates` are those that came to their end, `said` what is on
+    the screen. While a cell runs, the kernel hears no buttons.
+    """
+
+    def __init__(self, config: Config | None = None, backend: Backend | None = None):
+        self.config = config or load_config()
+        self.debates: list[Debate] = []
+        self.said: Debate | None = None
+        self._backend, self._drawn, self._num_drawn = backend, Problem("", "", "", ""), 0
+        self._stopping, self._thread = threading.Event(), threading.Thread()
+        super().__init__(self._controls())
+        self.add_class("maft-studio")
+
+    def __repr__(self) -> str:
+        return f"DebateStudio({len(self.debates)} debates)"
+
+    def _controls(self) -> list[widgets.Widget]:
+        whole = {"continuous_update": False}  # single keys would be sent after a click that follows
+        asked = {"placeholder": "Type a problem, or draw one", "height": "5rem", **whole}
+        self._question = control("question", widgets.Textarea, **asked)
+        tasks = list(dict.fromkeys((self.config.task, *self.config.tasks, *TASKS)))
+        self._task = control("task", widgets.Dropdown, description="task", options=tasks)
+        self._draw = control("draw", widgets.Button, description="Draw a problem")
+        truth = {"description": "ground truth", "placeholder": "optional", **whole}
+        self._truth = control("truth", widgets.Text, width="14rem", **truth)
+        found = list_societies(self.config.path(self.config.runs_dir))
+        self._saved = {society_label(saved.about): saved for saved in found}
+        agents = {"description": "agents", "options": [BASE, *self._saved]}
+        self._agents = control("agents", widgets.Dropdown, **agents)
+        self._settings = {}
+        for name in SETTINGS:
+            kind = KINDS[type(value := getattr(self.config, name))]
+            traits = {"indent": False} if kind is widgets.Checkbox else {"width": "11rem"}
+            css = name.replace("_", "-")
+            self._settings[name] = control(css, kind, description=name, value=value, **traits)
+        primary = {"description": "Start", "button_style": "primary"}
+        self._start = control("start", widgets.Button, **primary)
+        self._stop = control("stop", widgets.Button, description="Stop", disabled=True)
+        self._start.on_click(self._begin)
+        self._stop.on_click(lambda _: self._stopping.set())
+        self._draw.on_click(self._draw_problem)
+        self._status = control("status", widgets.HTML)
+        self._screen = control("screen", widgets.HTML)
+        self._downloads = control("downloads", widgets.HTML)
+        return [
+            self._question,
+            row(self._task, self._draw, self._truth, self._agents),
+            row(*self._settings.values()),
+            row(self._start, self._stop, self._status),
+            self._screen,
+            self._downloads,
+            own_keys(),
+        ]
+
+    def _draw_problem(self, _: widgets.Button) -> None:
+        """Puts a random problem of the task into the form; each time another one."""
+        seed = self._settings["seed"].value + self._num_drawn
+        try:
+            config = self.config.replace(seed=seed, num_eval=2)
+            self._drawn = problems(self._task.value, "eval", config)[0]
+        except Exception as error:  # a task whose files are not here
+            self._say(error)
+            return
+        self._num_drawn += 1
+        self._question.value, self._truth.value = self._drawn.question, self._drawn.answer
+        self._say(f"An eval problem of {self._drawn.task}.")
+
+    def _begin(self, _: widgets.Button) -> None:
+        """Starts the debate that the form asks for, in a thread: the buttons are heard meanwhile."""
+        question, task, drawn = self._question.value.strip(), self._task.value, self._drawn
+        if self._thread.is_alive():
+            return
+        try:
+            if not question:
+                raise ValueError("There is no problem yet: type one, or draw one.")
+            if (question, task) != (drawn.question.strip(), drawn.task):
+                drawn = Problem(problem_id(question), task, question, "", source="typed")
+            problem = replace(drawn, answer=self._truth.value.strip())
+            config = self.config.replace(**{name: c.value for name, c in self._settings.items()})
+        except ValueError as error:  # what was typed is wrong
+            self._say(error)
+            return
+        self._stopping.clear()
+        self._start.disabled, self._stop.disabled = True, False
+        self._stop.focus()  # which the keyboard would lose with the button that is disabled now
+        self._downloads.value = ""
+        self._say("The agents begin.")
+        self._thread = threading.Thread(target=self._debate, args=(problem, config), daemon=True)
+        self._thread.start()
+
+    def _debate(self, problem: Problem, config: Config) -> None:
+        """One debate, from the first word to the links to its transcript."""
+        began = shown = time.perf_counter()
+        society, iteration = base_society(config.base_model, config.num_agents), 0
+        if saved := self._saved.get(self._agents.value):
+            society, iteration = saved.society, saved.about["iteration"]
+        if len(society.generators) == 1:  # one alone answers once
+            config = config.replace(num_rounds=1)
+        self.said = whole = Debate(problem, ((),) * len(society.generators), None)
+        drafts: dict[int, Turn] = {}
+
+        def hear(_: int, agent: int, turn: Turn) -> None:
+            """Takes what an agent has written of a turn so far."""
+            nonlocal shown
+            if self._stopping.is_set():
+                raise Stopped
+            drafts[agent] = turn
+            turns = ((*old, drafts[n]) if n in drafts else old for n, old in enumerate(whole.turns))
+            self.said = replace(whole, turns=tuple(turns))
+            if time.perf_counter() - shown > TICK:
+                self._screen.value = debate_html(self.said, finished=False)
+                shown = time.perf_counter()
+
+        finished = False
+        try:
+            backend = self._backend or open_backend(config)
+            for (whole,) in debate_rounds(society, [problem], config, backend, iteration, hear):
+                self.said = whole
+                drafts.clear()
+            finished = True
+            self.debates.append(whole)
+            tokens, seconds = whole.num_completion_tokens, time.perf_counter() - began
+            self._say(f"Finished: {tokens:,} tokens in {seconds:.1f} s.")
+        except Stopped:
+            self._say("Stopped; what was said stays here until the next start.")
+        except Exception as error:  # whatever it is: a thread's errors would end in a log
+            self._say(error)
+        self._screen.value = debate_html(self.said, finished)
+        self._offer(self.said, config, finished)
+        self._start.disabled, self._stop.disabled = False, True
+
+    def _offer(self, debate: Debate, config: Config, finished: bool) -> None:
+        """Links that hold the transcript themselves, so that saving it needs no server."""
+        described = {"model": config.model_name_or_path, "agents": self._agents.value}
+        described |= {name: getattr(config, name) for name in ("backend", "top_p", *SETTINGS)}
+        whole = json.dumps({"debate": debate.to_dict(), "parameters": described}, indent=1)
+        links = []
+        for suffix, text in (("md", to_markdown(debate, described, finished)), ("json", whole)):
+            content = base64.b64encode(text.encode(errors="replace")).decode()
+            name = f"debate-{debate.problem.id}.{suffix}"
+            links.append(f'<a download="{name}" href="data:text/plain;base64,{content}">{name}</a>')
+        self._downloads.value = f"Save the transcript: {' · '.join(links)}"
+
+    def _say(self, what: str | Exception) -> None:
+        role = "alert" if isinstance(what, Exception) else "status"
+        text = " ".join(str(what).split()) or type(what).__name__
+        self._status.value = f'<div role="{role}">{escaped(text)}</div>'
+
+
+def society_label(about: Mapping) -> str:
+    """A saved society in one line: "Multiagent FT, arithmetic, seed 0, iteration 2: 71 % (laptop)"."""
+    method = LABELS.get(about["method"], about["method"]).removesuffix(" (ours)")
+    trained_on = f"{about['trained_on']} to " if about.get("trained_on") else ""
+    profile = f" ({about['profile']})" if about.get("profile") else ""
+    return (
+        f"{method}, {trained_on}{about['task']}, seed {about['seed']}, "
+        f"iteration {about['iteration']}: {100 * about['accuracy']:.0f} %{profile}"
+    )
+
+
+def to_markdown(debate: Debate, parameters: Mapping[str, object], finished: bool = True) -> str:
+    """A transcript: the question, every round with all agents, the vote, the parameters."""
+    parts = [f"# A debate on {debate.problem.task}", fenced(debate.problem.question)]
+    for number, turns in enumerate(zip_longest(*debate.turns), start=1):
+        parts.append(f"## Round {number}")
+        for n, turn in enumerate(turns, start=1):
+            if turn is None:  # the debate was stopped before
+                continue
+            summary = [] if turn.summary is None else ["Summary it read:", fenced(turn.summary)]
+            parts += [f"### Agent {n}", *summary, "Response:", fenced(turn.response)]
+            parts += ["Final answer:", fenced(turn.answer or "none")]
+    vote = debate.vote or "none" if finished else "none: the debate was stopped"
+    truth = debate.problem.answer or "none given"
+    parts += ["## Majority vote", fenced(vote), "Ground truth:", fenced(truth)]
+    return "\n\n".join([*parts, "## Parameters", fenced(json.dumps(parameters, indent=1))]) + "\n"
+
+
+def fenced(text: str) -> str:
+    """Text as a block of Markdown code that nothing in it can end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
