@@ -27,7 +27,7 @@ ANSWER_TYPES = {
     "mini_mmlu": "choice",
 }
 TASKS = tuple(ANSWER_TYPES)
-PUBLISHED = published.TASKS
+PUBLISHED = tuple(published.RECORDS)
 GENERATED = tuple(task for task in TASKS if task not in PUBLISHED)
 WITH_LEVELS = ("math", "mini_math")
 ALIASES = {"gsm8k": "gsm", "competition_math": "math"}

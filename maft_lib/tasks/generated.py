@@ -8,9 +8,10 @@ another model.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from math import gcd
+from typing import Any
 
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Worked, steps
@@ -49,9 +50,8 @@ def draw_split(
         identifier = problem_id(worked.question)
         if {0: "eval", 1: "train"}.get(int(identifier[:8], 16) % 8, "corpus") == split:
             fields = worked.question, worked.answer, worked.level, worked.subject
-            return Problem(
-                identifier, task, *fields, source="generated", styles=worked.patterns
-            ), worked
+            problem = Problem(identifier, task, *fields)
+            return replace(problem, source="generated", styles=worked.patterns), worked
 
 
 def _number(values: dict[str, int]) -> str:
@@ -77,94 +77,54 @@ def _draw_arithmetic(rng: random.Random, max_operand: int) -> Worked:
 # --- mini_gsm: word problems of two or three steps, whole numbers --------------------------------
 
 
-@dataclass(frozen=True)
-class _Story:
-    """A word problem: its question, the range of each number, its styles, and what bounds a number."""
-
-    question: str
-    ranges: dict[str, tuple[int, int]]
-    styles: tuple[tuple[str, ...], ...]
-    bounded: Callable[[dict[str, int]], dict[str, int]] = lambda values: {}
-
-
-_STORIES = (
-    _Story(
-        "{name} buys {a} boxes with {b} {things} each and gives {c} to {other}. "
-        "How many {things} are left?",
-        {"a": (2, 9), "b": (2, 9), "c": (1, 9)},
-        (
-            ("s=a*b {},", "r=s-c {}."),
-            ("s=a*b {name} buys {} {things}.", "r=s-c After the gift {} are left."),
-        ),
-        lambda values: {"c": min(values["c"], values["a"] * values["b"] - 1)},
-    ),
-    _Story(
-        "{name} has {a} {things}. {other} has {b} more than {name}. "
-        "How many {things} do they have together?",
-        {"a": (2, 30), "b": (2, 20)},
-        (
-            ("s=a+b {},", "r=s+a {}."),
-            ("s=a+b {other} has {} {things}.", "r=a+s Together they have {}."),
-            ("s=a+a Twice the smaller is {}.", "r=s+b With the rest {}."),
-        ),
-    ),
-    _Story(
-        "{name} has {a} {things}. {other} has {k} times as many. "
-        "How many more {things} does {other} have?",
-        {"a": (2, 12), "k": (2, 9)},
-        (
-            ("s=k*a {},", "r=s-a {}."),
-            ("s=k*a {other} has {} {things}.", "r=s-a The rest is {}."),
-            ("s=k-one {} times more,", "r=s*a {}."),
-        ),
-    ),
-    _Story(
-        "{name} sells {a} red and {b} blue {things} a day. How many {things} are that in {c} days?",
-        {"a": (2, 9), "b": (2, 9), "c": (2, 9)},
-        (
-            ("s=a+b {},", "r=s*c {}."),
-            ("s=a+b A day gives {}.", "r=c*s All days give {} {things}."),
-            ("s=a*c Red are {},", "t=b*c blue are {},", "r=s+t together {}."),
-        ),
-    ),
-    _Story(
-        "{name} saves {a} dollars a week for {b} weeks and buys {d} {things} for {c} dollars each. "
-        "How many dollars are left?",
-        {"a": (4, 9), "b": (3, 9), "c": (2, 5), "d": (2, 4)},
-        (
-            ("s=a*b {},", "t=c*d {},", "r=s-t {}."),
-            (
-                "t=c*d The {things} are {} dollars.",
-                "s=a*b {name} saves {}.",
-                "r=s-t So {} are left.",
-            ),
-        ),
-        lambda values: {"d": min(values["d"], (values["a"] * values["b"] - 1) // values["c"])},
-    ),
-    _Story(
-        "{name} counts {a} {things} a day for {b} days and {other} counts {c}. "
-        "How many {things} do they count?",
-        {"a": (2, 12), "b": (2, 9), "c": (2, 20)},
-        (
-            ("s=a*b {},", "r=s+c {}."),
-            ("s=b*a {name} counts {} {things}.", "r=c+s Together they count {}."),
-        ),
-    ),
-)
+_STORIES: tuple[Any, ...] = (  # the question, the range of each number, the steps of each style
+    ("{name} buys {a} boxes with {b} {things} each and gives {c} to {other}. "
+     "How many {things} are left?",
+     {"a": (2, 9), "b": (2, 9), "c": (1, 9)},
+     ("s=a*b {},", "r=s-c {}."),
+     ("s=a*b {name} buys {} {things}.", "r=s-c After the gift {} are left.")),
+    ("{name} has {a} {things}. {other} has {b} more than {name}. "
+     "How many {things} do they have together?",
+     {"a": (2, 30), "b": (2, 20)},
+     ("s=a+b {},", "r=s+a {}."),
+     ("s=a+b {other} has {} {things}.", "r=a+s Together they have {}."),
+     ("s=a+a Twice the smaller is {}.", "r=s+b With the rest {}.")),
+    ("{name} has {a} {things}. {other} has {k} times as many. "
+     "How many more {things} does {other} have?",
+     {"a": (2, 12), "k": (2, 9)},
+     ("s=k*a {},", "r=s-a {}."),
+     ("s=k*a {other} has {} {things}.", "r=s-a The rest is {}."),
+     ("s=k-one {} times more,", "r=s*a {}.")),
+    ("{name} sells {a} red and {b} blue {things} a day. How many {things} are that in {c} days?",
+     {"a": (2, 9), "b": (2, 9), "c": (2, 9)},
+     ("s=a+b {},", "r=s*c {}."),
+     ("s=a+b A day gives {}.", "r=c*s All days give {} {things}."),
+     ("s=a*c Red are {},", "t=b*c blue are {},", "r=s+t together {}.")),
+    ("{name} saves {a} dollars a week for {b} weeks and buys {d} {things} for {c} dollars each. "
+     "How many dollars are left?",
+     {"a": (4, 9), "b": (3, 9), "c": (2, 5), "d": (2, 4)},
+     ("s=a*b {},", "t=c*d {},", "r=s-t {}."),
+     ("t=c*d The {things} are {} dollars.", "s=a*b {name} saves {}.", "r=s-t So {} are left.")),
+    ("{name} counts {a} {things} a day for {b} days and {other} counts {c}. "
+     "How many {things} do they count?",
+     {"a": (2, 12), "b": (2, 9), "c": (2, 20)},
+     ("s=a*b {},", "r=s+c {}."),
+     ("s=b*a {name} counts {} {things}.", "r=c+s Together they count {}.")),
+)  # fmt: skip
 
 
 def _draw_mini_gsm(rng: random.Random) -> Worked:
     """A word problem about people and things, answered by a whole number (GSM's shape)."""
-    story = rng.choice(_STORIES)
+    question, ranges, *styles = rng.choice(_STORIES)
     name, other = rng.sample(NAMES, 2)
     words = {"name": name, "other": other, "things": rng.choice(THINGS)}
-    values = {number: rng.randint(*ends) for number, ends in story.ranges.items()}
-    values |= {"one": 1, **story.bounded(values)}
-    styles = tuple(
-        steps(*(step.format("{}", **words) for step in style))  # {} stays, for the equation
-        for style in story.styles
-    )
-    return Worked(story.question.format(**words, **values), values, styles, (_number,) * len(styles))
+    values = {number: rng.randint(*ends) for number, ends in ranges.items()} | {"one": 1}
+    if "boxes" in question:  # what is given away or spent must leave something
+        values["c"] = min(values["c"], values["a"] * values["b"] - 1)
+    if "saves" in question:
+        values["d"] = min(values["d"], (values["a"] * values["b"] - 1) // values["c"])
+    written = [steps(*(step.format("{}", **words) for step in style)) for style in styles]
+    return Worked(question.format(**words, **values), values, tuple(written), (_number,) * len(styles))
 
 
 # --- mini_math: LaTeX questions of levels 1-5, fractions and expressions as answers --------------
@@ -214,10 +174,9 @@ def _simplify(rng: random.Random) -> Worked:
 
 
 def _add_fractions(rng: random.Random) -> Worked:
-    while True:
+    b = d = 2
+    while gcd(b, d) > 1:  # the sum is to be in lowest terms
         (a, b), (c, d) = _coprime(rng, 9), _coprime(rng, 9)
-        if gcd(b, d) == 1:  # so that the sum is in lowest terms
-            break
     values = {"a": a, "b": b, "c": c, "d": d}
     styles = (
         steps("s=a*d {},", "t=c*b {},", "p=s+t {},", "q=b*d {}."),
@@ -244,29 +203,17 @@ _MATH_OF_LEVEL = {1: _share, 2: _linear_equation, 3: _simplify, 4: _add_fraction
 
 # --- mini_mmlu: lettered options over several subjects -------------------------------------------
 
-CYCLES = {  # subject: (what is asked, how the total comes about, the four options in their order)
-    "number theory": ("What is the remainder of {a}+{b} divided by 4?", "+", "0 1 2 3"),
-    "geography": (
-        "{name} sails north and turns right {a} times, then {b} times more. Where does the ship go?",
-        "+",
-        "north east south west",
-    ),
-    "meteorology": (
-        "It is spring. {a} quarters of a year pass and {b} more. Which season is it?",
-        "+",
-        "spring summer autumn winter",
-    ),
-    "physics": (
-        "{name} turns a wheel {a} times by {b} colours, from red. Where does it stop?",
-        "*",
-        "red blue green white",
-    ),
-    "music": (
-        "{name} counts {a} times {b} beats in bars of four, from the first. Where does it end?",
-        "*",
-        "first second third fourth",
-    ),
-}
+CYCLES = {  # subject: (how the total comes about, the four options in their order, what is asked)
+    "number theory": ("+", "0 1 2 3", "What is the remainder of {a}+{b} divided by 4?"),
+    "geography": ("+", "north east south west", "{name} sails north and turns right {a} times, "
+                  "then {b} times more. Where does the ship go?"),
+    "meteorology": ("+", "spring summer autumn winter", "It is spring. {a} quarters of a year pass "
+                    "and {b} more. Which season is it?"),
+    "physics": ("*", "red blue green white", "{name} turns a wheel {a} times by {b} colours, "
+                "from red. Where does it stop?"),
+    "music": ("*", "first second third fourth", "{name} counts {a} times {b} beats in bars of four, "
+              "from the first. Where does it end?"),
+}  # fmt: skip
 
 
 def _draw_mini_mmlu(rng: random.Random) -> Worked:
@@ -275,7 +222,7 @@ def _draw_mini_mmlu(rng: random.Random) -> Worked:
     Each goes round a cycle of four, so a slip in any step leads to another option.
     """
     subject = rng.choice(list(CYCLES))
-    asked, op, options = CYCLES[subject]
+    op, options, asked = CYCLES[subject]
     largest = (30, 30) if op == "+" else (12, 9)
     values = {"a": rng.randint(2, largest[0]), "b": rng.randint(2, largest[1]), "four": 4}
     lettered = " ".join(f"({name}) {option}" for name, option in zip("ABCD", options.split()))

@@ -17,7 +17,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
@@ -109,38 +109,32 @@ def _lettered(options: Sequence[str]) -> str:
     return "".join(f"\n({letter}) {option}" for letter, option in zip(ascii_uppercase, options))
 
 
-@dataclass(frozen=True)
-class Published:
-    """One split: its place on the hub (repository, configuration, revision), its length and its files.
-
-    `content` begins the `content_hash` of its records, if that is known: then records from the hub must
-    have it.
-    """
-
-    record: type[GsmRecord | MathRecord | MmluRecord]
-    hub: tuple[str, str, str]
-    num_records: int
-    content: str
-    files: tuple[str, ...]
-
-
-_GSM = "openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"
-_MATH = (  # a mirror, since the original was taken down
-    "DigitalLearningGmbH/MATH-lighteval",
-    "default",
-    "0530c78699ea5e8eb5530600900e1f328b48acad",
-)
-_MMLU = "cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"
-SPLITS = {
-    ("gsm", "train"): Published(GsmRecord, _GSM, 7473, "0b6e693b4e8f0e22", ("gsm8k_train.jsonl",)),
-    ("gsm", "test"): Published(GsmRecord, _GSM, 1319, "58126d4fcd59a240", ("gsm8k_test.jsonl",)),
-    ("math", "train"): Published(MathRecord, _MATH, 7500, "", ("math_train.jsonl",)),
-    ("math", "test"): Published(MathRecord, _MATH, 5000, "4cf4c6187253014e", ("math_test.jsonl",)),
-    ("mmlu", "test"): Published(
-        MmluRecord, _MMLU, 14042, "", ("mmlu_test.jsonl", "mmlu_stem_test.jsonl")
-    ),
+RECORDS: dict[str, type[GsmRecord | MathRecord | MmluRecord]] = {
+    "gsm": GsmRecord,
+    "math": MathRecord,
+    "mmlu": MmluRecord,
 }
-TASKS = ("gsm", "math", "mmlu")
+FILES = {
+    ("gsm", "train"): ("gsm8k_train.jsonl",),
+    ("gsm", "test"): ("gsm8k_test.jsonl",),
+    ("math", "train"): ("math_train.jsonl",),
+    ("math", "test"): ("math_test.jsonl",),
+    ("mmlu", "test"): ("mmlu_test.jsonl", "mmlu_stem_test.jsonl"),
+}
+HUB = {  # repository, configuration and revision; MATH is a mirror, since the original was taken down
+    "gsm": ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"),
+    "math": (
+        "DigitalLearningGmbH/MATH-lighteval",
+        "default",
+        "0530c78699ea5e8eb5530600900e1f328b48acad",
+    ),
+    "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
+}
+CONTENT = {  # how the `content_hash` of the published records begins, as far as it is known
+    ("gsm", "train"): "0b6e693b4e8f0e22",
+    ("gsm", "test"): "58126d4fcd59a240",
+    ("math", "test"): "4cf4c6187253014e",
+}
 
 
 def pool(task: str, split: str, data_dir: str | None, on_bad_records: str) -> list[Problem]:
@@ -168,12 +162,8 @@ def note_on_train(train: Sequence[Problem]) -> str | None:
     """A sentence for a result whose train problems come from a test split; None if they do not."""
     ending = _HALF.format("train")
     sources = {p.source.removesuffix(ending) for p in train if p.source and p.source.endswith(ending)}
-    if not sources:
-        return None
-    return (
-        f"train problems come from a test split ({', '.join(sorted(sources))}), "
-        f"from a half of it that no eval problem is drawn from."
-    )
+    said = "train problems come from a test split ({}), from a half that no eval problem is drawn from."
+    return said.format(", ".join(sorted(sources))) if sources else None
 
 
 def _half(problem: Problem) -> str:
@@ -195,25 +185,8 @@ def _folder(data_dir: str | None) -> Path | None:
 
 def _find(task: str, split: str, folder: Path) -> Path | None:
     """The split's file in a folder, or None. What has its name and cannot be read is found, too."""
-    places = (folder / name for name in SPLITS[task, split].files)
+    places = (folder / name for name in FILES[task, split])
     return next((place for place in places if os.path.lexists(place)), None)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What a file or a split on the hub holds: problems, and what to say about other records."""
-
-    source: str
-    problems: list[Problem]
-    bad: list[str]
-    notices: list[str]
-    num_records: int
-
-    def say(self, what: str, records: list[str]) -> str:
-        """A sentence on some of the records, of which it names the first."""
-        more = f"; and {len(records) - NAMED} more" if len(records) > NAMED else ""
-        count = f"{len(records)} of {self.num_records}"
-        return f"{self.source}: {count} records {what}: {'; '.join(records[:NAMED])}{more}."
 
 
 def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refuse") -> list[Problem]:
@@ -226,61 +199,62 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
     if folder and not path:
         raise _missing(task, split, f"there is none in {folder}")
     try:
-        loaded = _read(task, split, path, path and path.stat().st_mtime_ns)
+        problems, source, bad, noticed = _read(task, split, path, path and path.stat().st_mtime_ns)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
-    if loaded.bad and on_bad_records == "refuse":
-        raise DataError(
-            f"{loaded.say('are bad', loaded.bad)} Mend them, or set on_bad_records to 'skip' to leave "
-            f"them out."
-        )
-    for what, records in (("left out", loaded.bad), ("noticed", loaded.notices)):
+    for what, records in (("bad", bad), ("noticed", noticed)):
+        more = f"; and {len(records) - NAMED} more" if len(records) > NAMED else ""
+        said = f"{source}: {len(records)} records are {what}: {'; '.join(records[:NAMED])}{more}."
+        if what == "bad" and records and on_bad_records == "refuse":
+            raise DataError(f"{said} Mend them, or set on_bad_records to 'skip' to leave them out.")
         if records:
-            warnings.warn(loaded.say(what, records), DataWarning, stacklevel=4)
-    if not loaded.problems:
-        raise DataError(f"{loaded.source} holds no problem of {task}: is it the right file?")
-    return loaded.problems
+            warnings.warn(said, DataWarning, stacklevel=4)
+    if not problems:
+        raise DataError(f"{source} holds no problem of {task}: is it the right file?")
+    return problems
 
 
 def _missing(task: str, split: str, why: str) -> DataError:
-    files = " or ".join(SPLITS[task, split].files)
+    files = " or ".join(FILES[task, split])
     remedy = f"put the file into a folder and name that folder with data_dir or {ENVIRONMENT}"
     return DataError(f"{task} needs {files}: {why}; {remedy}.")
 
 
 @lru_cache(maxsize=16)
-def _read(task: str, split: str, path: Path | None, changed: int | None) -> _Loaded:
-    """All records, read once per process unless the file changes."""
-    published = SPLITS[task, split]
+def _read(
+    task: str, split: str, path: Path | None, changed: int | None
+) -> tuple[list[Problem], str, list[str], list[str]]:
+    """Problems, their source, and what to say of bad and other records; once per state of the file."""
     records = list(_lines(path) if path else _hub_rows(task, split))
-    known = content_hash(r for r in records if isinstance(r, dict)).startswith(published.content)
+    content = content_hash(record for record in records if isinstance(record, dict))
+    known = content.startswith(CONTENT.get((task, split), ""))
     if path:
         source = path.name if known else f"{path.name}, not the published records"
     else:
-        source = f"{published.hub[0]} {split}@{published.hub[2][:7]}"
-        if not known or len(records) != published.num_records:
+        repo, _, revision = HUB[task]
+        source = f"{repo} {split}@{revision[:7]}"
+        if not known:
             raise _missing(task, split, f"{source} on the hub does not hold the published records")
     first: dict[str, tuple[int, Problem]] = {}
-    bad, notices, count = [], [], 0
+    bad, noticed = [], []
     for number, record in enumerate(records, start=1):
         if record is None:  # a blank line
             continue
-        count += 1
         at = f"{path.name}:{number}" if path else f"row {number}"
         try:
-            problem = replace(_problem(published, record), source=source)
+            problem = _problem(task, record)
         except ValueError as reason:
             bad.append(f"{at} {reason}")
             continue
         earlier, kept = first.setdefault(normalised(problem.question), (number, problem))
         if earlier == number:
             if any(map(_is_nan, record.get("options", record.get("choices", ())))):
-                notices.append(f"{at} has an option NaN, read as the word None")
+                noticed.append(f"{at} has an option NaN, read as the word None")
         elif normalised(problem.answer) == normalised(kept.answer):
-            notices.append(f"{at} repeats record {earlier}, and is left out")
+            noticed.append(f"{at} repeats record {earlier}, and is left out")
         else:
             bad.append(f"{at} repeats the question of record {earlier} with another answer")
-    return _Loaded(source, [problem for _, problem in first.values()], bad, notices, count)
+    return [replace(problem, source=source) for _, problem in first.values()], source, bad, noticed
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -295,7 +269,7 @@ def _lines(path: Path) -> Iterator[Any]:
 def _hub_rows(task: str, split: str) -> Iterable[dict[str, Any]]:
     from datasets import load_dataset  # which takes seconds
 
-    repo, config, revision = SPLITS[task, split].hub
+    repo, config, revision = HUB[task]
     try:
         return map(dict, load_dataset(repo, config, split=split, revision=revision))
     except Exception as error:  # no network, offline mode, a proxy, a repository that is gone
@@ -310,10 +284,10 @@ def content_hash(records: Iterable[Any]) -> str:
     return hashlib.sha256("\n".join(sorted(map(json.dumps, pairs))).encode()).hexdigest()
 
 
-def _problem(published: Published, record: Any) -> Problem:
+def _problem(task: str, record: Any) -> Problem:
     """The problem of a record. Raises `ValueError` with the reason if it is none."""
     try:
-        problem = published.record.model_validate(record).problem()
+        problem = RECORDS[task].model_validate(record).problem()
     except ValidationError as error:
         first = error.errors()[0]
         name = " ".join(map(str, first["loc"])) or "record"

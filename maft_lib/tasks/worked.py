@@ -11,14 +11,11 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import add, floordiv, mod, mul, sub
 
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-}
+    "+": add, "-": sub, "*": mul, "/": floordiv, "%": mod,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,12 @@ class Step:
     op: str
     right: str
     text: str
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the step as written by anybody, slips included."""
+        before, after = map(re.escape, self.text.split("{}"))
+        return rf"{before}-?\d+{re.escape(self.op)}-?\d+=-?\d+{after}"
 
 
 def steps(*written: str) -> tuple[Step, ...]:
@@ -62,14 +65,7 @@ class Worked:
     @property
     def patterns(self) -> tuple[str, ...]:
         """A regular expression for each style: its words and operations in their order, any numbers."""
-        return tuple(" ".join(map(_pattern, style)) + r"(?:\s|$)" for style in self.styles)
-
-
-def _pattern(step: Step) -> str:
-    """One step as written by anybody, slips included."""
-    before, after = step.text.split("{}")
-    equation = rf"-?\d+{re.escape(step.op)}-?\d+=-?\d+"
-    return f"{re.escape(before)}{equation}{re.escape(after)}"
+        return tuple(" ".join(step.pattern for step in style) + r"(?:\s|$)" for style in self.styles)
 
 
 def style_of(response: str, patterns: Sequence[str]) -> int | None:

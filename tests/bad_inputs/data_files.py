@@ -88,11 +88,11 @@ FILES = {
         {"gsm8k_test.jsonl": GOOD.decode().encode("utf-16")},
         ["gsm8k_test.jsonl:1 ", "'skip'"],
     ),
-    "cut short": ("gsm", {"gsm8k_test.jsonl": GOOD[:-20]}, ["1 of 9", "jsonl:9 "]),
+    "cut short": ("gsm", {"gsm8k_test.jsonl": GOOD[:-20]}, ["1 records are bad", "jsonl:9 "]),
     "printed prettily": (
         "gsm",
         {"gsm8k_test.jsonl": json.dumps(GSM, indent=1).encode()},
-        ["4 of 4 records", "jsonl:1 "],
+        ["4 records are bad", "jsonl:1 "],
     ),
     "a question with two answers": (
         "gsm",
