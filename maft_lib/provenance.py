@@ -15,10 +15,9 @@ import pandas as pd
 
 from maft_lib import __version__
 from maft_lib.config import Config
-from maft_lib.store.files import save_record
+from maft_lib.store.files import STUDIES, save_record
 from maft_lib.workers import may_have_gpu
 
-FOLDER = "studies"  # of runs_dir
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "papermill")
 
 
@@ -32,33 +31,24 @@ def made_with() -> dict[str, str]:
     """The same as plain text by name; with the commit where the library is a git checkout."""
     rows = {"maft_lib": __version__, "python": platform.python_version()}
     root = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     if (root / ".git").exists() and shutil.which("git"):
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
         rows["commit"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     rows |= {name: version(name) for name in PACKAGES if find_spec(name)}
-    rows["processor"] = f"{platform.machine()}, {os.cpu_count()} cores"
-    rows["GPU"] = "none"
+    rows |= {"processor": f"{platform.machine()}, {os.cpu_count()} cores", "GPU": "none"}
     if may_have_gpu():
         import torch  # takes seconds, so only where there is something to ask
 
-        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
-        rows["GPU"] = ", ".join(names) or "none"
+        gpus = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+        rows["GPU"] = ", ".join(gpus) or "none"
     return rows
 
 
 def save_provenance(method: str, task: str, config: Config, frame: pd.DataFrame) -> None:
-    """Writes down what a study ran with and its accuracies, where runs can be written.
-
-    `frame` is that of a `Result`. Raises `StoreError` if the disk refuses.
-    """
+    """Writes down what a study ran with, and its accuracies from the `frame` of its result."""
     runs = config.path(config.runs_dir)
-    accuracy = frame.groupby("iteration").correct.mean()
     if os.access(runs, os.W_OK):
-        values = {
-            "method": method,
-            "task": task,
-            "accuracy": {str(iteration): share for iteration, share in accuracy.items()},
-            "config": config.model_dump(mode="json"),
-            "made_with": made_with(),
-        }
-        save_record(runs / FOLDER, values)
+        accuracy = {str(i): share for i, share in frame.groupby("iteration").correct.mean().items()}
+        values = {"method": method, "task": task, "accuracy": accuracy}
+        values |= {"config": config.model_dump(mode="json"), "made_with": made_with()}
+        save_record(runs / STUDIES, values)

@@ -83,76 +83,55 @@ class SavedSociety:
 
 
 def save_society(runs_dir: str | Path, society: Society, **about: object) -> Path | None:
-    """Writes down a society with finetuned agents; returns the file, None for base agents alone.
-
-    `about` is plain JSON, as in `SavedSociety`. Models are written as paths from `runs_dir` or from the
-    project, so that both can be moved. Raises `StoreError` if the file cannot be written.
-    """
-    runs = Path(runs_dir)
+    """Writes down a society with finetuned agents; returns the file, None for base agents alone."""
     values = asdict(society)
     agents = [*values["generators"], *values["critics"], values["summarizer"]]
     for agent in agents:
-        model = Path(agent["model"])
-        for root in (runs, project_root()):
-            if model.is_absolute() and model.is_relative_to(root):
-                agent["model"] = model.relative_to(root).as_posix()
-                break
+        for root in (Path(runs_dir), project_root()):  # so that both can be moved
+            if Path(agent["model"]).is_relative_to(root):
+                agent["model"] = Path(agent["model"]).relative_to(root).as_posix()
     if any(agent["model"].startswith(f"{checkpoints.FOLDER}/") for agent in agents):
-        return save_record(runs / SOCIETIES, {"society": values, "about": about})
+        return save_record(Path(runs_dir) / SOCIETIES, {"society": values, "about": about})
     return None
 
 
 def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
-    """All finetuned societies whose checkpoints are there, by profile, method, task, seed, iteration.
-
-    Files that are damaged are left out, and one warning says so.
-    """
-    runs, found = Path(runs_dir), []
-    folder = runs / SOCIETIES
-    records, damaged = read_records(folder)
+    """All finetuned societies whose checkpoints are there, by profile, method, task, seed, iteration."""
+    records, damaged = read_records(Path(runs_dir) / SOCIETIES)
+    found = []
     for path, values in records.items():
         try:
-            saved = _read(values, runs)
-            found.append((_order(saved.about), saved))
-        except (ValueError, LookupError, TypeError, AttributeError):
+            found.append(_read(values, Path(runs_dir)))
+        except FileNotFoundError:
+            continue
+        except (ValueError, LookupError, TypeError):
             damaged.append(path)
     if damaged:
-        warnings.warn(
-            f"{folder}: {len(damaged)} damaged files are left out ({damaged[0].name} for one): "
-            "delete them, a study that is run again writes them anew.",
-            stacklevel=2,
-        )
-    there = [(order, saved) for order, saved in found if _has_checkpoints(saved.society, runs)]
-    return [saved for _, saved in sorted(there, key=lambda entry: entry[0])]
+        warnings.warn(f"damaged files are left out: {', '.join(map(str, damaged))}.", stacklevel=2)
+    return sorted(found, key=_order)
+
+
+def _order(saved: SavedSociety) -> tuple:
+    names = [str(saved.about.get(name)) for name in ("profile", "method", "task", "model")]
+    return *names, saved.about.get("seed", 0), saved.about.get("iteration", 0)
 
 
 def _read(values: dict, runs: Path) -> SavedSociety:
-    society = values["society"]
-    generators, critics, (summarizer,) = (
-        tuple(Agent(a["name"], a["role"], _located(a["model"], runs)) for a in agents)
-        for agents in (society["generators"], society["critics"], [society["summarizer"]])
-    )
-    return SavedSociety(Society(generators, critics, summarizer), values["about"])
+    """From a file's values. Raises `FileNotFoundError` if one of its checkpoints is gone."""
 
+    def agent(saved: dict) -> Agent:
+        return Agent(saved["name"], saved["role"], _located(saved["model"], runs))
 
-def _order(about: dict) -> tuple:
-    named = (str(about.get("profile")), about["method"], about["task"], str(about.get("model")))
-    return (*named, about["seed"], about["iteration"])
+    saved = values["society"]
+    generators, critics = (tuple(map(agent, saved[part])) for part in ("generators", "critics"))
+    return SavedSociety(Society(generators, critics, agent(saved["summarizer"])), values["about"])
 
 
 def _located(model: str, runs: Path) -> str:
-    """Where a saved model is now. Raises `ValueError` for a path that leads out of its folder."""
-    if model.startswith(f"{checkpoints.FOLDER}/"):
-        if (runs / model).resolve().parent != (runs / checkpoints.FOLDER).resolve():
-            raise ValueError(f"{model} leads out of {checkpoints.FOLDER}")
-        return str(runs / model)
     if ".." in Path(model).parts:
         raise ValueError(f"{model} leads out of its folder")
-    folder = project_root() / model
-    return str(folder) if folder.is_dir() else model
-
-
-def _has_checkpoints(society: Society, runs: Path) -> bool:
-    agents = (*society.generators, *society.critics, society.summarizer)
-    made = (Path(a.model) for a in agents)
-    return all(path.is_dir() for path in made if path.parent == runs / checkpoints.FOLDER)
+    if model.startswith(f"{checkpoints.FOLDER}/"):
+        if not (runs / model).is_dir():
+            raise FileNotFoundError(runs / model)
+        return str(runs / model)
+    return str(project_root() / model) if (project_root() / model).is_dir() else model

@@ -1,9 +1,8 @@
 """The only memory of a study: completions and checkpoints on disk, found by the hash of their content.
 
 `runs/completions.sqlite` holds one row per completion, `runs/checkpoints/` one folder per finetuned
-model. Both are written so that a process killed at any moment leaves whole entries or none, and carry
-checksums that are verified when they are read: what the disk has damaged is named in a `StoreWarning`
-and not found, so that it alone is made anew.
+model. A process killed at any moment leaves whole entries or none. Checksums are verified when entries
+are read: a damaged entry is named in a `StoreWarning` and not found, so that it alone is made anew.
 """
 
 from __future__ import annotations
@@ -13,21 +12,22 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from maft_lib.store import checkpoints
-from maft_lib.store.checkpoints import model_identity as model_identity
 from maft_lib.store.files import StoreError, StoreWarning, explained
 
 DATABASE = "completions.sqlite"
 FORMAT = 2  # as the database's user_version
-PAGE_SIZE = 16384  # bytes: long rows leave little of a page empty
-TABLE = "completions (key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, checksum TEXT NOT NULL)"
-# As bytes, since damaged text need not be UTF-8, nor be there.
-PARTS = ", ".join(f"ifnull(CAST({part} AS BLOB), x'')" for part in ("key", "value", "checksum"))
+# Long rows leave little of a large page empty. Before the table is made, which sets it.
+SCHEMA = f"""
+PRAGMA page_size=16384; PRAGMA journal_mode=WAL; PRAGMA user_version={FORMAT};
+CREATE TABLE completions (key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, checksum TEXT NOT NULL);
+"""
 
 
 class Store:
@@ -42,48 +42,31 @@ class Store:
         self.path = self.folder / DATABASE
         self._lock = threading.RLock()  # a transaction belongs to one thread
         with explained(self.path):
-            self._is_writable = not self.path.is_file() or os.access(self.folder, os.W_OK)
-            if self._is_writable:
+            is_read_only = self.path.is_file() and not os.access(self.folder, os.W_OK)
+            if not is_read_only:
                 (self.folder / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
-            self._connection = open_database(self.path, self._is_writable)
+            self._connection = open_database(self.path, "ro" if is_read_only else "rwc")
         checkpoints.sweep(self.folder)
 
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
         """The stored completions among `keys`, as far as they are undamaged."""
         found: dict[str, dict] = {}
-        damaged: dict[int, str] = {}
         with self._lock, explained(self.path):
-            for start in range(0, len(keys), 500):
-                part = keys[start : start + 500]
-                condition = f"WHERE key IN ({','.join('?' * len(part))})"
-                for number, key, value, is_whole in rows(self._connection, condition, part):
-                    if is_whole:
-                        found[key] = json.loads(value)
-                    else:
-                        damaged[number] = key
-            if damaged:
-                warnings.warn(
-                    f"{self.path}: {len(damaged)} entries were altered on disk and are made anew, "
-                    f"{next(iter(damaged.values()))} for one.",
-                    StoreWarning,
-                    stacklevel=2,
-                )
-                if self._is_writable:
-                    self.drop(damaged)
+            for _, key, value, is_whole in rows(self._connection, keys):
+                if is_whole:
+                    found[key] = json.loads(value)
+                else:
+                    message = f"{self.path}: entry {key} was altered on disk and is made anew."
+                    warnings.warn(message, StoreWarning, stacklevel=2)
         return found
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Takes out rows by their numbers, since a damaged key finds no row."""
-        command = "DELETE FROM completions WHERE rowid = ?"
-        self._connection.executemany(command, [(number,) for number in numbers])
 
     def put(self, entries: Iterable[tuple[str, dict]]) -> None:
         """Stores completions in one transaction. Raises `StoreError` where nothing can be written."""
-        texts = [(key, json.dumps(value, ensure_ascii=True)) for key, value in entries]
+        texts = [(key, json.dumps(value)) for key, value in entries]
         checked = [(key, text, _checksum(key.encode(), text.encode())) for key, text in texts]
         with self._lock, explained(self.path), self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?, ?)", checked)
+            connection.executemany("INSERT OR REPLACE INTO completions VALUES (?, ?, ?)", checked)
 
     def __len__(self) -> int:
         with explained(self.path):
@@ -93,47 +76,18 @@ class Store:
         """Closes the database; every entry is on disk already."""
         self._connection.close()
 
-    def checkpoint(self, key: str) -> Path | None:
-        """`checkpoints.find_checkpoint` in this store."""
-        return checkpoints.find_checkpoint(self.folder, key)
 
-    def make_checkpoint(self, key: str, write: Callable[[Path], None]) -> Path:
-        """`checkpoints.make_checkpoint` in this store."""
-        return checkpoints.make_checkpoint(self.folder, key, write)
-
-
-def rows(
-    connection: sqlite3.Connection, condition: str = "", values: Sequence[str] = ()
-) -> Iterator[tuple[int, str, bytes, bool]]:
-    """Number, key and value of each row, and whether its checksum says that it is as it was written."""
-    for number, key, value, checksum in connection.execute(
-        f"SELECT rowid, {PARTS} FROM completions {condition}", values
-    ):
-        is_whole = checksum == _checksum(key, value).encode()
-        yield number, key.decode(errors="replace"), value, is_whole
-
-
-def _checksum(key: bytes, value: bytes) -> str:
-    return hashlib.sha256(key + b"\x00" + value).hexdigest()
-
-
-def open_database(path: Path, is_writable: bool) -> sqlite3.Connection:
-    """A connection to the completions, made if need be."""
-    mode = "rwc" if is_writable else "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+def open_database(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to the completions; `mode` is `ro` (to read), `rw`, or `rwc` (made if need be)."""
+    if mode == "ro" and not Path(f"{path}-wal").exists():
+        mode = "ro&immutable=1"  # else SQLite would need to write beside it
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(
-        uri, timeout=60, isolation_level=None, check_same_thread=False, uri=True
-    )
-    if is_writable:
-        connection.execute(f"PRAGMA page_size={PAGE_SIZE}")  # of a new database
-        _enter_wal(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint=256")
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
+    connection = sqlite3.connect(uri, 60, isolation_level=None, check_same_thread=False, uri=True)
+    if mode == "rwc":
+        connection.executescript("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=256")
+        with FileLock(f"{path}.lock"):  # SQLite does not wait where two processes turn WAL on at once
             if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                connection.execute(f"CREATE TABLE {TABLE}")
-                connection.execute(f"PRAGMA user_version={FORMAT}")
+                connection.executescript(SCHEMA)
     if (found := connection.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
         connection.close()
         raise StoreError(
@@ -143,15 +97,19 @@ def open_database(path: Path, is_writable: bool) -> sqlite3.Connection:
     return connection
 
 
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Turns write-ahead logging on. SQLite's own timeout does not hold for this first switch, so a
-    process that opens a new store at the same moment as another waits here."""
-    give_up = time.monotonic() + 60
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.02)
+def rows(
+    connection: sqlite3.Connection, keys: Sequence[str] | None = None
+) -> Iterator[tuple[int, str, bytes, bool]]:
+    """Number, key and value of the rows with these keys, or of all; and whether they are undamaged."""
+    # As bytes, since damaged text need not be UTF-8, nor be there.
+    parts = (f"ifnull(CAST({part} AS BLOB), x'')" for part in ("key", "value", "checksum"))
+    query = f"SELECT rowid, {', '.join(parts)} FROM completions"
+    if keys is not None:
+        query += " WHERE key IN (SELECT value FROM json_each(:keys))"
+    for number, key, value, checksum in connection.execute(query, {"keys": json.dumps(keys)}):
+        is_whole = checksum == _checksum(key, value).encode()
+        yield number, key.decode(errors="replace"), value, is_whole
+
+
+def _checksum(key: bytes, value: bytes) -> str:
+    return hashlib.sha256(key + b"\x00" + value).hexdigest()

@@ -1,15 +1,14 @@
-"""Files of the store: atomic writes, hashes of content, and errors of the disk as sentences."""
+"""Files of the store: hashes of content, atomic writes, and errors of the disk as sentences."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -39,19 +38,8 @@ def file_hash(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder, as far as they are still there."""
-    total = 0
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        with suppress(FileNotFoundError):
-            total += 0 if file.is_dir() else file.stat().st_size
-    return total
-
-
-def flush(path: Path) -> None:
-    """Has the disk take a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 @contextmanager
@@ -65,18 +53,13 @@ def replacing(place: Path) -> Iterator[Path]:
     try:
         with explained(place):
             yield beside
-            if place.is_file() and not place.is_symlink():
-                shutil.copymode(place, beside)
             os.replace(beside, place)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def save_record(folder: Path, values: dict) -> Path:
-    """Writes plain JSON values into `folder`, named by their hash; returns the file.
-
-    What is there already is left as it is. Raises `StoreError` if it cannot be written.
-    """
+    """Writes plain JSON values into `folder`, named by their hash; what is there already stays."""
     text = json.dumps(values, indent=1) + "\n"
     place = folder / f"{content_key(json.loads(text))}.json"
     with explained(place):
@@ -89,17 +72,16 @@ def save_record(folder: Path, values: dict) -> Path:
 
 def read_records(folder: Path) -> tuple[dict[Path, dict], list[Path]]:
     """The records in `folder` by their files, and the files that are damaged."""
-    found, damaged = {}, []
-    for path in sorted(path for path in folder.glob("*.json") if path.is_file()):
+    found: dict[Path, dict] = {}
+    files = sorted(path for path in folder.glob("*.json") if path.is_file())
+    for path in files:
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            values = None
+            values = json.loads(path.read_bytes())
+        except ValueError:
+            continue
         if content_key(values) == path.stem:
             found[path] = values
-        else:
-            damaged.append(path)
-    return found, damaged
+    return found, [path for path in files if path not in found]
 
 
 @contextmanager
@@ -112,14 +94,10 @@ def explained(path: Path) -> Iterator[None]:
         of_tokenizers = type(error) is Exception and "(os error " in reason
         if not (of_tokenizers or isinstance(error, (sqlite3.Error, OSError, SafetensorError))):
             raise
+        remedy = (
+            "Free some space, make the folder writable, or name another one as `runs_dir`, and run again: "
+            "what is finished is kept."
+        )
         if type(error) is sqlite3.DatabaseError:
-            raise StoreError(
-                f"{path} is damaged ({error}): `maft.verify(runs_dir, repair=True)` puts it aside; run "
-                "again after that: checkpoints are kept, only completions are made anew."
-            ) from error
-        remedy = "Make the folder writable, or name another one as `runs_dir`, and run again."
-        if "lock" in reason.lower():
-            remedy = "Another process holds it: wait for that one and run again."
-        if any(word in reason.lower() for word in ("full", "space", "quota")):
-            remedy = "Free some space and run again: what is finished is kept."
+            remedy = "`maft.verify(runs_dir, repair=True)` puts a damaged database aside: run again then."
         raise StoreError(f"{path} cannot be used: {reason}. {remedy}") from error
