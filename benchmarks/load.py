@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
 from contextlib import closing
 from pathlib import Path
 
@@ -41,8 +42,10 @@ def response(request):
 
 
 def scripted(store):
-    """The backend of all debates."""
-    return CachedBackend(ScriptedBackend(response), store)
+    """The backend of all debates, which keeps no request."""
+    backend = ScriptedBackend(response)
+    backend.requests = deque(maxlen=0)
+    return CachedBackend(backend, store)
 
 
 def debate(problems, backend):

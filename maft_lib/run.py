@@ -26,7 +26,6 @@ from maft_lib.tasks import answer_type
 from maft_lib.workers import (
     as_completed,
     default_num_workers,
-    follow_main_thread,
     interruptible,
     stop_workers,
 )
@@ -110,8 +109,7 @@ def run_studies(
 
 
 def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
-    threads = ThreadPoolExecutor(num_threads, initializer=follow_main_thread)
-    with interruptible(delayed=True), threads as pool:
+    with interruptible(delayed=True), ThreadPoolExecutor(num_threads) as pool:
         futures = [pool.submit(_run, *run) for run in runs]
         try:
             for future in as_completed(futures):

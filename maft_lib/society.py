@@ -96,7 +96,7 @@ def save_society(runs_dir: str | Path, society: Society, **about: object) -> Pat
 
 
 def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
-    """All finetuned societies whose checkpoints are there, by profile, method, task, seed, iteration."""
+    """All whose checkpoints are there, in the order of profile, method, task, seed and iteration."""
     records, damaged = read_records(Path(runs_dir) / SOCIETIES)
     found = []
     for path, values in records.items():

@@ -2,9 +2,6 @@
 
 A tiny model gains nothing from several threads and loses much to two processes that fight over the
 same cores, so each worker computes with one thread. On a GPU the work is done in this process.
-
-Python drops a `KeyboardInterrupt` in a destructor or callback; raised where a queue's lock has just
-been taken it leaves that lock taken. So interrupts are remembered and raised again, or delayed.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, get_context, parent_process, resource_tracker
+from types import ModuleType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,8 +26,7 @@ if "multiprocessing.forkserver" in " ".join(sys.orig_argv) and parent_process() 
     gc.disable()  # in the server that forks the workers: it imports a quarter faster
 
 _pools: dict[int, ProcessPoolExecutor] = {}
-_lock = threading.RLock()  # of the pools and of this program's `__main__`
-_thread = threading.local()
+_lock = threading.RLock()
 _interrupted = threading.Event()
 _delayed = False
 
@@ -40,9 +37,10 @@ class WorkerError(RuntimeError):
 
 @contextmanager
 def interruptible(delayed: bool = False) -> Iterator[None]:
-    """Raises an interrupt that Python drops in here at the next `raise_if_interrupted`, or at the end.
+    """Lets `raise_if_interrupted`, or the block's end, raise an interrupt that Python has dropped.
 
-    If `delayed`, interrupts are raised there only. A handler of the program's own stays in charge.
+    Python does so in destructors. With `delayed` nothing is raised elsewhere, since an interrupted
+    queue keeps its lock for ever. A handler of the program's own stays in charge.
     """
     global _delayed
     if threading.current_thread() is not threading.main_thread():  # which alone gets interrupts
@@ -61,9 +59,9 @@ def interruptible(delayed: bool = False) -> Iterator[None]:
     finally:
         _delayed = before
         if outermost:
+            _interrupted.clear()
             if signal.getsignal(signal.SIGINT) is _remember:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-            _interrupted.clear()
 
 
 def _remember(number: int, frame: object) -> None:
@@ -73,15 +71,9 @@ def _remember(number: int, frame: object) -> None:
 
 
 def raise_if_interrupted() -> None:
-    """Raises `KeyboardInterrupt` if one has come, in the main thread and in those that follow it."""
-    follows = threading.current_thread() is threading.main_thread() or hasattr(_thread, "follows_main")
-    if follows and _interrupted.is_set():
+    """Raises `KeyboardInterrupt` if the main thread was interrupted in an `interruptible` block."""
+    if _interrupted.is_set():
         raise KeyboardInterrupt
-
-
-def follow_main_thread() -> None:
-    """Lets this thread end when the main one is interrupted."""
-    _thread.follows_main = True
 
 
 def as_completed(futures: Iterable[Future[T]]) -> Iterator[Future[T]]:
@@ -105,73 +97,61 @@ def run_parallel(
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
         return
     futures: dict[Future[T], int] = {}
-    with interruptible(delayed=True):  # handing over work takes locks
-        try:
+    try:
+        with interruptible(delayed=True):
             with _lock, _main_hidden():
-                pool = _pool(num_workers)
-                futures = {pool.submit(function, *task): i for i, task in enumerate(tasks)}
+                if num_workers not in _pools:
+                    warm_up()
+                    context = get_context("forkserver")
+                    _pools[num_workers] = ProcessPoolExecutor(num_workers, context, _start)
+                submit = _pools[num_workers].submit
+                futures = {submit(function, *task): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            with _lock:
-                if _pools.get(num_workers) is pool:
-                    del _pools[num_workers]  # the next call starts a new pool
-            raise WorkerError(
-                "a worker process was killed (out of memory?): run again, what is finished is kept; if "
-                "it happens again, lower num_workers or max_batch_size."
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _pool(num_workers: int) -> ProcessPoolExecutor:
-    if num_workers not in _pools:
-        warm_up()
-        _pools[num_workers] = ProcessPoolExecutor(num_workers, get_context("forkserver"), _start)
-    return _pools[num_workers]
+    except BrokenProcessPool as error:
+        stop_workers()
+        raise WorkerError(
+            "a worker process was killed (out of memory?): run again, what is finished is kept; if it "
+            "happens again, lower num_workers or max_batch_size."
+        ) from error
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def warm_up() -> None:
     """Starts the server that imports the workers' libraries once and is forked for each of them."""
     get_context("forkserver").set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # which would undo the next line
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _main_hidden():
-            forkserver.ensure_running()  # inherits the mask: an interrupt is for this process alone
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for the server and all workers
+    with _main_hidden():
+        forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def _main_hidden() -> Iterator[None]:
-    """Workers that start meanwhile do not import this program, so it needs no `__main__` guard."""
-    main = vars(sys.modules["__main__"])
+    """Processes that start meanwhile do not import this program, so it needs no `__main__` guard."""
     with _lock:
-        known = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
-            main.pop("__file__", None)
-            main["__spec__"] = None
             yield
         finally:
-            main.update(known)
+            sys.modules["__main__"] = main
 
 
 def _start() -> None:
     """Begins a worker, which ends with its parent, however that ends."""
     import torch
 
+    def follow_parent() -> None:
+        connection.wait([parent_process().sentinel])
+        os._exit(1)
+
     torch.set_num_threads(1)
     gc.freeze()  # collecting garbage need not look at all the libraries
     gc.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted cell is the parent's to handle
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
+    threading.Thread(target=follow_parent, daemon=True).start()
 
 
 def stop_workers() -> None:
@@ -206,9 +186,8 @@ class Claims:
 
     def wait(self, keys: Iterable[str]) -> None:
         """Until nobody is making any of `keys`."""
-        wanted = set(keys)
         with self._lock:
-            self._changed.wait_for(lambda: not wanted & self._taken)
+            self._changed.wait_for(lambda: self._taken.isdisjoint(keys))
 
 
 def busy_seconds(device: str) -> float:

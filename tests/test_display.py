@@ -24,6 +24,7 @@ from maft_lib.lab.records import GROUPS
 from maft_lib.profiles import load_config
 from maft_lib.society import ROLES, Agent, Society, base_society
 from maft_lib.store import Store
+from maft_lib.store.checkpoints import make_checkpoint
 from maft_lib.study import Result
 from maft_lib.tasks.problem import Problem, problem_id
 from tests.hostile_answers import HOSTILE, MARKUP
@@ -562,7 +563,7 @@ def test_a_config_shows_every_parameter_in_its_group_and_marks_changes():
 def test_a_store_counts_what_it_keeps(tmp_path):
     store = Store(tmp_path / "runs")
     store.put([("a", {"text": "x"}), ("b", {"text": "y"})])
-    store.make_checkpoint("key", lambda folder: (folder / "config.json").write_text("{}" * 500_000))
+    make_checkpoint(store.folder, "key", lambda new: (new / "config.json").write_text("{}" * 500_000))
     rows = {row.dt.get_text(): row.dd.get_text() for row in parsed(html(store)).select("dl > div")}
     assert (rows["completions"], rows["checkpoints"]) == ("2", "1")
     assert rows["store"] == str(tmp_path / "runs") and rows["on disk"].startswith("1.1 MB")

@@ -8,11 +8,11 @@ import threading
 import pytest
 
 import maft_lib as maft
-from maft_lib import finetuning
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.store import Store
-from maft_lib.workers import interruptible, raise_if_interrupted
+from maft_lib.training import finetuning
+from maft_lib.workers import interruptible
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -65,17 +65,6 @@ def test_studies_in_threads_end(config):
         Unheard()
         maft.run_studies([("base", "arithmetic", config)] * 2, backend)
     assert len(backend.requests) <= 2
-
-
-def test_threads_that_take_no_part_go_on():
-    """Such as a debate of the studio, while a cell runs a study."""
-    heard = []
-    other = threading.Thread(target=lambda: heard.append(raise_if_interrupted()))
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        Unheard()
-        other.start()
-        other.join()
-    assert heard == [None]
 
 
 HANDED_OVER = """

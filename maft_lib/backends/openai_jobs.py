@@ -24,7 +24,7 @@ from maft_lib.config import Config
 from maft_lib.events import is_heard, trained
 from maft_lib.seeds import derive_seed
 from maft_lib.store import Store
-from maft_lib.store.checkpoints import LOG
+from maft_lib.store.checkpoints import LOG, find_checkpoint, make_checkpoint
 from maft_lib.store.files import explained
 
 if TYPE_CHECKING:  # their modules stand above the backends
@@ -53,7 +53,7 @@ def finetune_hosted(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Con
             )
     by_key = {job.key: job for job in wanted.values()}
     with closing(Store(config.path(config.runs_dir))) as store:
-        stored = {key: store.checkpoint(key) for key in by_key}
+        stored = {key: find_checkpoint(store.folder, key) for key in by_key}
         made = {key: folder for key, folder in stored.items() if folder is not None}
         if missing := {key: job for key, job in by_key.items() if key not in made}:
             made |= _train(missing, store, config)
@@ -161,7 +161,7 @@ def _keep(job: Job, done: Any, losses: list[float], store: Store) -> Path:
             (folder / MODEL_FILE).write_text(json.dumps(named, indent=1) + "\n")
             (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
-    checkpoint = store.make_checkpoint(job.key, write)
+    checkpoint = make_checkpoint(store.folder, job.key, write)
     line = f"{job.agent}: {job.id} made {done.fine_tuned_model} in {log['seconds']:.0f} s."
     tqdm.write(line, file=sys.stdout)
     return checkpoint

@@ -94,10 +94,8 @@ def explained(path: Path) -> Iterator[None]:
         of_tokenizers = type(error) is Exception and "(os error " in reason
         if not (of_tokenizers or isinstance(error, (sqlite3.Error, OSError, SafetensorError))):
             raise
-        remedy = (
-            "Free some space, make the folder writable, or name another one as `runs_dir`, and run again: "
-            "what is finished is kept."
-        )
         if type(error) is sqlite3.DatabaseError:
-            remedy = "`maft.verify(runs_dir, repair=True)` puts a damaged database aside: run again then."
+            remedy = "`maft.verify(runs_dir, repair=True)` puts the damaged database aside."
+        else:
+            remedy = "Free some space, make the folder writable or name another one as `runs_dir`."
         raise StoreError(f"{path} cannot be used: {reason}. {remedy}") from error

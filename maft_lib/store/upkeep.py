@@ -45,11 +45,12 @@ def _verify_completions(path: Path, repair: bool) -> list[str]:
     damaged: dict[int, str] = {}
     try:
         with closing(open_database(path, "rw" if repair else "ro")) as connection:
+            if repair:
+                connection.execute("REINDEX")
             damaged = {number: key for number, key, _, is_whole in rows(connection) if not is_whole}
             if repair:
                 delete = "DELETE FROM completions WHERE rowid = ?"
                 connection.executemany(delete, [(number,) for number in damaged])
-                connection.execute("REINDEX")
             said = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):  # the disk's, not the database's
@@ -92,7 +93,7 @@ def gc(
         if is_nobodys or folder in known - wanted:
             freed.append(folder)
     sizes = [size(path) for path in freed]
-    for path in () if dry_run else freed:
+    for path in freed if dry_run is False else ():
         with explained(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return pd.DataFrame({"path": freed, "num_bytes": sizes})

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
-from maft_lib.store import Store, checkpoints
+from maft_lib.store import checkpoints
 from maft_lib.store.files import content_key
 from maft_lib.training import launching
 from maft_lib.training.data import Example
@@ -72,7 +71,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     run = _executor(config, device)
 
     def make(places: list[int]) -> None:
-        found = {place: kept.checkpoint(keys[place]) for place in places}
+        found = {place: checkpoints.find_checkpoint(Path(runs), keys[place]) for place in places}
         left = [place for place in places if found[place] is None]
         part = [(*tasks[place], keys[place], _report(jobs[place][0], config)) for place in left]
         folders.update({place: folder for place, folder in found.items() if folder is not None})
@@ -81,7 +80,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
             folders[left[done]] = folder
             events.trained()
 
-    with interruptible(), closing(Store(runs)) as kept:
+    with interruptible():
         with _claims.claim(keys.values()) as mine:
             make([place for place in longest_first if keys[place] in mine])
         _claims.wait(keys.values())  # another thread's are in the store by now

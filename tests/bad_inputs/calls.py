@@ -155,7 +155,7 @@ ROWS = {
     "a store that is none": (
         StoreError,
         lambda case: maft.verify(case.tmp),
-        ["holds no store", "give the folder"],
+        ["completions.sqlite", "runs_dir"],
     ),
     "figures in a file": (
         ConfigError,

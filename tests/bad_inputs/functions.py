@@ -43,11 +43,6 @@ def text(name, content):
 
 ROWS = {
     # Files and folders
-    "a store that is no path": (lambda: maft.verify(None), ["runs_dir is None", "give a path"]),
-    "a repair that is a word": (lambda: maft.verify(".", repair="no"), ["repair is 'no'", "True or"]),
-    "a run that is half dry": (lambda: maft.gc(".", dry_run=None), ["dry_run is None", "True or"]),
-    "what is kept, by a word": (lambda: maft.gc(".", keep="laptop"), ["keep is 'laptop'", "function"]),
-    "space of no path": (lambda: maft.gc(3), ["runs_dir is 3", "give a path"]),
     "an export that is no path": (lambda: maft.load_export(None), ["folder is None", "give a path"]),
     "prompts that are no path": (lambda: load_prompts(5), ["path is 5", "give a path"]),
     # Agents, societies, debates
@@ -209,7 +204,6 @@ ROWS = {
     "the backend of a profile's name": (lambda: maft.open_backend("smoke"), ["config is 'smoke'"]),
     "the scorer of nothing": (lambda: maft.open_scorer(None), ["config is None"]),
     "an estimate of a profile's name": (lambda: maft.estimate("phi3"), ["config is 'phi3'"]),
-    "societies of no folder": (lambda: maft.list_societies(None), ["runs_dir is None"]),
     "an explorer of nothing": (lambda: maft.DebateExplorer([]), ["no debates to explore"]),
     "train problems in eval": (
         lambda: check_disjoint([problem("a")], [problem("A")]),
