@@ -1,116 +1,101 @@
-"""Every parameter of a study: its type, default and bounds. Knows nothing of what they are for.
+"""Every parameter of a study: its type, default and bounds.
 
 The defaults are the paper's (Section 3.1, Appendix B.3); a profile is a YAML file of `params/` that
-changes some of them, flat, as papermill reads it. `load_config` merges the two with keyword
-overrides. Whatever is wrong is said in one sentence, as a `ConfigError`.
+changes some of them, flat, as papermill reads it. Whatever is wrong is said in one sentence, as a
+`ConfigError`.
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maft_lib.wording import nearest, one_line, shown
-
-LONGEST_NAME = 255  # bytes of a file's name, on every common file system
-NAMED = 5  # wrong values that an error names one by one
 
 
 class ConfigError(ValueError):
     """A parameter is wrong; the message names it, what was expected and the nearest valid name."""
 
 
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("Input should be one line of printable text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Config(BaseModel):
-    """The parameters of a study. Immutable; `config.model_copy(update=...)` is not validated, so use
-    `config.replace(...)`."""
+    """The parameters of a study. Immutable: `config.replace(...)` makes another, validated config."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
-    profile: str = Field(
-        "custom",
-        pattern=r"^\w[\w.-]*$",
-        description="name of the params file; names the output folders",
-    )
+    # The name of the params file, and of the output folders
+    profile: str = Field("custom", pattern=r"^\w[\w.-]*$")
 
     # The base model and what runs it
-    model_name_or_path: str = Field("maft_lib/miniature/model", min_length=1)
+    model_name_or_path: Line = "maft_lib/miniature/model"
     # Such code can do whatever the user can; only who has read it can say that it may run.
-    trust_remote_code: bool = Field(False, description="runs code that comes with the models")
+    trust_remote_code: bool = False  # runs code that comes with the models
     backend: Literal["transformers", "vllm", "openai"] = "transformers"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    num_workers: int | None = Field(
-        None, ge=1, le=256, description="processes on a CPU, one thread each; None: one per core"
-    )
-    max_batch_size: int | None = Field(
-        None, ge=1, description="rows generated together at most; None: as many as fit"
-    )
+    num_workers: int | None = Field(None, ge=1, le=256)  # on a CPU, one thread each; None: one a core
+    max_batch_size: int | None = Field(None, ge=1)  # rows generated together; None: as many as fit
 
     # Where work runs: here, or as tasks and actors of a Ray cluster that shares `runs_dir`
     executor: Literal["local", "ray"] = "local"
-    ray_address: str | None = Field(
-        None, min_length=1, description="`auto` or host:port; None: a cluster of this machine alone"
-    )
+    ray_address: Line | None = None  # `auto` or host:port; None: a cluster of this machine alone
 
     # vLLM, in its words
-    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share one engine")
+    tensor_parallel_size: int = Field(1, ge=1, le=64)  # GPUs that share one engine
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    max_model_len: int | None = Field(
-        None, ge=16, description="tokens of prompt and response; None: the model's window"
-    )
+    max_model_len: int | None = Field(None, ge=16)  # prompt and response; None: the model's window
 
     # A server that speaks OpenAI's protocol; its key and base_url come from the environment alone
-    max_concurrency: int = Field(16, ge=1, le=4096, description="requests in flight at a time")
-    max_retries: int = Field(6, ge=0, le=100, description="of one request, with growing pauses")
-    request_timeout: float = Field(120.0, gt=0, le=86400, description="seconds")
-    learning_rate_multiplier: float = Field(
-        1.0, gt=0, le=1000, description="of finetuning jobs, instead of a learning rate"
-    )
+    max_concurrency: int = Field(16, ge=1, le=4096)  # requests in flight at a time
+    max_retries: int = Field(6, ge=0, le=100)  # of one request, with growing pauses
+    request_timeout: float = Field(120.0, gt=0, le=86400)  # seconds
+    learning_rate_multiplier: float = Field(1.0, gt=0, le=1000)  # of finetuning jobs
 
     # The problems (Section 3.1)
     task: str = "arithmetic"
-    tasks: list[str] = Field(["arithmetic"], min_length=1, description="columns of Table 1")
-    eval_task: str | None = Field(
-        None, description="of the eval problems, if another than is trained on (Section 4.3)"
-    )
+    tasks: list[str] = Field(["arithmetic"], min_length=1)  # columns of Table 1
+    eval_task: str | None = None  # of the eval problems, if another than is trained on (Section 4.3)
     num_train: int = Field(500, ge=1, le=1_000_000)
     num_eval: int = Field(500, ge=2, le=1_000_000)
-    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(
-        None, min_length=1, description="of math and mini_math; None: all. The paper: MATH 1-3"
-    )
+    # Of math and mini_math; None: all. The paper: MATH 1-3
+    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(None, min_length=1)
     max_operand: int = Field(30, ge=2, le=1_000_000)
-    data_dir: str | None = Field(
-        None,
-        min_length=1,
-        description="folder of the data files; None: MAFT_DATA_DIR, else the Hugging Face hub",
-    )
+    data_dir: Line | None = None  # of data files; None: MAFT_DATA_DIR, else the Hugging Face hub
     # A damaged file is better mended than half read; what is left out changes the numbers.
     on_bad_records: Literal["refuse", "skip"] = "refuse"
-    prompts: str | None = Field(None, min_length=1, description="another prompts file than the default")
+    prompts: Line | None = None  # another prompts file than the default
 
     # The debate (Section 2.1)
     num_agents: int = Field(3, ge=2, le=100)
-    num_rounds: int = Field(2, ge=1, le=20, description="M, the generation round included")
-    summarize: bool = Field(True, description="False: responses are concatenated (Section 4.1)")
-    cooperative: bool = Field(False, description="agents combine responses (Appendix D)")
-    unique_ids: bool = Field(False, description="prompts name their agent (Appendix E.2)")
+    num_rounds: int = Field(2, ge=1, le=20)  # M, the generation round included
+    summarize: bool = True  # False: responses are concatenated (Section 4.1)
+    cooperative: bool = False  # agents combine responses (Appendix D)
+    unique_ids: bool = False  # prompts name their agent (Appendix E.2)
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(2048, ge=1, le=1_000_000, description="new tokens per response")
+    max_tokens: int = Field(2048, ge=1, le=1_000_000)  # new tokens per response
 
     # Finetuning (Sections 2.3, 2.4; Appendix B.3)
-    num_iterations: int = Field(1, ge=1, le=100, description="L")
+    num_iterations: int = Field(1, ge=1, le=100)  # L
     # The paper gives no value of w. One half asks as much of a critic's corrections as of its
     # steadiness, which is what equation 1 weighs.
-    w: float = Field(0.5, ge=0, le=1, description="share of D^C- in a critic's data (equation 1)")
+    w: float = Field(0.5, ge=0, le=1)  # share of D^C- in a critic's data (equation 1)
     # With all turns a critic would be trained on the wrong first answers of D^C-.
     critic_loss_on: Literal["final_turn", "all_turns"] = "final_turn"
     # Section 2.4: the finetuned agents go on into the next iteration.
@@ -129,89 +114,63 @@ class Config(BaseModel):
     lora_rank: int | None = Field(None, ge=1, le=4096)
     lora_alpha: int = Field(32, ge=1, le=65536)
     lora_learning_rate: float = Field(2.0e-4, gt=0, le=1)
-    dpo_beta: float = Field(0.1, gt=0, le=10, description="strength of critics' preferences")
+    dpo_beta: float = Field(0.1, gt=0, le=10)  # strength of critics' preferences
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
     # What large models need, in Hugging Face's and torchrun's words
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
-    gradient_checkpointing: bool = Field(False, description="less memory for a third more time")
+    gradient_checkpointing: bool = False  # less memory for a third more time
     optim: Literal["adamw_torch", "adamw_torch_8bit", "paged_adamw_8bit"] = "adamw_torch"
-    load_in_4bit: bool = Field(False, description="QLoRA: the frozen base in 4 bits; with lora_rank")
-    nproc_per_node: int = Field(
-        1, ge=1, le=64, description="processes, and GPUs, that train one agent together by FSDP2"
-    )
+    load_in_4bit: bool = False  # QLoRA: the frozen base in 4 bits; with lora_rank
+    nproc_per_node: int = Field(1, ge=1, le=64)  # GPUs that train one agent together by FSDP2
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
 
     # Diversity (Section 4.2, Appendix C)
-    scorer: str | None = Field(
-        None, min_length=1, description="whose likelihoods estimate the KL; None: the base model"
-    )
-    encoder: str | None = Field(
-        None, min_length=1, description="embeds responses; None: the base model's hidden states"
-    )
+    scorer: Line | None = None  # whose likelihoods estimate the KL; None: the base model
+    encoder: Line | None = None  # embeds responses; None: the base model's hidden states
     # T5 has no [CLS] token, and the first word of a response says little about it.
-    pooling: Literal["mean", "first"] = Field("mean", description="of an encoder's token embeddings")
+    pooling: Literal["mean", "first"] = "mean"  # of an encoder's token embeddings
 
     # The study
-    methods: list[str] = Field(
-        [
-            "base",
-            "majority",
-            "debate",
-            "star",
-            "majority_ft",
-            "single_agent_ft",
-            "multiagent_ft",
-        ],
+    methods: list[str] = Field(  # rows of Table 1
+        ["base", "majority", "debate", "star", "majority_ft", "single_agent_ft", "multiagent_ft"],
         min_length=1,
-        description="rows of Table 1",
     )
-    seed: int = Field(0, ge=0, lt=2**31)
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
-        None, min_length=1, description="of a study repeated (Table 1, Figure 1); None: `seed` alone"
-    )
-    notebooks: dict[str, dict[str, Any]] = Field(
-        {}, description="parameters that hold in single notebooks, beside the paper's own"
-    )
-    runs_dir: str = Field("runs", min_length=1)
-    figures_dir: str = Field("figures", min_length=1)
+    seed: Seed = 0
+    seeds: list[Seed] | None = Field(None, min_length=1)  # Table 1, Figure 1; None: `seed` alone
+    notebooks: dict[str, dict[str, Any]] = {}  # parameters that hold in single notebooks
+    runs_dir: Line = "runs"
+    figures_dir: Line = "figures"
 
     @model_validator(mode="after")
-    def _whole(self) -> Config:
-        """Lists repeat nothing, and a base in 4 bits has adapters."""
+    def _consistent(self) -> Config:
         if self.load_in_4bit and self.lora_rank is None:
             raise ConfigError("load_in_4bit: a base in 4 bits is frozen, so give a lora_rank, too.")
         for name in ("tasks", "methods", "seeds", "levels"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
-                raise ConfigError(f"{name}: {values!r} names something twice.")
+                raise ConfigError(f"{name}: {values!r} has something twice.")
         return self
 
-    @model_validator(mode="after")
-    def _texts(self) -> Config:
-        """Names and paths are one line each, and a file system can hold them."""
-        for name, value in self:
-            if not isinstance(value, str):
-                continue
-            if not value.strip() or any(unicodedata.category(c) == "Cc" for c in value):
-                raise ConfigError(
-                    f"{name}: {shown(value)} is blank or holds a line break or another control "
-                    "character; write it as one line of text."
-                )
-            if max(map(len, os.fsencode(value).split(b"/"))) > LONGEST_NAME:
-                raise ConfigError(f"{name}: {shown(value)} is longer than {LONGEST_NAME} bytes.")
-        return self
+    @classmethod
+    def of(cls, keys: Mapping[Any, Any]) -> Config:
+        """The config with these parameters. Raises `ConfigError` for unknown and for wrong ones."""
+        for key in keys:
+            check_name("parameter", key, cls.model_fields)
+        try:
+            return cls(**keys)
+        except ValidationError as error:
+            found = [_sentence(problem) for problem in error.errors()]
+            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+            raise ConfigError("; ".join(found[:5]) + f"{more}.") from None
 
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
-        return validated({**self.model_dump(), **changes})
+        return self.of({**self.model_dump(), **changes})
 
     def path(self, name: str | Path) -> Path:
         """A path of the config, relative ones taken from the project's root."""
-        path = Path(os.path.expanduser(name))
-        if path.parts[:1] and path.parts[0].startswith("~"):
-            raise ConfigError(f"{name}: there is no such home folder; write the path out.")
-        return path if path.is_absolute() else project_root() / path
+        return project_root() / os.path.expanduser(name)
 
     @property
     def base_model(self) -> str:
@@ -221,26 +180,20 @@ class Config(BaseModel):
     @property
     def scoring_model(self) -> str:
         """The model whose likelihoods estimate the KL of Appendix C: `scorer`, else the base model."""
-        return self._model(self.scorer) if self.scorer else self.base_model
+        return self._model(self.scorer or self.model_name_or_path)
 
     @property
     def encoding_model(self) -> str:
         """The model that embeds responses (Appendix C.4): `encoder`, else the base model."""
-        return self._model(self.encoder) if self.encoder else self.base_model
+        return self._model(self.encoder or self.model_name_or_path)
 
     def _model(self, name: str) -> str:
         folder = self.path(name)
         return str(folder) if os.path.exists(folder) else name
 
     def own(self, name: Literal["runs_dir", "figures_dir"]) -> Path:
-        """This profile's folder in one of the two. Raises `ConfigError` if a link leads out of that."""
-        chosen = self.path(getattr(self, name))
-        folder = chosen / self.profile
-        if os.path.dirname(os.path.realpath(folder)) != os.path.realpath(chosen):
-            raise ConfigError(
-                f"{name}: {folder} is a link to another place; take it away, or name that as {name}."
-            )
-        return folder
+        """This profile's folder in one of the two."""
+        return self.path(getattr(self, name)) / self.profile
 
     @property
     def figures(self) -> Path:
@@ -253,10 +206,26 @@ class Config(BaseModel):
         return folder
 
 
-def check_name(kind: str, name: str, valid: tuple[str, ...]) -> None:
+def _sentence(problem: Any) -> str:
+    """One of pydantic's errors, in words."""
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    if not name:
+        return message
+    note = ""
+    if problem["type"] == "float_type" and isinstance(problem["input"], str):
+        note = ". In YAML a float with an exponent needs a point: 5.0e-7"
+    return f"{name}: {message}, but it is {shown(problem['input'])}{note}"
+
+
+def check_name(kind: str, name: object, valid: Collection[str]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
-    if not isinstance(name, str) or name not in valid:
-        raise ConfigError(f"unknown {kind} {shown(name)}{_hint(name, valid)}")
+    if isinstance(name, str) and name in valid:
+        return
+    hint = f"expected one of {', '.join(valid)}." if len(valid) <= 25 else "see maft_lib/config.py."
+    if near := nearest(name, valid, cutoff=0.5):
+        hint = f"did you mean {near!r}?"
+    raise ConfigError(f"unknown {kind} {shown(name)}: {hint}")
 
 
 def project_root() -> Path:
@@ -268,71 +237,23 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def validated(keys: Mapping[str, Any]) -> Config:
-    for key in keys:
-        if key not in Config.model_fields:
-            known = tuple(Config.model_fields)
-            raise ConfigError(f"unknown parameter {shown(key)}{_hint(key, known)}")
-    try:
-        return Config(**keys)
-    except ValidationError as error:
-        found = [_sentence(problem).rstrip(".") for problem in error.errors()]
-        more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []
-        raise ConfigError("; ".join(found[:NAMED] + more) + ".") from None
-
-
-def _sentence(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
-    note = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        note = " In YAML a float with an exponent needs a point: 5.0e-7."
-    return f"{name}: {message}, but it is {shown(problem['input'])}.{note}"
-
-
-def _hint(name: str, valid: tuple[str, ...]) -> str:
-    if near := nearest(name, valid, cutoff=0.5):
-        return f": did you mean {near!r}?"
-    listed = ", ".join(valid) if len(valid) <= 25 else "those of `Config` in maft_lib/config.py"
-    return f": expected one of {listed}."
-
-
 def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> dict[Any, Any]:
-    """The mapping that a file of some kind holds. Raises `error_class` if it holds none."""
+    """The mapping in a YAML file, as params and prompts are. Raises `error_class` without one."""
     try:
-        found = _loaded(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        problem = "cannot be read: it is not UTF-8 text"
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that are none
-        problem = f"cannot be read as YAML: {_told(error)}"
-    else:
-        if isinstance(found, dict) and found:
-            return found
-        problem = "is empty" if found in (None, {}, []) else "is a list or a single value"
-        problem += ": write `key: value` lines"
-    raise error_class(f"{kind} {path} {problem}.")
-
-
-def _loaded(text: str) -> Any:
-    loader = _StrictLoader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def _told(error: Exception) -> str:
-    """What the parser says, with the line, on one line."""
-    mark = getattr(error, "problem_mark", None)
-    words = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-    return (f"line {mark.line + 1}: " if mark else "") + one_line(words, 200)
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        said = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
+        raise error_class(f"{kind} {path} cannot be read: {where}{one_line(said, 200)}.") from error
+    if not isinstance(found, dict) or not found:
+        raise error_class(f"{kind} {path} has no `key: value` lines.")
+    return found
 
 
 class _StrictLoader(yaml.SafeLoader):
+    """Refuses aliases, with which a short file can stand for gigabytes, and keys that stand twice."""
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark

@@ -1,8 +1,7 @@
-"""Multiagent debate (Section 2.1, Algorithm 2, Appendix B): rounds, roles, and who sees what.
+"""Multiagent debate (Section 2.1, Algorithm 2, Appendix B): rounds, roles, who sees what, and the vote.
 
 All problems are debated in lock-step: round 1 is one batch of N requests a problem, then come one
-batch of summaries and one of critic turns for every further round. Knows nothing of which engine
-answers, nor of finetuning.
+batch of summaries and one of critic turns for every further round.
 """
 
 from __future__ import annotations
@@ -11,26 +10,20 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
-from maft_lib.arguments import (
-    as_path,
-    as_place,
-    check_able,
-    check_config,
-    check_each,
-    check_kind,
-    check_whole,
-)
+from pydantic import TypeAdapter, ValidationError
+
 from maft_lib.backends import Backend, Completion, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
-from maft_lib.prompts import Message, Prompts, load_prompts
+from maft_lib.prompts import Message, load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
 from maft_lib.store.files import replacing
-from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
+from maft_lib.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -78,52 +71,40 @@ class Debate:
 
     @classmethod
     def from_dict(cls, values: dict) -> Debate:
-        """The inverse of `to_dict`. Raises `ValueError` for values that are no debate."""
+        """The inverse of `to_dict`. Raises `ValueError` for values that are not a debate."""
         try:
-            turns = tuple(tuple(map(_turn, agent)) for agent in values["turns"])
-            return cls(**{**values, "problem": Problem.from_dict(values["problem"]), "turns": turns})
-        except (LookupError, TypeError, AttributeError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"values that are no debate ({why}): give what to_dict made.") from error
+            return _reader().validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the whole"
+            raise ValueError(
+                f"this is not a debate as to_dict writes it: {place}: {first['msg']}."
+            ) from error
 
 
-def _turn(values: dict) -> Turn:
-    """What `asdict` made of a turn. Raises `TypeError` for anything else."""
-    turn = Turn(**values)
-    for words in (turn.asked, turn.response, turn.summary or "", turn.answer or ""):
-        if not isinstance(words, str):
-            raise TypeError(f"what is said is text, not {words!r:.80}")
-    return turn
+@cache
+def _reader() -> TypeAdapter[Debate]:
+    return TypeAdapter(Debate)
 
 
 def save_debates(debates: Sequence[Debate], path: str | Path) -> None:
-    """Writes debates as JSON lines.
-
-    Raises `ValueError` without debates or a folder to write into, `StoreError` if the disk refuses.
-    """
-    check_each("debates", debates, Debate)
+    """Writes debates as JSON lines. Raises `StoreError` if the disk refuses."""
     lines = (json.dumps(debate.to_dict()) + "\n" for debate in debates)
-    with replacing(as_place(path)) as new:
+    with replacing(Path(path)) as new:
         new.write_text("".join(lines), encoding="utf-8")
 
 
 def load_debates(path: str | Path) -> list[Debate]:
     """Reads what `save_debates` wrote. Raises `ValueError` for a file that holds something else."""
     try:
-        lines = as_path("path", path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ValueError(f"{path} cannot be read ({why}): name a file of save_debates.") from error
-    if not lines:
-        raise ValueError(f"{path} is empty: name a file of save_debates, or save it again.")
-    return [_read(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-
-
-def _read(line: str, place: str) -> Debate:
-    try:
-        return Debate.from_dict(json.loads(line))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: {str(error).rstrip('.')}; save the debates again.") from error
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        debates = [Debate.from_dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
+        said = one_line(error).rstrip(".")
+        raise ValueError(f"{path} cannot be read as debates ({said}): save them again.") from error
+    if not debates:
+        raise ValueError(f"{path} is empty: save the debates again.")
+    return debates
 
 
 def run_debates(
@@ -136,8 +117,7 @@ def run_debates(
     """Debates every problem for `config.num_rounds` rounds and votes (Algorithm 2).
 
     Returns one debate per problem, in order. `iteration` only enters the seeds: agents of another
-    iteration draw afresh. All agents of a round see the previous round only. Raises `ValueError` for
-    arguments of another kind, and without problems.
+    iteration draw afresh. All agents of a round see the previous round only.
     """
     *_, debates = debate_rounds(society, problems, config, backend, iteration)
     return debates
@@ -156,21 +136,16 @@ def debate_rounds(
 ) -> Iterator[list[Debate]]:
     """`run_debates` for one who watches: yields the debates after every round, the last with a vote.
 
-    `on_turn(i, n, turn)` is told what is being written on problem i for agent n, both from 0: first the
+    `on_turn(i, n, turn)` gets what is being written on problem i for agent n, both from 0: first the
     summary that the agent will read, then its response, with the answer once that is whole. A backend
-    that cannot stream has whole texts told. What `on_turn` raises ends the debates.
+    that cannot stream hands over whole texts. What `on_turn` raises ends the debates.
     """
-    check_kind("society", society, Society, ", as base_society makes it")
-    check_each("problems", problems, Problem)
-    check_config(config)
-    check_able("backend", backend, "stream", "what open_backend(config) returns")
-    check_whole("iteration", iteration)
-    run = _Run(society, list(problems), config, backend, iteration, on_turn)
+    run = _Run(society, problems, config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):
-        yield [run.so_far(i) for i in range(len(run.problems))]
+        yield [run.so_far(i) for i in range(len(problems))]
         run.critic_round(number)
-    yield [run.finished(i) for i in range(len(run.problems))]
+    yield [run.finished(i) for i in range(len(problems))]
 
 
 class _Run:
@@ -179,57 +154,47 @@ class _Run:
     def __init__(
         self,
         society: Society,
-        problems: list[Problem],
+        problems: Sequence[Problem],
         config: Config,
         backend: Backend,
         iteration: int,
-        on_turn: OnTurn | None = None,
+        on_turn: OnTurn | None,
     ):
         self.society, self.problems, self.config = society, problems, config
         self.backend, self.iteration, self.on_turn = backend, iteration, on_turn
-        self.prompts: Prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
+        self.prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
         self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-        self.turns: list[list[list[Turn]]] = [[[] for _ in society.generators] for _ in problems]
-        self.costs = [[0, 0, 0, 0.0] for _ in problems]
+        # (problem, agent) for every response of a round
+        agents = range(len(society.generators))
+        self.places = [(i, n) for n in agents for i in range(len(problems))]
+        self.turns: list[list[list[Turn]]] = [[[] for _ in agents] for _ in problems]
+        self.costs = [(0, 0, 0, 0.0) for _ in problems]
 
     def first_round(self) -> None:
         """Every generation agent answers every problem: one batch of N x P requests."""
-        bare = [self.prompts.generation(p, answer_type(p.task))[0] for p in self.problems]
-        places = self._places()
-        asked = [self._named(bare[i], "generator", n) for i, n in places]
-        requests = [
-            self._request(self.society.generators[n], [turn], i, 1)
-            for (i, n), turn in zip(places, asked)
-        ]
-        completions = self._generate(
-            requests, places, lambda k, text: Turn(asked[k]["content"], None, text, None)
-        )
-        for (i, n), turn, completion in zip(places, asked, completions):
-            self._record(i, n, turn, None, completion)
+        asked = [self.prompts.generation(problem) for problem in self.problems]
+        prompts = [asked[i] for i, _ in self.places]
+        self._respond(self.society.generators, prompts, [None] * len(prompts), 1)
 
     def critic_round(self, number: int) -> None:
         """Every critic reads about the others' responses of the previous round and answers again."""
-        places = self._places()
-        others = [self._others(i, n) for i, n in places]
-        summaries = self._summaries(places, others, number)
-        asked = [
-            self._named(self._critic_prompt(self.problems[i], summary, responses), "critic", n)
-            for (i, n), summary, responses in zip(places, summaries, others)
+        others = [
+            [agent[-1].response for k, agent in enumerate(self.turns[i]) if k != n]
+            for i, n in self.places
         ]
-        requests = [
-            self._request(self.society.critics[n], [*self._so_far(i, n), turn], i, number)
-            for (i, n), turn in zip(places, asked)
-        ]
-        completions = self._generate(
-            requests, places, lambda k, text: Turn(asked[k]["content"], summaries[k], text, None)
-        )
-        for (i, n), turn, summary, completion in zip(places, asked, summaries, completions):
-            self._record(i, n, turn, summary, completion)
+        if self.config.summarize:
+            summaries = self._summaries(others, number)
+            prompt = self.prompts.cooperative if self.config.cooperative else self.prompts.critic
+            asked = [prompt(self.problems[i], s) for (i, _), s in zip(self.places, summaries)]
+            self._respond(self.society.critics, asked, summaries, number)
+        else:
+            prompt = self.prompts.critic_without_summary
+            asked = [prompt(self.problems[i], texts) for (i, _), texts in zip(self.places, others)]
+            self._respond(self.society.critics, asked, [None] * len(asked), number)
 
     def so_far(self, i: int) -> Debate:
         """The debate of problem `i` as far as it has come, without a vote."""
-        turns = tuple(map(tuple, self.turns[i]))
-        return Debate(self.problems[i], turns, None, *self.costs[i])  # type: ignore[arg-type]
+        return Debate(self.problems[i], tuple(map(tuple, self.turns[i])), None, *self.costs[i])
 
     def finished(self, i: int) -> Debate:
         """The debate of problem `i` with its majority vote."""
@@ -238,44 +203,39 @@ class _Run:
         vote = majority_vote([agent[-1].answer for agent in turns], problem.task, seed)
         return replace(self.so_far(i), vote=vote)
 
-    def _places(self) -> list[tuple[int, int]]:
-        """(problem, agent) for every response of a round."""
-        agents = range(len(self.society.generators))
-        return [(i, n) for n in agents for i in range(len(self.problems))]
-
-    def _others(self, i: int, n: int) -> list[str]:
-        """The latest responses to problem `i` of all agents but `n`."""
-        return [agent[-1].response for k, agent in enumerate(self.turns[i]) if k != n]
-
-    def _summaries(
-        self, places: list[tuple[int, int]], others: list[list[str]], number: int
-    ) -> list[str | None]:
-        """What each critic will read, from the summarizer; None where nothing is summarized."""
-        if not self.config.summarize:
-            return [None] * len(places)
-        summarizer = self.society.summarizer
+    def _summaries(self, others: list[list[str]], number: int) -> list[str]:
+        """What each critic will read of the others' responses, from the summarizer."""
         requests = [
-            self._request(summarizer, self.prompts.summary(responses), i, number, listener=n)
-            for (i, n), responses in zip(places, others)
+            self._request(self.society.summarizer, [self.prompts.summary(texts)], i, number, listener=n)
+            for (i, n), texts in zip(self.places, others)
         ]
-        completions = self._generate(requests, places, lambda k, text: Turn("", text, "", None))
+        completions = self._generate(requests, lambda k, text: Turn("", text, "", None))
         return [completion.text for completion in completions]
 
-    def _critic_prompt(self, problem: Problem, summary: str | None, responses: list[str]) -> Message:
-        wanted = answer_type(problem.task)
-        if summary is None:
-            return self.prompts.critic_without_summary(problem, wanted, responses)
-        if self.config.cooperative:
-            return self.prompts.cooperative(problem, wanted, summary)
-        return self.prompts.critic(problem, wanted, summary)
+    def _respond(
+        self,
+        agents: Sequence[Agent],
+        asked: Sequence[Message],
+        summaries: Sequence[str | None],
+        number: int,
+    ) -> None:
+        """One batch in which every agent continues its own conversation; each turn is recorded."""
+        if self.config.unique_ids:  # Appendix E.2
+            asked = [
+                self.prompts.identified(message, agents[n].role, n + 1)
+                for (_, n), message in zip(self.places, asked)
+            ]
+        requests = [
+            self._request(agents[n], [*self.so_far(i).conversation(n), message], i, number)
+            for (i, n), message in zip(self.places, asked)
+        ]
 
-    def _named(self, turn: Message, role: str, n: int) -> Message:
-        """A prompt with the agent's identity before it, where the config wants that (Appendix E.2)."""
-        return self.prompts.identified(turn, role, n + 1) if self.config.unique_ids else turn
+        def turn(k: int, text: str) -> Turn:
+            return Turn(asked[k]["content"], summaries[k], text, None)
 
-    def _so_far(self, i: int, n: int) -> list[Message]:
-        """Agent `n`'s own conversation on problem `i`."""
-        return self.so_far(i).conversation(n)
+        for k, completion in enumerate(self._generate(requests, turn)):
+            i, n = self.places[k]
+            self.turns[i][n].append(self._answered(i, turn(k, completion.text)))
 
     def _request(
         self, agent: Agent, messages: Sequence[Message], i: int, number: int, listener: int = -1
@@ -285,45 +245,34 @@ class _Run:
         seed = derive_seed(self.config.seed, self.iteration, self.problems[i].id, *who)
         return Request(agent.model, tuple(messages), self.sampling, seed)
 
-    def _generate(
-        self,
-        requests: list[Request],
-        places: list[tuple[int, int]],
-        written: Callable[[int, str], Turn],
-    ) -> list[Completion]:
-        """Completions of one batch; `written(k, text)` is the turn that request k goes into."""
+    def _generate(self, requests: list[Request], turn: Callable[[int, str], Turn]) -> list[Completion]:
+        """Completions of one batch; `turn(k, text)` is the turn that request k goes into."""
 
         def on_text(k: int, text: str) -> None:
             if self.on_turn is not None:
-                self.on_turn(*places[k], written(k, text))
+                self.on_turn(*self.places[k], turn(k, text))
 
         def on_completion(k: int, completion: Completion) -> None:
             if self.on_turn is not None:
-                turn = written(k, completion.text)
-                answer = self._answer(places[k][0], turn.response)
-                self.on_turn(*places[k], replace(turn, answer=answer))
+                i, n = self.places[k]
+                self.on_turn(i, n, self._answered(i, turn(k, completion.text)))
 
         watched = (on_text, on_completion) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
-        for (i, _), completion in zip(places, completions):
-            spent = (
-                completion.num_prompt_tokens,
-                completion.num_completion_tokens,
-                1,
-                completion.seconds,
+        for (i, _), done in zip(self.places, completions):
+            read, written, calls, seconds = self.costs[i]
+            self.costs[i] = (
+                read + done.num_prompt_tokens,
+                written + done.num_completion_tokens,
+                calls + 1,
+                seconds + done.seconds,
             )
-            self.costs[i] = [total + part for total, part in zip(self.costs[i], spent)]
         return completions
 
-    def _record(
-        self, i: int, n: int, asked: Message, summary: str | None, completion: Completion
-    ) -> None:
-        answer = self._answer(i, completion.text)
-        self.turns[i][n].append(Turn(asked["content"], summary, completion.text, answer))
-
-    def _answer(self, i: int, response: str) -> str | None:
+    def _answered(self, i: int, turn: Turn) -> Turn:
+        """The turn with the final answer that its response gives to problem `i`."""
         problem = self.problems[i]
-        return extract_answer(response, problem.task, problem.options)
+        return replace(turn, answer=extract_answer(turn.response, problem.task, problem.options))
 
 
 def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | None:
@@ -331,10 +280,9 @@ def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | 
 
     Unreadable answers do not vote. A tie is broken at random by the seed, whatever the order of the
     answers (Section 3.2: "one of the potential answers is chosen at random"). Raises `ValueError` for
-    answers that are no list of texts, and `DataError` for an unknown task.
+    answers that are not a list of texts, and `DataError` for an unknown task.
     """
-    check_whole("seed", seed)
-    groups = [[answers[i] for i in group] for group in group_equivalent(answers, task)]
+    groups = [[answers[i] or "" for i in group] for group in group_equivalent(answers, task)]
     if not groups:
         return None
     most = max(len(group) for group in groups)
@@ -342,9 +290,8 @@ def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | 
     return random.Random(seed).choice(tied)
 
 
-def _speaker(group: list[str | None], task: str) -> str:
+def _speaker(given: list[str], task: str) -> str:
     """The answer that stands for its group: equal to most of the others, then the shortest."""
-    given = [answer for answer in group if answer is not None]
     if len(set(given)) == 1:
         return given[0]
 

@@ -6,30 +6,21 @@ debates and trainings. Where nobody listens, these functions do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
+# Makes a view of studies, None where nobody watches: a context with `say(line)` and `study(number)`,
+# the context in which the study of a number runs. `lab` sets it.
+open_view: Callable[[Any], Any] = lambda studies: None  # noqa: E731
 
-class Listener(Protocol):
-    """What a study tells; each method is the function below of the same name."""
-
-    def during(self, phase: str, iteration: int, num_agents: int) -> AbstractContextManager[Any]: ...
-
-    def counted(self, answers: Iterable[Any]) -> Iterable[Any]: ...
-
-    def trained(self) -> None: ...
-
-    def evaluated(self, frame: Any) -> None: ...
-
-
-_listener: ContextVar[Listener | None] = ContextVar("listener of the running study", default=None)
+_listener: ContextVar[Any] = ContextVar("listener of the running study", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """`listener` hears what this thread's study does until the end."""
+def listening(listener: Any) -> Iterator[None]:
+    """Until the end, `listener` has the functions below as methods, which this thread's study calls."""
     token = _listener.set(listener)
     try:
         yield
@@ -43,8 +34,7 @@ def is_heard() -> bool:
 
 
 def during(phase: str, iteration: int, num_agents: int = 0) -> AbstractContextManager[Any]:
-    """The study is in `phase` (data, training, answers) of `iteration`; at the end of training
-    `num_agents` have their checkpoints."""
+    """The study is in `phase` (data, training or answers), which ends with `num_agents` trained."""
     listener = _listener.get()
     return listener.during(phase, iteration, num_agents) if listener else nullcontext()
 
@@ -62,6 +52,6 @@ def trained() -> None:
 
 
 def evaluated(frame: Any) -> None:
-    """The study has the scores of another iteration, as a frame of `metrics.scores`."""
+    """The study has the scores of another iteration, a frame of `metrics.scores`."""
     if listener := _listener.get():
         listener.evaluated(frame)

@@ -1,7 +1,8 @@
 """The methods of the paper and its baselines, as recipes on the parts of a `Study`.
 
 Each recipe is one method: which agents debate, what they learn from, how their answers are picked.
-All start from the base model and are evaluated after every iteration of finetuning. Knows no engine.
+All start from the base model and are evaluated after every iteration of finetuning. A new method is a
+recipe here with `@method` above it, and its test.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maft_lib.config import Config, ConfigError, check_name, project_root, read_mapping, validated
+from maft_lib.config import Config, ConfigError, check_name, project_root, read_mapping
 from maft_lib.methods import METHODS
 from maft_lib.tasks import answer_type, canonical
 from maft_lib.wording import shown
@@ -57,7 +57,7 @@ def load_config(
         said = shown(keys["profile"])
         raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
     places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
-    config = _named(validated({**places, **keys, "profile": path.stem, **overrides}))
+    config = _named(Config.of({**places, **keys, "profile": path.stem, **overrides}))
     if notebook is None:
         return config
     check_name("notebook", notebook, NOTEBOOKS)
@@ -71,8 +71,8 @@ def load_config(
 def _named(config: Config) -> Config:
     """The config with its names checked; a task with two names has its first (`gsm8k` is `gsm`)."""
     for method in config.methods:
-        check_name("method", method, tuple(METHODS))
-    changeable = tuple(name for name in Config.model_fields if name not in ("profile", "notebooks"))
+        check_name("method", method, METHODS)
+    changeable = [name for name in Config.model_fields if name not in ("profile", "notebooks")]
     for notebook, own in config.notebooks.items():
         check_name("notebook", notebook, NOTEBOOKS)
         for key in own:
@@ -92,14 +92,10 @@ def _named(config: Config) -> Config:
 def _params_file(profile: str) -> Path:
     if profile.endswith((".yml", ".yaml")):
         path = Path(os.path.expanduser(profile))
-        path = path if path.is_absolute() or os.path.exists(path) else project_root() / path
+        path = path if os.path.exists(path) else project_root() / path
         if not os.path.isfile(path):
-            what = "is a folder" if os.path.isdir(path) else "does not exist"
-            raise ConfigError(
-                f"params file {shown(profile)} {what}: name a YAML file, or one of params/."
-            )
+            raise ConfigError(f"there is no params file {shown(profile)}: name a YAML file.")
         return path
     folder = project_root() / "params"
-    names = tuple(sorted(p.stem for p in folder.glob("*.yml") if p.stem != "reported"))
-    check_name("profile", profile, names)
+    check_name("profile", profile, sorted({p.stem for p in folder.glob("*.yml")} - {"reported"}))
     return folder / f"{profile}.yml"

@@ -1,8 +1,4 @@
-"""The set-up cell of a notebook: what its parameters cell says becomes a config.
-
-Values that the notebook has of its own, and what a study will cost, are printed. Knows nothing of the
-cells that follow.
-"""
+"""The set-up cell of a notebook: what its parameters cell says becomes a config."""
 
 from __future__ import annotations
 
@@ -10,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maft_lib import workers
-from maft_lib.arguments import check_kind
-from maft_lib.config import Config
+from maft_lib.config import Config, ConfigError, check_name
 from maft_lib.estimation import estimate
-from maft_lib.own_parameters import check_own
 from maft_lib.profiles import OWN_PARAMETERS, load_config
+from maft_lib.wording import shown
 
 
 def notebook_config(
@@ -24,23 +19,24 @@ def notebook_config(
 
     papermill injects every key it is given and only warns of those that the notebook does not know,
     so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. `own` has the parameters of this notebook alone, and
-    the values that each may have (`own_parameters`).
+    `ConfigError` for a name that is no parameter. `own` has the parameters of this notebook alone and
+    the values that each may have, as `range(1, 101)` or `("speaker", "listener")`.
     None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
     profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
     this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
     """
-    check_kind("namespace", namespace, dict, ": globals() of the notebook")
-    check_kind("own", own, dict, " of the notebook's own parameters")
-    check_own(namespace, own)
     first_run = "_maft_configured" not in namespace
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in {"In", "Out", "profile", *own}
-        if isinstance(value, (str, bool, int, float, list, dict))
-        if first_run or name in Config.model_fields
-    }
+    for name, allowed in own.items():
+        _check_own(name, namespace.get(name), allowed)
+    given = {}
+    for name, value in namespace.items():
+        if name.startswith("_") or name in {"In", "Out", "profile", *own}:
+            continue
+        if value is None and first_run:
+            check_name("parameter", name, Config.model_fields)
+        known = first_run or name in Config.model_fields
+        if known and isinstance(value, (str, bool, int, float, list, dict)):
+            given[name] = value
     config = load_config(namespace.get("profile"), notebook=notebook, **given)
     namespace["_maft_configured"] = True
     own_here = OWN_PARAMETERS.get(notebook or "", {}) | config.notebooks.get(notebook or "", {})
@@ -54,12 +50,16 @@ def notebook_config(
     if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
     if first_run:
-        _say_what_it_costs(config)
+        expected = estimate(config)
+        print(expected)
+        expected.check()
     return config
 
 
-def _say_what_it_costs(config: Config) -> None:
-    """Prints the estimate of one study; refuses what this machine cannot hold."""
-    expected = estimate(config)
-    print(expected)
-    expected.check()
+def _check_own(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raises `ConfigError` for a value that a notebook does not allow; True is not 1 here."""
+    if value not in allowed or type(value) not in {type(end) for end in (allowed[0], allowed[-1])}:
+        wanted = " or ".join(map(repr, allowed))
+        if isinstance(allowed, range):
+            wanted = f"a whole number from {allowed[0]:,} to {allowed[-1]:,}"
+        raise ConfigError(f"{name}: Input should be {wanted}, but it is {shown(value)}.")

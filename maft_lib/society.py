@@ -1,7 +1,4 @@
-"""Who debates: agents with their roles and models, and the society that they are (Section 2).
-
-Knows no debate, and of a model only its name or folder.
-"""
+"""Who debates: agents with their roles and models, and the society that they form (Section 2)."""
 
 from __future__ import annotations
 
@@ -9,12 +6,9 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from maft_lib.arguments import check_choice, check_each, check_kind, check_text, check_whole
 from maft_lib.config import project_root
 from maft_lib.store import checkpoints
 from maft_lib.store.files import SOCIETIES, read_records, save_record
-
-ROLES = ("generator", "critic", "summarizer")
 
 
 @dataclass(frozen=True)
@@ -24,11 +18,6 @@ class Agent:
     name: str
     role: str
     model: str
-
-    def __post_init__(self) -> None:
-        check_text("the name of an agent", self.name)
-        check_choice("the role of an agent", self.role, ROLES)  # critics learn at another rate
-        check_text("the model of an agent", self.model)
 
 
 @dataclass(frozen=True)
@@ -40,34 +29,29 @@ class Society:
     summarizer: Agent
 
     def __post_init__(self) -> None:
-        check_each("generators", self.generators, Agent)
-        check_each("critics", self.critics, Agent)
-        check_kind("summarizer", self.summarizer, Agent)
-        parts = (self.generators, self.critics, (self.summarizer,))
-        for part, role in zip(parts, ROLES):
-            for agent in part:
-                if agent.role != role:
-                    raise ValueError(
-                        f"agent {agent.name!r} is a {agent.role}, but it has the place of a {role}: "
-                        "give it that role, or its own place."
-                    )
         if len(self.generators) != len(self.critics):
             raise ValueError(
                 f"a society of {len(self.generators)} generation agents and {len(self.critics)} critic "
                 "agents: it needs as many critic agents as generation agents."
             )
+        for role, agents in (
+            ("generator", self.generators),
+            ("critic", self.critics),
+            ("summarizer", [self.summarizer]),
+        ):
+            for agent in agents:
+                if agent.role != role:  # critics learn at another rate
+                    raise ValueError(
+                        f"agent {agent.name!r} has the role {agent.role!r} in the place of a {role}."
+                    )
 
 
 def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
     """N generation and N critic agents that share one model; so may the summarizer."""
-    check_whole("num_agents", num_agents, 1)
-    generators = tuple(Agent(f"generation-{n}", "generator", model) for n in _numbers(num_agents))
-    critics = tuple(Agent(f"critic-{n}", "critic", model) for n in _numbers(num_agents))
+    numbers = range(1, num_agents + 1)
+    generators = tuple(Agent(f"generation-{n}", "generator", model) for n in numbers)
+    critics = tuple(Agent(f"critic-{n}", "critic", model) for n in numbers)
     return Society(generators, critics, Agent("summarizer", "summarizer", summarizer or model))
-
-
-def _numbers(num_agents: int) -> range:
-    return range(1, num_agents + 1)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""A study while it runs: the words in which the recipes of `methods` are written.
+"""A study while it runs, in the words in which the recipes of `methods` are written, and its result.
 
 Everything slow goes through the store, so what two methods have in common (Base, Majority and Debate
-share their first round) is generated once. Knows no method.
+share their first round) is generated once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from maft_lib import events, metrics
-from maft_lib.arguments import check_config, check_each
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.debate import Debate, run_debates
@@ -22,7 +21,7 @@ from maft_lib.grading import extract_answer, is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society, base_society, save_society
-from maft_lib.tasks import PUBLISHED, WITH_LEVELS, answer_type, canonical, load_problems
+from maft_lib.tasks import PUBLISHED, WITH_LEVELS, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
 from maft_lib.tasks.published import note_on_train
 from maft_lib.training import FinetuneError
@@ -64,11 +63,6 @@ class Result:
     def __repr__(self) -> str:
         accuracies = metrics.accuracy(self.frame).round(1).to_string(index=False)
         return f"Result({self.method!r}, {self.task!r})\n{accuracies}"
-
-    def _repr_html_(self) -> str:
-        from maft_lib.display.records import result_html
-
-        return result_html(self.method, self.task, self.frame, self.costs, self.config, self.note)
 
 
 class Study:
@@ -138,7 +132,7 @@ class Study:
         requests = [
             Request(
                 learner.generators[0].model,
-                tuple(prompts.hint(d.problem, answer_type(self.task))),
+                (prompts.hint(d.problem),),
                 sampling,
                 derive_seed(self.config.seed, iteration, d.problem.id, "hint"),
             )
@@ -163,7 +157,7 @@ class Study:
             debates = self.debate(society, self.eval, iteration, **changes)
         run = {
             "method": self.method,
-            "task": self.config.eval_task or self.task,
+            "task": self.eval[0].task,
             "model": self.config.model_name_or_path,
             "seed": self.config.seed,
             "iteration": iteration,
@@ -266,8 +260,6 @@ def replace_first(debate: Debate, response: str) -> Debate:
 
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
-    answer_type(task)
-    check_config(config)
     num = config.num_train if split == "train" else config.num_eval
     task = canonical(task)
     levels = config.levels if task in WITH_LEVELS else None
@@ -278,13 +270,10 @@ def problems(task: str, split: str, config: Config) -> list[Problem]:
 
 
 def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
-    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or by its question,
-    or if there are none.
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or its question.
 
     Questions are compared with case, white space, punctuation and LaTeX spacing folded.
     """
-    check_each("train", train, Problem)
-    check_each("evaluation", evaluation, Problem)
     ids = {problem.id for problem in evaluation}
     asked = {normalised(problem.question) for problem in evaluation}
     shared = [p for p in train if p.id in ids or normalised(p.question) in asked]

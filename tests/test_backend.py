@@ -22,7 +22,7 @@ from maft_lib.backends.rendering import render_prompt
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.prompts import load_prompts
 from maft_lib.store import Store
-from maft_lib.tasks import answer_type, load_problems
+from maft_lib.tasks import load_problems
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def requests(model, num=12, temperature=1.0, top_p=1.0, max_tokens=80):
     asked = []
     for i, task in enumerate(("arithmetic", "mini_gsm", "mini_mmlu")):
         for problem in load_problems(task, "eval", num // 3, max_operand=9):
-            messages = load_prompts().generation(problem, answer_type(task))
+            message = load_prompts().generation(problem)
             drawn = Sampling(temperature, top_p, max_tokens)
-            asked.append(Request(model, tuple(messages), drawn, seed=1000 * i + len(asked)))
+            asked.append(Request(model, (message,), drawn, seed=1000 * i + len(asked)))
     return asked
 
 

@@ -22,7 +22,7 @@ from maft_lib.lab.debates import debate_html
 from maft_lib.lab.page import LONGEST, formula_html, text_html
 from maft_lib.lab.records import GROUPS
 from maft_lib.profiles import load_config
-from maft_lib.society import ROLES, Agent, Society, base_society
+from maft_lib.society import Agent, Society, base_society
 from maft_lib.store import Store
 from maft_lib.store.checkpoints import make_checkpoint
 from maft_lib.study import Result
@@ -276,7 +276,9 @@ def test_characters_that_html_cannot_hold():
 
 
 def test_names_of_agents_profiles_and_paths_are_escaped(tmp_path):
-    generator, critic, summarizer = (Agent("<b>", role, "<u>/<s>") for role in ROLES)
+    generator, critic, summarizer = (
+        Agent("<b>", role, "<u>/<s>") for role in ("generator", "critic", "summarizer")
+    )
     society = Society((generator,), (critic,), summarizer)
     assert not parsed(html(society)).find(["b", "u", "s"])
     config = Config(model_name_or_path="<script>x</script>")

@@ -31,7 +31,7 @@ from maft_lib.run import run_study
 from maft_lib.society import Agent, base_society
 from maft_lib.store import Store
 from maft_lib.store.files import StoreWarning, content_key
-from maft_lib.tasks import answer_type, load_problems
+from maft_lib.tasks import load_problems
 from maft_lib.training.data import Example, build_finetuning_data
 from maft_lib.training.finetuning import finetune, training_log
 from tests.openai_server import BASE, HANG, NUM_WORKERS, Server
@@ -78,8 +78,7 @@ def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
     """Requests for the answers to arithmetic problems."""
     drawn, prompts = Sampling(temperature, 1.0, max_tokens), load_prompts()
     return [
-        Request(model, tuple(prompts.generation(p, answer_type(p.task))), drawn, 2**40 + i)
-        for i, p in enumerate(PROBLEMS[:num])
+        Request(model, (prompts.generation(p),), drawn, 2**40 + i) for i, p in enumerate(PROBLEMS[:num])
     ]
 
 

@@ -25,7 +25,7 @@ from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
-from maft_lib.society import ROLES, Agent, Society, list_societies, save_society
+from maft_lib.society import Agent, Society, list_societies, save_society
 from maft_lib.store.files import content_key, file_hash
 from maft_lib.tables import save_table
 from maft_lib.training.data import AgentData, Example
@@ -329,7 +329,9 @@ def test_names_stay_names_on_pages(config, result):
     spoiled = config.replace(model_name_or_path=nasty, backend="openai")
     frame = result.frame.assign(iteration=nasty)
     costs = result.costs.assign(iteration=nasty, phase=nasty)
-    generator, critic, summarizer = (Agent(nasty, role, nasty) for role in ROLES)
+    generator, critic, summarizer = (
+        Agent(nasty, role, nasty) for role in ("generator", "critic", "summarizer")
+    )
     shown = [
         html(estimate(spoiled)),
         html(replace(result, method=nasty, task=nasty, note=nasty, frame=frame, costs=costs)),

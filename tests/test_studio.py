@@ -25,7 +25,7 @@ from maft_lib.prompts import load_prompts
 from maft_lib.run import run_study
 from maft_lib.society import base_society, save_society
 from maft_lib.store import Store
-from maft_lib.tasks import answer_type, load_problems
+from maft_lib.tasks import load_problems
 from tests.conftest import debate
 from tests.openai_server import BASE, Handler, Server
 
@@ -64,9 +64,9 @@ def requests(model, num=6, temperature=1.0, max_tokens=80):
     asked = []
     for task in ("arithmetic", "mini_gsm", "mini_mmlu"):
         for problem in load_problems(task, "eval", num // 3, max_operand=9):
-            messages = load_prompts().generation(problem, answer_type(task))
+            message = load_prompts().generation(problem)
             drawn = Sampling(temperature, 1.0, max_tokens)
-            asked.append(Request(model, tuple(messages), drawn, seed=7 * len(asked)))
+            asked.append(Request(model, (message,), drawn, seed=7 * len(asked)))
     return asked
 
 

@@ -28,6 +28,7 @@ from maft_lib.backends.openai_client import (
     server_identity,
     trouble,
 )
+from maft_lib.events import is_heard
 from maft_lib.workers import as_completed, interruptible, raise_if_interrupted
 
 TELL_EVERY = 0.05  # seconds
@@ -90,7 +91,7 @@ class OpenAIBackend:
 
         client = connect(openai.AsyncOpenAI, self.request_timeout, self.max_retries)
         asking = _Asking(client, self._gate, self.max_retries)
-        silent = on_text is not None or not self.progress
+        silent = on_text is not None or is_heard() or not self.progress
         drafts = dict.fromkeys(range(len(requests)), "")
         with (
             interruptible(delayed=True),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from maft_lib import events
+
 RECORDS = {
     "Config": "maft_lib.config",
     "Debate": "maft_lib.debate",
@@ -20,6 +22,14 @@ def register(shell: Any) -> None:
     formatter = shell.display_formatter.formatters["text/html"]
     for name, module in RECORDS.items():
         formatter.for_type_by_name(module, name, html)
+    events.open_view = open_view
+
+
+def open_view(studies: Any) -> Any:
+    """The live view of studies, None where nobody watches."""
+    from maft_lib.lab import live
+
+    return live.open_view(studies)
 
 
 def html(record: Any) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from maft_lib.prompts import Message, load_prompts
-from maft_lib.tasks import answer_type, draw_split
+from maft_lib.tasks.generated import draw_split
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Solution, Worked, solve
 
@@ -41,22 +41,22 @@ def shard(seed: int, index: int, size: int = 1000) -> list[tuple[str, Conversati
 def conversation(kind: str, task: str, rng: random.Random) -> Conversation:
     """One conversation of a kind (`direct`, `critic`, `summary` or `hint`) about a new problem."""
     author = Author(*draw_split(task, "corpus", rng, max_operand=MAX_OPERAND), rng)
-    prompts, wanted = load_prompts(), answer_type(task)
+    prompts = load_prompts()
     if kind == "hint":
-        return [*prompts.hint(author.problem, wanted), _said(author.direct(accuracy=1.0).text)]
+        return [prompts.hint(author.problem), _said(author.direct(accuracy=1.0).text)]
     if kind == "summary":
         solutions = author.others()
         asked = prompts.summary([solution.text for solution in solutions])
-        return [*asked, _said(summarize(solutions))]
+        return [asked, _said(summarize(solutions))]
     own = author.direct()
-    turns = [*prompts.generation(author.problem, wanted), _said(own.text)]
+    turns = [prompts.generation(author.problem), _said(own.text)]
     if kind == "critic":
         form = _choose(rng, CRITIC_WEIGHTS)
         for _ in range(2 if rng.random() < 0.15 else 1):  # some debates have a third round
             others = author.others()
             own = author.critic(own, others)
             heard = [other.text for other in others] if "without" in form else summarize(others)
-            turns += [getattr(prompts, form)(author.problem, wanted, heard), _said(own.text)]
+            turns += [getattr(prompts, form)(author.problem, heard), _said(own.text)]
     return turns
 
 
