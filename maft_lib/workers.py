@@ -28,7 +28,6 @@ if "multiprocessing.forkserver" in " ".join(sys.orig_argv) and parent_process() 
 _pools: dict[int, ProcessPoolExecutor] = {}
 _lock = threading.RLock()
 _interrupted = threading.Event()
-_delayed = False
 
 
 class WorkerError(RuntimeError):
@@ -42,32 +41,31 @@ def interruptible(delayed: bool = False) -> Iterator[None]:
     Python does so in destructors. With `delayed` nothing is raised elsewhere, since an interrupted
     queue keeps its lock for ever. A handler of the program's own stays in charge.
     """
-    global _delayed
-    if threading.current_thread() is not threading.main_thread():  # which alone gets interrupts
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()  # which alone gets interrupts
+    if not is_main or before not in (signal.default_int_handler, _raise, _delay):
         yield
         return
-    outermost = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    before = _delayed and not outermost
     try:
-        if outermost:
-            _interrupted.clear()
-            signal.signal(signal.SIGINT, _remember)
-        _delayed = before or delayed
+        signal.signal(signal.SIGINT, _delay if delayed or before is _delay else _raise)
         yield
-        _delayed = before
-        raise_if_interrupted()
     finally:
-        _delayed = before
-        if outermost:
+        if signal.getsignal(signal.SIGINT) in (_raise, _delay):
+            signal.signal(signal.SIGINT, before)
+        has_come = _interrupted.is_set()
+        if before is signal.default_int_handler:
             _interrupted.clear()
-            if signal.getsignal(signal.SIGINT) is _remember:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _remember(number: int, frame: object) -> None:
-    _interrupted.set()
-    if not _delayed:
+    if has_come:
         raise KeyboardInterrupt
+
+
+def _delay(number: int, frame: object) -> None:
+    _interrupted.set()
+
+
+def _raise(number: int, frame: object) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 def raise_if_interrupted() -> None:

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from fnmatch import fnmatch
+from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ MODEL_FILES = (
     *("*.safetensors", "config.json", "generation_config.json", ADAPTER, BASE, "tokenizer*", "vocab.*"),
     *("special_tokens_map.json", "added_tokens.json", "chat_template*", "merges.txt"),
 )
+_is_of_model = re.compile("|".join(map(translate, MODEL_FILES))).match
 MANIFEST = "manifest.json"  # hashes of a checkpoint's files
 LOG = "training.json"  # what the training of a checkpoint said of itself; no part of the model
 DAMAGED = ".damaged-"  # before the name of one that was put aside
@@ -37,15 +39,9 @@ def model_identity(folder: str | Path) -> str:
 
     Raises `StoreError` if a checkpoint is damaged.
     """
-    found = os.fspath(folder)  # every request asks for its model's, so without the cost of Path
-    names = _model_names(found, os.stat(found).st_mtime_ns)
-    stats = ((f"{found}/{name}", os.stat(f"{found}/{name}")) for name in names)
-    return _identity(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
-
-
-@lru_cache(maxsize=1024)
-def _model_names(folder: str, changed: int) -> list[str]:
-    return sorted(n for n in os.listdir(folder) if any(fnmatch(n, pattern) for pattern in MODEL_FILES))
+    with os.scandir(folder) as entries:
+        files = [entry for entry in entries if _is_of_model(entry.name)]
+    return _identity(tuple(sorted((f.path, f.stat().st_mtime_ns, f.stat().st_size) for f in files)))
 
 
 @lru_cache(maxsize=1024)
