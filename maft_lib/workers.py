@@ -143,7 +143,7 @@ def _start() -> None:
     import torch
 
     def follow_parent() -> None:
-        connection.wait([parent_process().sentinel])
+        connection.wait([parent_process().sentinel])  # type: ignore[union-attr]
         os._exit(1)
 
     torch.set_num_threads(1)
