@@ -426,7 +426,7 @@ def through_model_folder(folder, model, server):
     """A model that was not copied to its end."""
     shutil.copytree(model, folder / "model")
     spoil(folder / "model", model_folders.ROWS["a missing tensor"][0])
-    return {"model_name_or_path": folder / "model"}, "BackendError: model ", "are missing"
+    return {"model_name_or_path": folder / "model"}, "BackendError: model ", "missing"
 
 
 def through_server(folder, model, server):

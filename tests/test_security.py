@@ -73,7 +73,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
         "training": train,
         "training of an adapter": lambda name: train(name, lora_rank=2),
         "vllm": lambda name: vllm.VLLMBackend(vllm.Settings(name, "float32")),
-        "adapters of vllm": vllm._adapter,
+        "adapters of vllm": hub.check_weights,
         "weights": lambda name: models.load_model(name, "float32", "cpu"),
     }
 

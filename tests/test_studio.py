@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import mistune
 import pytest
-import torch
 from bs4 import BeautifulSoup
 
 from maft_lib.backends import BackendError, Completion, Request, Sampling, decoding, generate, hub
@@ -108,29 +107,6 @@ def test_who_listens_gets_the_same_responses(engine, model, temperature):
     assert all(completion.seconds > 0 for completion in completions)
 
 
-def test_rows_that_do_not_fit_together_are_heard_one_after_the_other(engine, model, monkeypatch):
-    asked = requests(model, 6)
-    expected = generate(engine, asked)
-    monkeypatch.setattr(decoding, "_rows_that_fit", lambda model, rows: 2)
-    heard, completions = listen(engine, asked)
-    assert completions == expected
-    check_growth(heard, expected)
-
-
-def test_listening_leaves_pytorch_as_many_threads_as_it_had(engine, model):
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        during = []
-        generate(engine, requests(model, 3), lambda *heard: during.append(torch.get_num_threads()))
-        assert set(during) <= {1, 2} and during[0] == 1 and torch.get_num_threads() == 2
-        with pytest.raises(Enough):
-            generate(engine, requests(model, 3), stop_after(5))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
 def stop_after(num):
     """A listener that has enough after `num` texts; `.count` says how many it was told."""
 
@@ -188,9 +164,9 @@ def test_half_a_character_is_not_shown(model, monkeypatch):
     ids = tokenizer("a\u20acb", add_special_tokens=False)["input_ids"]
     steps = [SimpleNamespace(written=[ids[:n]], going={0}) for n in range(1, len(ids) + 1)]
     monkeypatch.setattr(decoding, "_steps", lambda *_: steps)
-    monkeypatch.setattr(decoding, "_all_stop_ids", lambda *_: {-1})
-    shown = []
-    list(decoding._decode(None, tokenizer, [None], lambda i, text: shown.append(text)))
+    shown, loaded = [], hub.Model(model, hub.identity(model), "float32", "cpu")
+    stream = decoding.stream_texts(loaded, ["?"], Sampling(), [0], lambda i, text: shown.append(text))
+    assert not list(stream)
     assert shown[-1] == tokenizer.decode(ids) and not any("\ufffd" in text for text in shown[:-1])
 
 

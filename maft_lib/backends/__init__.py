@@ -49,6 +49,11 @@ class Request:
     sampling: Sampling
     seed: int
 
+    def drawn(self) -> list:
+        """Sampling and seed, for a key; at temperature 0 nothing is drawn."""
+        how = self.sampling
+        return [[how.temperature, how.top_p, how.max_tokens], self.seed if how.temperature else None]
+
 
 @dataclass(frozen=True)
 class Completion:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from maft_lib.backends import BackendError, chunks, memory_holders
+from maft_lib.backends.decoding import padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
 from maft_lib.backends.models import cached_model
 from maft_lib.backends.rendering import IGNORED, render_conversation
@@ -42,9 +43,8 @@ def divergences(model: Model, items: Sequence[tuple[Turns, Sequence[str]]]) -> l
     """A matrix per prompt: KL(P_i || P_j) between the mean token distributions of its responses."""
     passes = _passes(model, [(asked, response) for asked, said in items for response in said])
     means = (mean_distribution(logits) for _, logits in passes)
-    return [
-        divergence_matrix(torch.stack([next(means) for _ in said])).cpu().numpy() for _, said in items
-    ]
+    stacked = [torch.stack([next(means) for _ in said]) for _, said in items]
+    return [divergence_matrix(logs).cpu().numpy() for logs in stacked]
 
 
 def mean_distribution(logits: torch.Tensor) -> torch.Tensor:
@@ -80,29 +80,12 @@ def _passes(
         )
     rows = max(1, min(LOGITS // (longest * config.vocab_size), TOKENS // length))
     for part in chunks(pairs, rows):
-        yield from _pass(loaded, part)
-
-
-def _pass(
-    loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """One batch, padded on the left; nobody asks what follows the last token of a response."""
-    rows = [prompt + ids[:-1] for prompt, ids in pairs]
-    length, longest = max(map(len, rows)), max(len(ids) for _, ids in pairs)
-    pad = loaded.config.get_text_config().pad_token_id or 0
-    inputs = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=loaded.device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    mask = mask.to(loaded.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = loaded(
-        input_ids=inputs,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=longest,
-    ).logits
-    for row, (_, ids) in enumerate(pairs):
-        yield ids, logits[row, -len(ids) :]
+        # what follows the last token of a response is not asked for
+        inputs, mask = padded([prompt + ids[:-1] for prompt, ids in part], loaded)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        texts_at: Any = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+        logits = loaded(input_ids=inputs, logits_to_keep=longest, **texts_at).logits
+        yield from ((ids, logits[row, -len(ids) :]) for row, (_, ids) in enumerate(part))
 
 
 def _token_ids(tokenizer, asked: Turns, response: str) -> tuple[list[int], list[int]]:
@@ -118,8 +101,6 @@ def _token_ids(tokenizer, asked: Turns, response: str) -> tuple[list[int], list[
     return tokenizer(prompt)["input_ids"], [*ids, tokenizer.eos_token_id]
 
 
-# --- embeddings ----------------------------------------------------------------------------------
-
 _ENCODERS: dict[Model, tuple] = {}
 memory_holders.append(_ENCODERS.clear)
 
@@ -127,58 +108,50 @@ memory_holders.append(_ENCODERS.clear)
 @torch.inference_mode()
 def embeddings(model: Model, items: Sequence[tuple[str, str]]) -> np.ndarray:
     """Vectors (texts, dimensions) in fp32; a sentence-transformers model cuts texts at its limit."""
-    texts, pooling = [text for text, _ in items], items[0][1]
-    encoder, tokenizer = _encoder(model)
-    if tokenizer is None:
-        return np.asarray(encoder.encode(texts, batch_size=len(texts)), dtype="<f4")
-    # an empty text says nothing, but exists
-    texts = [text if text.strip() else tokenizer.pad_token for text in texts]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True).to(model.device)
-    window = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
-    if window and inputs["input_ids"].shape[1] > window:
-        raise BackendError(
-            f"a response of {inputs['input_ids'].shape[1]} tokens does not fit the {window} of encoder "
-            f"{model.folder}: take one with a larger window, T5 for one."
-        )
-    mask = inputs["attention_mask"]
-    states = encoder(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state.float()
-    mask = mask.unsqueeze(-1)
-    pooled = states[:, 0] if pooling == "first" else (states * mask).sum(1) / mask.sum(1)
-    if pooling == "first" and len(set(texts)) > 1 and bool((pooled == pooled[0]).all()):
-        raise BackendError(
-            f"every text begins with the same token for {model.folder}, which has read nothing else "
-            "then: use pooling: mean."
-        )
-    return pooled.cpu().numpy().astype("<f4")
-
-
-def _encoder(model: Model) -> tuple:
-    """(encoder, tokenizer), the tokenizer None for a sentence-transformers model, kept in memory."""
     if model not in _ENCODERS:
         with loading(f"encoder {model.folder}"):
             _ENCODERS[model] = _load_encoder(model)
-    return _ENCODERS[model]
+    (encoder, tokenizer), pooling = _ENCODERS[model], items[0][1]
+    if tokenizer is None:
+        return np.asarray(encoder.encode([text for text, _ in items]), dtype="<f4")
+    # an empty text says nothing, but exists
+    texts = [text if text.strip() else tokenizer.pad_token for text, _ in items]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True).to(model.device)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    window = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
+    if window and ids.shape[1] > window:
+        raise BackendError(
+            f"a response of {ids.shape[1]} tokens does not fit the {window} of encoder {model.folder}: "
+            "take one with a larger window, T5 for one."
+        )
+    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    if pooling == "first":
+        return states[:, 0].cpu().numpy().astype("<f4")
+    means = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+    return means.cpu().numpy().astype("<f4")
 
 
 def _load_encoder(model: Model) -> tuple:
-    how: dict[str, Any] = {"trust_remote_code": model.trust}
-    if (Path(model.folder) / "modules.json").is_file():
+    """(encoder, tokenizer), the tokenizer None for a sentence-transformers model."""
+    folder, trust = Path(model.folder), model.trust
+    if (folder / "modules.json").is_file():
         from sentence_transformers import SentenceTransformer
 
-        _check_modules(Path(model.folder), model.trust)
-        how |= {"local_files_only": True, "model_kwargs": {"use_safetensors": True}}
-        return SentenceTransformer(model.folder, device=model.device, **how), None
-    config = AutoConfig.from_pretrained(model.folder, **how)
-    has_encoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
-    kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
-    safe = {"use_safetensors": True, "output_loading_info": True}
-    encoder, found = kind.from_pretrained(
-        model.folder, dtype=getattr(torch, model.dtype), **safe, **how
+        _check_modules(folder, trust)
+        how: dict[str, Any] = {"local_files_only": True, "model_kwargs": {"use_safetensors": True}}
+        return SentenceTransformer(
+            model.folder, device=model.device, trust_remote_code=trust, **how
+        ), None
+    has_encoder = (
+        type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
+        in MODEL_FOR_TEXT_ENCODING_MAPPING
     )
-    for name in sorted(found["missing_keys"]):
-        if "pooler" not in name:  # which is not used
-            raise ValueError(f"its weights lack {name}.")
-    tokenizer = AutoTokenizer.from_pretrained(model.folder, padding_side="right", **how)
+    kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
+    how = {"use_safetensors": True, "output_loading_info": True, "dtype": getattr(torch, model.dtype)}
+    encoder, found = kind.from_pretrained(folder, trust_remote_code=trust, **how)
+    if absent := [name for name in found["missing_keys"] if "pooler" not in name]:  # which is not used
+        raise ValueError(f"its weights lack {absent[0]}.")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right", trust_remote_code=trust)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     return encoder.to(model.device).eval(), tokenizer
 

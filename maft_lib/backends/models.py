@@ -14,34 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, hub, memory_holders, release_memory
-from maft_lib.backends.hub import AGAIN, Model, Tokenizer
 from maft_lib.backends.rendering import render_prompt, tokenize
 from maft_lib.store.checkpoints import ADAPTER, BASE, LOG, model_identity
 
 hf_logging.disable_progress_bar()  # the bars of loading weights would drown what a study prints
 
 KEPT = 2**31  # bytes of models in one CPU worker: all agents of a study if they are small
-_LOADED: dict[Model, PreTrainedModel] = {}
+_LOADED: dict[hub.Model, PreTrainedModel] = {}
 
 
-def cached_model(model: Model) -> PreTrainedModel:
+def cached_model(model: hub.Model) -> PreTrainedModel:
     """`load_model`, kept in memory; a changed folder has another identity and is read anew.
 
     A GPU keeps one model at a time, a CPU worker the last that were used, up to `KEPT` bytes.
     """
-    if model not in _LOADED and model.device != "cpu":
-        release_memory()
-    loaded = _LOADED.pop(model, None) or load_model(
-        model.folder, model.dtype, model.device, model.trust
-    )
-    _LOADED[model] = loaded  # now the last used
+    if model not in _LOADED:
+        if model.device != "cpu":
+            release_memory()
+        _LOADED[model] = load_model(model.folder, model.dtype, model.device, model.trust)
+    loaded = _LOADED[model] = _LOADED.pop(model)  # now the last used
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
     return loaded
@@ -63,42 +61,33 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
     folder = hub.model_folder(name_or_path)
     hub.check_weights(folder)
     how = {"dtype": getattr(torch, dtype), "trust_remote_code": trust}
-    with hub.loading(f"model {folder}"):
-        model = load_merged(folder, **how) if hub.is_adapter(folder) else load_whole(folder, **how)
+    with hub.loading(f"model {folder}"), warnings.catch_warnings():
+        if hub.is_adapter(folder):
+            from peft import PeftModel
+
+            warnings.filterwarnings("error", message=".*missing adapter keys")  # they would be random
+            base = load_whole(hub.base_folder(folder), **how)
+            model = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+        else:
+            model = load_whole(folder, **how)
         model.set_attn_implementation(_attention(model))
-    model.to(device)
     for name, weights in model.named_parameters():
         if weights.is_floating_point() and not weights.isfinite().all():
-            raise BackendError(f"model {folder} has NaN or inf in {name}: {AGAIN}.")
-    return model.eval()
+            raise BackendError(f"model {folder} has NaN or inf in {name}: copy or download it again.")
+    return model.to(device).eval()
 
 
 def load_whole(folder: str | Path, **how: Any) -> Any:
     """A model that is no adapter. Raises `BackendError` for weights that are no safetensors and for
     those that are not what its config says: transformers would draw missing ones at random."""
     hub.check_weights(folder)
-    # shapes that differ are refused below, with their names
     how |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with hub.loading(f"model {folder}"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
-    model, found = loaded
-    for what in ("mismatched", "missing"):
-        if wrong := sorted(map(str, found[f"{what}_keys"])):
-            raise BackendError(
-                f"model {folder} cannot be loaded: of the weights that its config.json asks for "
-                f"{len(wrong)} are {what}, the first is {wrong[0]}: {AGAIN}."
-            )
-    return model
-
-
-def load_merged(folder: str | Path, **how: Any) -> Any:
-    """The base model with the adapter merged into its weights. Raises as `load_whole` does."""
-    from peft import PeftModel
-
-    base = load_whole(hub.base_folder(folder), **how)
-    with warnings.catch_warnings():  # weights that it lacks would be drawn at random
-        warnings.filterwarnings("error", message=".*missing adapter keys")
-        return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+        for what in ("mismatched", "missing"):
+            for name in sorted(map(str, loaded[1][f"{what}_keys"])):
+                raise ValueError(f"its config.json asks for weights that are {what}: {name}, ...")
+    return loaded[0]
 
 
 def with_adapter(
@@ -110,27 +99,19 @@ def with_adapter(
     2023). The adapter itself is trained in fp32.
     """
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import BitsAndBytesConfig
 
     hub.check_weights(start)  # peft would take pickled ones
     how: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": trust}
     if in_4bit:
-        four_bits = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-        four_bits |= {"bnb_4bit_compute_dtype": torch.bfloat16}
-        how |= {"dtype": torch.bfloat16}
-        how |= {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **four_bits)}
+        nested: Any = {"bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.bfloat16}
+        four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **nested)
+        how |= {"dtype": torch.bfloat16, "quantization_config": four}
     if hub.is_adapter(start):
         base = load_whole(hub.base_folder(start), **how)
         model: Any = PeftModel.from_pretrained(base, str(start), is_trainable=True)
     else:
-        adapter = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-        model = get_peft_model(load_whole(start, **how), adapter)
+        kind: Any = {"target_modules": "all-linear", "task_type": "CAUSAL_LM", "lora_dropout": 0.0}
+        model = get_peft_model(load_whole(start, **how), LoraConfig(r=rank, lora_alpha=alpha, **kind))
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -150,61 +131,50 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
     (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
-# --- attention ------------------------------------------------------------------------------------
+def _attention(model: PreTrainedModel) -> str:
+    """Plain for models that cap its logits (Gemma-2), as faster ones do not; grouped for few keys."""
+    config, chosen = model.config.get_text_config(), str(model.config._attn_implementation)
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"
+    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
+    return "maft_grouped" if shared and chosen == "sdpa" else chosen
 
-GROUPED = "maft_grouped"  # the name by which a model asks for it, as `attn_implementation`
 
-
-def grouped_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """Attention of one new token where heads share keys: queries (rows, heads, 1, width), fewer keys.
+def _grouped(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    """Attention of one new token, (rows, heads, 1, width), where fewer heads of keys are shared.
 
     All heads that read the same keys see the same positions, so they pass as so many queries of one
     head; transformers would copy the keys for each of them, which grows with the conversation.
     """
-    rows, heads, tokens, width = query.shape
-    shared = key.shape[1]
+    (rows, heads, tokens, width), shared = query.shape, key.shape[1]
     if tokens > 1 or shared == heads or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
-    grouped = query.reshape(rows, shared, heads // shared, width)
-    attend = torch.nn.functional.scaled_dot_product_attention
-    output = attend(grouped, key, value, attention_mask, scale=scaling)
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(rows, shared, heads // shared, width), key, value, attention_mask, scale=scaling
+    )
     return output.reshape(rows, heads, 1, -1).transpose(1, 2).contiguous(), None
 
 
-ALL_ATTENTION_FUNCTIONS.register(GROUPED, grouped_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register(GROUPED, sdpa_mask)
-
-
-def _attention(model: PreTrainedModel) -> str:
-    """Plain for models that cap its logits (Gemma-2), since faster ones do not; grouped where heads
-    share keys and values; else as transformers decides."""
-    config = model.config.get_text_config()
-    if getattr(config, "attn_logit_softcapping", None):
-        return "eager"
-    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
-    chosen: str = model.config._attn_implementation
-    return GROUPED if shared and chosen == "sdpa" else chosen
-
+ALL_ATTENTION_FUNCTIONS.register("maft_grouped", _grouped)
+ALL_MASK_ATTENTION_FUNCTIONS.register("maft_grouped", sdpa_mask)
 
 # --- the canary: a fixed text whose likelihood tells whether an engine holds a model's weights ------
 
 QUESTION = "What is the result of 3+4*5+2-1*6?"
 ANSWER = "4*5 = 20 and 1*6 = 6. 3+20+2-6 = 19. The answer is \\boxed{19}."
-# Mean nats a token by which two engines may differ by rounding. Other weights, or a swap done in part,
-# are off by tenths and more. Finetuning at small rates moves it by less than 16 bits tell, so whether a
-# swap did anything at all is told by sums of the weights.
+# Mean nats a token by which two engines may differ by rounding; other weights are off by tenths.
 TOLERANCE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.05}
 
 
-def canary_ids(tokenizer: Tokenizer) -> list[int]:
+def canary_ids(tokenizer: hub.Tokenizer) -> list[int]:
     """Token ids of the fixed question and answer, by the model's own chat template."""
     prompt = render_prompt(tokenizer, [{"role": "user", "content": QUESTION}])
     return [*prompt, *tokenize(tokenizer, ANSWER)]
 
 
-def canary_nll(model: Any, tokenizer: Tokenizer) -> float:
+def canary_nll(model: Any, tokenizer: hub.Tokenizer) -> float:
     """Mean negative log-likelihood of the canary in nats a token, by a transformers model in fp32."""
     ids = torch.tensor([canary_ids(tokenizer)], device=model.device)
     training = model.training

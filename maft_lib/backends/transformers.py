@@ -13,19 +13,20 @@ from functools import partial
 from typing import Any
 
 from maft_lib.backends import Completion, OnText, Request, chunks, hub
+from maft_lib.backends.ray import open_cluster
+from maft_lib.config import Config
 from maft_lib.workers import default_num_workers, run_parallel
 
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
-CLUSTER_BATCH = 256  # rows that are lost at most with a node and its GPU
+GPU_BATCH = 256  # rows, which are lost at most with a node and its GPU
 
 
 class ModelRunner:
     """Runs batches of work with Hugging Face models.
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
-    CPU (None: one per core), `max_batch_size` bounds the rows of a batch (None: as many as fit).
-    `run(function, tasks)` has batches computed elsewhere, `num_workers` side by side, on its `device`.
-    `trust_remote_code` runs code that comes with a model.
+    CPU (None: one per core), `max_batch_size` bounds the rows of a batch. `run(function, tasks)` has
+    batches computed elsewhere, `num_workers` side by side. `trust_remote_code` runs a model's own code.
     """
 
     def __init__(
@@ -42,6 +43,15 @@ class ModelRunner:
         self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
         self.dtype, self.max_batch_size, self.run = dtype, max_batch_size, run
         self.trust = trust_remote_code
+
+    @staticmethod
+    def settings(config: Config, dtype: str) -> dict[str, Any]:
+        """The arguments above by a config; a cluster's nodes may have GPUs that this machine lacks."""
+        cluster = open_cluster(config) if config.executor == "ray" else None
+        place, run = cluster or config, cluster.run if cluster else None
+        how = {"device": place.device, "num_workers": place.num_workers, "run": run, "dtype": dtype}
+        more = {"max_batch_size": config.max_batch_size, "trust_remote_code": config.trust_remote_code}
+        return how | more
 
     def model(self, name: str) -> hub.Model:
         """A model as a worker loads it."""
@@ -67,17 +77,9 @@ class TransformersBackend(ModelRunner):
     name = "transformers"
 
     def describe(self, request: Request) -> list:
-        """Model content, rendered prompt, sampling, seed, engine, precision."""
-        drawn = request.sampling
-        return [
-            self.name,
-            hub.identity(request.model, self.trust),
-            hub.rendered(request, self.trust),
-            [drawn.temperature, drawn.top_p, drawn.max_tokens],
-            request.seed if drawn.temperature else None,  # nothing is drawn at temperature 0
-            self.dtype,
-            self.device,
-        ]
+        """Model content, rendered prompt, sampling, seed, precision, device."""
+        content, prompt = hub.identity(request.model, self.trust), hub.rendered(request, self.trust)
+        return [self.name, content, prompt, *request.drawn(), self.dtype, self.device]
 
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
@@ -108,13 +110,11 @@ class TransformersBackend(ModelRunner):
     def _batches(self, requests: Sequence[Request], num_workers: int) -> list[list[int]]:
         """Indices of each batch: one model and one sampling, alike in length, longest first."""
         lengths = [len(hub.rendered(request, self.trust)) for request in requests]
-        largest = CPU_BATCH if self.device == "cpu" else CLUSTER_BATCH if self.run else 4096
         groups: dict[tuple, list[int]] = {}
         for index in sorted(range(len(requests)), key=lambda i: -lengths[i]):
             groups.setdefault((requests[index].model, requests[index].sampling), []).append(index)
-        batches = []
-        for indices in groups.values():
-            batches += self.batches(indices, num_workers, largest)
+        largest = CPU_BATCH if self.device == "cpu" else GPU_BATCH
+        batches = [b for group in groups.values() for b in self.batches(group, num_workers, largest)]
         if self.device == "cpu":  # side by side, the longest first; a GPU keeps to one model at a time
             batches.sort(key=lambda batch: -lengths[batch[0]] * len(batch))
         return batches

