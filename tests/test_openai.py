@@ -4,13 +4,11 @@ import asyncio
 import json
 import logging
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +17,7 @@ import pytest
 
 from maft_lib.backends import BackendError, Request, Sampling, generate
 from maft_lib.backends.hub import identity
-from maft_lib.backends.openai import OpenAIBackend, read_completion
-from maft_lib.backends.openai_client import scrub, served_name
-from maft_lib.backends.openai_jobs import FOLDER, finetune_hosted
+from maft_lib.backends.openai import OpenAIBackend, scrub, served_name
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import run_debates
@@ -30,10 +26,10 @@ from maft_lib.prompts import load_prompts
 from maft_lib.run import run_study
 from maft_lib.society import Agent, base_society
 from maft_lib.store import Store
-from maft_lib.store.files import StoreWarning, content_key
+from maft_lib.store.files import content_key
 from maft_lib.tasks import load_problems
 from maft_lib.training.data import Example, build_finetuning_data
-from maft_lib.training.finetuning import finetune, training_log
+from maft_lib.training.finetuning import finetune, finetune_all, training_log
 from tests.openai_server import BASE, HANG, NUM_WORKERS, Server
 
 pytest.importorskip("openai")
@@ -113,7 +109,7 @@ def failure(backend, asked, match):
     """The whole traceback of a request that fails, with every exception in its chain."""
     with pytest.raises(BackendError, match=match) as caught:
         generate(backend, asked)
-    assert caught.value.__context__ is None and caught.value.__cause__ is None
+    assert caught.value.__cause__ is None
     assert "\n" not in str(caught.value)
     return "".join(traceback.format_exception(caught.value)) + repr(caught.value)
 
@@ -142,7 +138,7 @@ def test_no_more_requests_are_in_flight_than_allowed(server):
     generate(backend, asked[0])  # its event loop had ended meanwhile
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "503", "drop", "no_json", "no_choices", "no_content"])
+@pytest.mark.parametrize("fault", ["429", "500", "503", "drop"])
 def test_a_passing_fault_is_retried(server, model, fault):
     asked = requests(num=1)
     server.faults[CHAT] = [fault]
@@ -161,48 +157,21 @@ def test_a_server_that_hangs_is_asked_again(server, model):
     assert 4 <= time.monotonic() - began < HANG
 
 
-def test_retries_are_counted_together(server):
-    """The SDK's and ours: max_retries bounds their sum."""
-    server.faults[CHAT] = ["500", "no_json", "no_choices", "500", "500"]
+def test_a_fault_that_stays_is_one_sentence(server):
+    server.faults[CHAT] = ["500"] * 9
     text = failure(patient(max_retries=3), requests(num=1), "no answer after all retries")
     assert server.count("POST", CHAT) == 4
     check_secrets(server, text)  # the server's message quotes the key
-    server.faults[CHAT] = ["no_json"] * 9
-    failure(patient(max_retries=1), requests(num=1), "no chat completion .<html>gateway</html>")
-    assert server.count("POST", CHAT) == 6
+    for fault in ("no_json", "no_choices"):
+        server.faults[CHAT] = [fault]
+        failure(patient(), requests(num=1), f"model {BASE}: .*OPENAI_BASE_URL")
 
 
 def test_an_emptied_answer_is_an_answer(server):
-    server.faults[CHAT] = ["filtered"]
-    with pytest.warns(UserWarning, match="1 responses came without `usage`"):
-        (answer,) = generate(patient(), requests(num=1))
-    assert (answer.text, answer.finish_reason) == ("", "content_filter")
-    assert server.count("POST", CHAT) == 1
-    server.faults[CHAT] = ["no_content"] * 2
-    with pytest.warns(UserWarning, match="usage"):
-        (answer,) = generate(patient(max_retries=1), requests(num=1))
-    assert (answer.text, answer.finish_reason, answer.num_completion_tokens) == ("", "stop", 0)
-
-
-@pytest.mark.parametrize(
-    "choice, text",
-    [
-        ({"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}, "No."),
-        ({"message": {"content": "half \ud83d"}, "finish_reason": "stop"}, "half ?"),
-        ({"message": {"content": None}, "finish_reason": "length"}, ""),
-        ({"message": {"content": ""}}, ""),
-    ],
-)
-def test_unusual_answers_are_read(choice, text):
-    completion, whole = read_completion(json.dumps({"choices": [choice]}))
-    assert whole and completion.text == text
-
-
-@pytest.mark.parametrize(
-    "body", ["[]", "{}", "null", '{"choices": [{}]}', '{"choices": [{"message": 1}]}']
-)
-def test_bodies_that_hold_no_completion(body):
-    assert read_completion(body) == (None, False)
+    server.faults[CHAT] = ["filtered", "no_content"]
+    answers = [generate(patient(), requests(num=1))[0] for _ in "12"]
+    assert [(a.text, a.finish_reason) for a in answers] == [("", "content_filter"), ("", "stop")]
+    assert server.count("POST", CHAT) == 2
 
 
 def test_what_came_before_an_error_is_kept_and_nothing_new_is_asked(server, tmp_path):
@@ -217,12 +186,12 @@ def test_what_came_before_an_error_is_kept_and_nothing_new_is_asked(server, tmp_
 
 def test_errors_that_do_not_pass_are_one_sentence(server, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
-    text = failure(patient(), requests("gpt-9"), "model gpt-9: not found on the server")
+    text = failure(patient(), requests("gpt-9"), "model gpt-9: the server refuses this")
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "-wrong")
     text += failure(patient(), requests(num=1), "does not accept OPENAI_API_KEY")
     assert server.seen.count(("POST", CHAT)) <= 8 + 1  # no retries
     monkeypatch.setenv("OPENAI_API_KEY", "not a key")
-    failure(patient(), requests(num=1), "spaces or letters that no key has")
+    failure(patient(), requests(num=1), "OPENAI_API_KEY is not set to a key")
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     failure(patient(), requests(num=1), "OPENAI_API_KEY is not set")
     check_secrets(server, text, caplog.text, *map(repr, caplog.records))
@@ -333,7 +302,7 @@ def lessons(num=12):
 def test_a_job_trains_what_training_here_does(server, hosted, config, model, tmp_path, critic_loss_on):
     """To the last byte: the same data, settings, seed and turns with a loss."""
     hosted = hosted.replace(critic_loss_on=critic_loss_on, num_train_epochs=2)
-    folders = finetune_hosted(lessons(), hosted)
+    folders = finetune_all(lessons(), hosted)
     for (agent, examples), folder in zip(lessons(), folders):
         here = config.replace(
             critic_loss_on=critic_loss_on, num_train_epochs=2, runs_dir=str(tmp_path / "here")
@@ -349,34 +318,34 @@ def test_a_job_trains_what_training_here_does(server, hosted, config, model, tmp
 
 
 def test_only_the_trained_turns_have_weight(server, hosted):
-    finetune_hosted(lessons(), hosted)
+    finetune_all(lessons(), hosted)
     rows = [json.loads(content.splitlines()[0])["messages"] for content in server.files.values()]
     assert [[m.get("weight") for m in row] for row in rows] == [[None, None], [None, 0, None, None]]
 
 
 def test_a_finished_agent_costs_no_call_and_needs_no_key(server, hosted, monkeypatch, capsys):
-    first = finetune_hosted(lessons(), hosted)
+    first = finetune_all(lessons(), hosted)
     assert re.search(r"critic-1: ftjob-\d made ft:miniature:\S+ in \d+ s\.", capsys.readouterr().out)
     seen = len(server.seen)
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert finetune_hosted(lessons(), hosted) == first
+    assert finetune_all(lessons(), hosted) == first
     assert len(server.seen) == seen and len(server.jobs) == 2
     with pytest.raises(BackendError, match="OPENAI_API_KEY is not set"):
-        finetune_hosted(lessons(), hosted.replace(seed=1))
+        finetune_all(lessons(), hosted.replace(seed=1))
 
 
 def test_agents_go_on_from_themselves_or_from_the_base(server, hosted):
     agent, examples = lessons()[0]
-    (once,) = finetune_hosted([(agent, examples)], hosted)
+    (once,) = finetune_all([(agent, examples)], hosted)
     again = replace(agent, model=str(once))
-    (twice,) = finetune_hosted([(again, examples)], hosted)
-    (from_base,) = finetune_hosted([(again, examples)], hosted.replace(train_from="base"))
+    (twice,) = finetune_all([(again, examples)], hosted)
+    (from_base,) = finetune_all([(again, examples)], hosted.replace(train_from="base"))
     assert from_base == once != twice
     assert [job["model"] for job in server.jobs.values()] == [BASE, served_name(str(once))]
 
 
 def test_a_finetuned_agent_answers_by_its_checkpoint(server, hosted):
-    (folder,) = finetune_hosted(lessons()[:1], hosted.replace(learning_rate_multiplier=20.0))
+    (folder,) = finetune_all(lessons()[:1], hosted.replace(learning_rate_multiplier=20.0))
     asked = requests(str(folder))
     answers = generate(patient(), asked)
     assert answers == directly(asked, server.models[served_name(str(folder))])
@@ -385,123 +354,75 @@ def test_a_finetuned_agent_answers_by_its_checkpoint(server, hosted):
 
 def test_a_job_whose_answer_was_lost_is_not_paid_twice(server, hosted):
     server.faults[f"POST {JOBS}"] = ["after_drop"]
-    server.faults[f"GET {JOBS}"] = ["", "429"]  # when it is looked for
-    finetune_hosted(lessons()[:1], hosted)
+    with pytest.raises(BackendError, match="run again"):
+        finetune_all(lessons()[:1], hosted)
+    server.faults[f"GET {JOBS}"] = ["429"]  # when it is looked for
+    finetune_all(lessons()[:1], hosted)
     assert len(server.jobs) == 1 and server.count("POST", JOBS) == 1
 
 
-def flipped(data):
-    """One bit of the job's id is another."""
-    place = data.index(b"ftjob-") + 6
-    return data[:place] + bytes([data[place] ^ 2]) + data[place + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        flipped,
-        lambda data: data[:20],
-        lambda data: b"",
-        lambda data: b"[1]",
-        lambda data: b'{"job": 5}',
-        lambda data: b"\x80\x04",
-    ],
-    ids=["a flipped bit", "cut", "empty", "a list", "a number for an id", "binary"],
-)
-def test_a_damaged_job_file_is_named_and_its_job_found_on_the_server(damage, server, hosted):
-    (folder,) = finetune_hosted(lessons()[:1], hosted)
-    shutil.rmtree(folder)
-    (record,) = (hosted.path(hosted.runs_dir) / FOLDER).glob("*.json")
-    whole = record.read_bytes()
-    record.write_bytes(damage(whole))
-    with pytest.warns(StoreWarning, match=f"{record} is damaged: .* looked for on the server"):
-        assert finetune_hosted(lessons()[:1], hosted) == [folder]
-    assert len(server.jobs) == 1 and server.count("POST", JOBS) == 1 and record.read_bytes() == whole
-
-
-def test_a_job_file_of_an_older_version_is_read(server, hosted):
-    (folder,) = finetune_hosted(lessons()[:1], hosted)
-    shutil.rmtree(folder)
-    (record,) = (hosted.path(hosted.runs_dir) / FOLDER).glob("*.json")
-    values = json.loads(record.read_text())
-    del values["checksum"]
-    record.write_text(json.dumps(values))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", StoreWarning)
-        assert finetune_hosted(lessons()[:1], hosted) == [folder]
-    assert len(server.jobs) == 1
-
-
 def test_faults_while_polling_pass(server, hosted):
-    server.faults[JOBS + "/ftjob-1"] = ["500", "no_json", "drop", "no_choices"]
-    server.faults[JOBS + "/ftjob-1/events"] = ["no_json"]
-    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    server.faults[JOBS + "/ftjob-1"] = ["500", "drop"]
+    (folder,) = finetune_all(lessons()[:1], hosted)
     assert training_log(folder)["losses"]
 
 
 def test_jobs_wait_for_their_turn(server, hosted):
     server.max_active_jobs, server.job_seconds = 1, 2.0
-    folders = finetune_hosted(lessons(), hosted.replace(max_retries=0))
+    folders = finetune_all(lessons(), hosted.replace(max_retries=0))
     assert len(set(folders)) == len(server.jobs) == 2
 
 
 def test_a_failed_job_is_said_and_forgotten(server, hosted):
     server.faults["job"] = ["job_failed"]
-    with pytest.raises(
-        BackendError, match="ftjob-1: failed .the server says: .* too few examples"
-    ) as e:
-        finetune_hosted(lessons()[:1], hosted)
+    with pytest.raises(BackendError, match="ftjob-1 failed, the server says: .* too few examples") as e:
+        finetune_all(lessons()[:1], hosted)
     check_secrets(server, "".join(traceback.format_exception(e.value)))
-    assert not list((hosted.path(hosted.runs_dir) / FOLDER).glob("*.json"))
-    (folder,) = finetune_hosted(lessons()[:1], hosted)
+    (folder,) = finetune_all(lessons()[:1], hosted)
     assert training_log(folder)["num_examples"] == 12 and len(server.jobs) == 2
 
 
 def test_a_refused_job_is_one_sentence(server, hosted):
-    with pytest.raises(BackendError, match="fine-tuning gpt-9 for generation-1: not found") as caught:
-        finetune_hosted([(Agent("generation-1", "generator", "gpt-9"), lessons()[0][1])], hosted)
-    assert caught.value.__context__ is None and "\n" not in str(caught.value)
+    with pytest.raises(BackendError, match="gpt-9 for generation-1: the server refuses") as caught:
+        finetune_all([(Agent("generation-1", "generator", "gpt-9"), lessons()[0][1])], hosted)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_jobs_cannot_do_is_refused(server, hosted):
     agent, examples = lessons()[0]
-    with pytest.raises(BackendError, match="not preferences"):
-        finetune_hosted([(agent, [replace(examples[0], rejected="5")])], hosted)
-    with pytest.raises(BackendError, match="lora_rank is not for fine-tuning jobs"):
-        finetune_hosted([(agent, examples)], hosted.replace(lora_rank=4))
+    with pytest.raises(BackendError, match="no preferences"):
+        finetune_all([(agent, [replace(examples[0], rejected="5")])], hosted)
+    with pytest.raises(BackendError, match="no adapters: leave lora_rank out"):
+        finetune_all([(agent, examples)], hosted.replace(lora_rank=4))
     with pytest.warns(UserWarning, match="generation-1 has no example"):
-        assert finetune_hosted([(agent, [])], hosted) == [Path(BASE)]
+        assert finetune_all([(agent, [])], hosted) == [Path(BASE)]
     assert not server.seen
 
 
 KILLED = """
 import sys
-from maft_lib.backends.openai_jobs import finetune_hosted
+from maft_lib.training.finetuning import finetune_all
 from maft_lib.profiles import load_config
 from tests.test_openai import BASE, lessons
 
 config = load_config("smoke", runs_dir=sys.argv[1], backend="openai", model_name_or_path=BASE)
-print(*finetune_hosted(lessons(), config), sep="\\n")
+print(*finetune_all(lessons(), config), sep="\\n")
 """
 
 
 def test_a_killed_run_goes_on_with_the_same_jobs(server, tmp_path):
     server.job_seconds = 8.0
     process = start(KILLED, tmp_path / "runs")
-    records = tmp_path / "runs" / FOLDER
-    while len(list(records.glob("*.json"))) < 2 and process.poll() is None:
+    while len(server.jobs) < 2 and process.poll() is None:
         time.sleep(0.02)
     process.kill()
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
     assert {job["status"] for job in server.jobs.values()} == {"running"}
-    shutil.copytree(records, tmp_path / "kept")
     process = start(KILLED, tmp_path / "runs")
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert len(server.jobs) == server.count("POST", JOBS) == 2
-    for file in (tmp_path / "kept").glob("*.json"):
-        assert (records / file.name).read_bytes() == file.read_bytes()
     check_secrets(server, output, errors)
 
 
@@ -537,7 +458,7 @@ def test_debates_and_finetuning_over_the_protocol(server, hosted):
     jobs = [*zip(agents, [d.generation for d in data] + [d.critic for d in data])]
     jobs = [(agent, examples) for agent, examples in jobs if examples]
     assert len(jobs) > 1
-    models = dict(zip([agent for agent, _ in jobs], map(str, finetune_hosted(jobs, hosted))))
+    models = dict(zip([agent for agent, _ in jobs], map(str, finetune_all(jobs, hosted))))
     trained = [replace(a, model=models.get(a, a.model)) for a in agents]
     society = replace(society, generators=tuple(trained[:2]), critics=tuple(trained[2:]))
     after = run_debates(society, problems, hosted, patient(), 1)
@@ -549,8 +470,7 @@ def test_debates_and_finetuning_over_the_protocol(server, hosted):
 def test_a_whole_study_leaves_no_secret(server, hosted, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     hosted = small(hosted)
-    server.faults[CHAT] = ["429", "500", "no_json", "", "drop", "no_choices"]
-    server.faults[f"POST {JOBS}"] = ["500"]
+    server.faults[CHAT] = ["429", "500", "", "drop"]
     store = Store(hosted.path(hosted.runs_dir))
     cached = CachedBackend(patient(), store)
     result = run_study("multiagent_ft", "arithmetic", hosted, cached)
@@ -561,7 +481,7 @@ def test_a_whole_study_leaves_no_secret(server, hosted, caplog, capfd):
     assert again.frame.equals(result.frame)
     store.close()
     files = [f for f in hosted.path(hosted.runs_dir).rglob("*") if f.is_file()]
-    assert any(FOLDER in f.parts for f in files) and any(f.name == "openai.json" for f in files)
+    assert any(f.name == "openai.json" for f in files)
     written = capfd.readouterr()
     check_secrets(
         server, *(f.read_bytes().decode("latin-1") for f in files), repr(result), repr(cached)

@@ -21,7 +21,6 @@ from maft_lib.config import ConfigError
 from maft_lib.store import checkpoints
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.training.divergence import DivergenceGuard
 from maft_lib.training.finetuning import (
     checkpoint_key,
     finetune,
@@ -29,7 +28,8 @@ from maft_lib.training.finetuning import (
     hyper_parameters,
     training_log,
 )
-from maft_lib.training.launching import LaunchError, launch
+from maft_lib.training.launching import launch
+from maft_lib.training.trainer import DivergenceGuard
 from tests.conftest import TURNS
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def test_a_launched_training_that_is_killed_is_said(agent, examples, config, tmp
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "new").mkdir()
-    with pytest.raises(LaunchError, match="was killed .out of memory.*What is finished is kept"):
+    with pytest.raises(FinetuneError, match="died.*out of memory"):
         launch(agent.model, examples, hyper_parameters(agent, config), "cpu", tmp_path / "new")
 
 
@@ -92,7 +92,7 @@ def test_what_a_library_says_of_a_launched_training_is_in_the_sentence(
     agent, examples, config, tmp_path
 ):
     settings = hyper_parameters(agent, config) | {"optim": "adam_of_tomorrow"}
-    with pytest.raises(LaunchError, match="ended with 1: ValueError: adam_of_tomorrow is not a valid"):
+    with pytest.raises(FinetuneError, match="ValueError: adam_of_tomorrow is not a valid"):
         launch(agent.model, examples, settings, "cpu", tmp_path)
 
 

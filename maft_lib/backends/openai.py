@@ -1,47 +1,45 @@
 """The backend `openai`: chat completions of any server that speaks OpenAI's protocol.
 
 OpenAI's own, vLLM's (`python -m vllm.entrypoints.openai.api_server`) and many others do. The server
-renders the chat template and batches; here requests are kept in flight, retried and counted. Knows
-neither the server's address nor its key: see `openai_client`.
+renders the chat template and batches; the SDK retries and waits. The server's address and key come
+from the environment, OPENAI_BASE_URL and OPENAI_API_KEY; nothing kept, printed or raised holds them.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import re
 import time
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from maft_lib.backends import BackendError, Completion, OnText, Request
-from maft_lib.backends.openai_client import (
-    connect,
-    pause,
-    said,
-    scrub,
-    served_name,
-    server_identity,
-    trouble,
-)
 from maft_lib.events import is_heard
-from maft_lib.workers import as_completed, interruptible, raise_if_interrupted
+from maft_lib.store.files import content_key
+from maft_lib.wording import one_line
+from maft_lib.workers import interruptible, raise_if_interrupted
 
+DEFAULT_URL = "https://api.openai.com/v1"
+MODEL_FILE = "openai.json"  # in a checkpoint that a fine-tuning job made: which model that is
 TELL_EVERY = 0.05  # seconds
-MOST_CONNECTIONS = 1000  # the SDK's own limit; more requests would time out while they wait for one
 
 
 class OpenAIBackend:
     """Answers requests by a server's chat completions.
 
     At most `max_concurrency` requests are in flight; each waits `request_timeout` seconds for its
-    answer and is asked again up to `max_retries` times. OPENAI_API_KEY and OPENAI_BASE_URL name the
-    server (without the second: OpenAI's). `Request.model` is a name that the server knows, or the
-    folder of a checkpoint that a fine-tuning job made (`openai_jobs`).
+    answer and is asked again up to `max_retries` times. `Request.model` is a name that the server
+    knows, or the folder of a checkpoint that a fine-tuning job made.
     """
 
     name = "openai"
@@ -52,18 +50,15 @@ class OpenAIBackend:
         max_concurrency: int = 16,
         max_retries: int = 6,
         request_timeout: float = 120.0,
-        progress: bool = True,
     ):
         from anyio import Semaphore
         from anyio.from_thread import BlockingPortalProvider
 
-        self.max_retries = max_retries
-        self.request_timeout = request_timeout
-        self.progress = progress
+        self.max_retries, self.request_timeout = max_retries, request_timeout
         # One event loop and one limit for all threads: studies run side by side. The loop has a thread
         # of its own, since in Jupyter this one's is busy with the cell.
         self._event_loop = BlockingPortalProvider()
-        self._gate = Semaphore(min(max_concurrency, MOST_CONNECTIONS))
+        self._gate = Semaphore(max_concurrency)
 
     def describe(self, request: Request) -> list:
         """Server (as a hash), model name, messages, sampling, seed."""
@@ -80,164 +75,87 @@ class OpenAIBackend:
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
     ) -> Generator[tuple[int, Completion], None, None]:
-        """Yields each completion as it comes; prints progress as a bar, unless `on_text` hears them.
+        """Yields each completion as it comes; shows a bar, unless somebody listens.
 
         Once a request has failed for good no further one is begun; those in flight, which are paid
         for, are still yielded. Then `BackendError` says why. Whoever stops early cancels them.
         """
-        if not requests:
-            return
         import openai
 
         client = connect(openai.AsyncOpenAI, self.request_timeout, self.max_retries)
-        asking = _Asking(client, self._gate, self.max_retries)
-        silent = on_text is not None or is_heard() or not self.progress
-        drafts = dict.fromkeys(range(len(requests)), "")
+        texts = dict.fromkeys(range(len(requests)), "")  # so far
+        failures: list[str] = []
+        silent, last = on_text is not None or is_heard(), time.perf_counter()
+
+        async def answer(index: int) -> Completion | None:
+            async with self._gate:
+                if failures:
+                    return None
+                try:
+                    hear = partial(texts.__setitem__, index) if on_text else None
+                    return await _answer(client, requests[index], hear)
+                except Exception as error:  # its traceback holds the key
+                    failures.append(f"model {served_name(requests[index].model)}: {said(error)}")
+                    return None
+
         with (
             interruptible(delayed=True),
             tqdm(total=len(requests), desc="responses", leave=False, disable=silent) as bar,
             self._event_loop as loop,
             loop.wrap_async_context_manager(client),
         ):
-            futures = {
-                loop.start_task_soon(asking.answer, r, on_text and partial(drafts.__setitem__, i)): i
-                for i, r in enumerate(requests)
-            }
+            futures: dict[Future[Completion | None], int] = {}
+            futures = {loop.start_task_soon(answer, i): i for i in range(len(requests))}
+            left = set(futures)
             try:
-                for future in _heard(futures, drafts, on_text) if on_text else as_completed(futures):
-                    if (completion := future.result()) is not None:
-                        bar.update()
-                        yield futures[future], completion
+                while left:
+                    raise_if_interrupted()
+                    done, left = wait(left, TELL_EVERY, FIRST_COMPLETED)
+                    for future in done:
+                        if (completion := future.result()) is not None:
+                            bar.update()
+                            now = time.perf_counter()
+                            yield futures[future], replace(completion, seconds=now - last)
+                            last = now
+                    for future in left if on_text else ():  # also while the server is silent
+                        on_text(futures[future], texts[futures[future]])
             finally:
                 for future in futures:
                     future.cancel()
-        if asking.num_uncounted:
-            warnings.warn(
-                f"{asking.num_uncounted} responses came without `usage`: tokens the server does not "
-                "report are counted as 0, so costs are too low.",
-                stacklevel=2,
-            )
-        if asking.problems:
-            raise BackendError(asking.problems[0])
+        if failures:
+            raise BackendError(failures[0])
 
 
-def _heard(futures: dict[Future, int], drafts: dict[int, str], on_text: OnText) -> Iterator[Future]:
-    """Futures as they are done. Meanwhile `on_text` is told what the others have written.
-
-    In the thread that reads the stream, and at a steady pace even when nothing is new: so it can end
-    what a silent server keeps waiting.
-    """
-    left = set(futures)
-    while left:
-        raise_if_interrupted()
-        done, left = wait(left, TELL_EVERY, FIRST_COMPLETED)
-        yield from done
-        for future in left:
-            on_text(futures[future], drafts[futures[future]])
-
-
-class _Asking:
-    """One batch of requests on its way; lives in the event loop."""
-
-    def __init__(self, client: Any, gate: Any, max_retries: int):
-        self.client, self.gate, self.max_retries = client, gate, max_retries
-        self.problems: list[str] = []
-        self.num_uncounted = 0
-        self.last = time.perf_counter()
-
-    async def answer(
-        self, request: Request, hear: Callable[[str], None] | None = None
-    ) -> Completion | None:
-        """The completion; None if there is none or another request has failed before.
-
-        `hear` is told the text so far with every chunk of it that the server sends.
-        """
-        async with self.gate:
-            if self.problems:
-                return None
-            completion = await self._complete(request, hear)
-        if completion is None:
-            return None
-        self.num_uncounted += not completion.num_prompt_tokens
-        # The server works on many at once: a completion's share is the time since the one before.
-        began, self.last = self.last, time.perf_counter()
-        return replace(completion, seconds=self.last - began)
-
-    async def _complete(
-        self, request: Request, hear: Callable[[str], None] | None
-    ) -> Completion | None:
-        """Asks until there is an answer, or until the retries, the SDK's and these, are used up."""
-        import anyio
-
-        what, left = f"model {served_name(request.model)}", self.max_retries
-        while True:
-            try:
-                raw = await self._post(request, left, hear is not None)
-                body = await gathered(raw, hear) if hear else raw.text
-            except Exception as error:  # also of the HTTP client; its traceback would hold the key
-                self.problems.append(trouble(error, what).sentence)
-                return None
-            left -= raw.retries_taken
-            completion, whole = read_completion(body)
-            if whole or (completion and left <= 0):
-                return completion
-            if left <= 0:
-                self.problems.append(
-                    f"{what}: the server answers with no chat completion ({scrub(body)}); check "
-                    "that OPENAI_BASE_URL is an address that ends in /v1, or run again later."
-                )
-                return None
-            await anyio.sleep(pause(self.max_retries - left))
-            left -= 1
-
-    async def _post(self, request: Request, max_retries: int, in_chunks: bool) -> Any:
-        """The raw response, after the SDK's retries: on 408, 409, 429 (Retry-After), 5xx, no answer."""
-        client = self.client
-        if max_retries < self.max_retries:
-            client = client.with_options(max_retries=max_retries)
-        drawn, seed = request.sampling, _seed(request)
-        return await client.chat.completions.with_raw_response.create(
-            model=served_name(request.model),
-            messages=list(request.messages),
-            temperature=drawn.temperature,
-            top_p=drawn.top_p,
-            max_tokens=drawn.max_tokens,  # the older name of the two: every server knows it
-            **({} if seed is None else {"seed": seed}),
-            **({"stream": True, "stream_options": {"include_usage": True}} if in_chunks else {}),
-        )
-
-
-async def gathered(raw: Any, hear: Callable[[str], None]) -> str:
-    """The body that an answer in one piece would have had, from an answer in chunks.
-
-    `hear` is told the text so far. What is no whole stream becomes a body that holds no completion, and
-    says why; a server that does not stream has sent the body itself.
-    """
-    import httpx
-    import openai
-
-    response = raw.http_response
-    if "event-stream" not in response.headers.get("content-type", ""):
-        return (await response.aread()).decode(errors="replace")
-    message: dict[str, str | None] = {"content": None, "refusal": None}
-    reason, usage = None, None
-    try:
-        async with raw.parse() as chunks:
-            async for chunk in chunks:
-                usage = chunk.usage.model_dump() if chunk.usage else usage
-                for choice in chunk.choices:
-                    reason = choice.finish_reason or reason
-                    for name, before in message.items():
-                        if (more := getattr(choice.delta, name)) is not None:
-                            message[name] = (before or "") + more
-                hear(_sendable(message["content"] or message["refusal"] or ""))
-    except (httpx.HTTPError, openai.APIError) as error:
-        return f"the stream broke off: {said(error)}"
-    except (AttributeError, TypeError, ValueError):  # chunks that are none
-        return "a stream that cannot be read"
-    if reason is None:
-        return "the stream ended before the answer did"
-    return json.dumps({"choices": [{"message": message, "finish_reason": reason}], "usage": usage})
+async def _answer(client: Any, request: Request, hear: Callable[[str], None] | None) -> Completion:
+    """One completion; `hear` is told the text so far with every chunk of it that the server sends."""
+    drawn, seed = request.sampling, _seed(request)
+    asked = {
+        "model": served_name(request.model),
+        "messages": list(request.messages),
+        "temperature": drawn.temperature,
+        "top_p": drawn.top_p,
+        "max_tokens": drawn.max_tokens,  # the older name of the two: every server knows it
+        **({} if seed is None else {"seed": seed}),
+    }
+    create = client.chat.completions.create
+    if hear is None:
+        answer = await create(**asked)
+        (choice, *_), usage = answer.choices, answer.usage
+        text, reason = choice.message.content, choice.finish_reason
+        text = text or getattr(choice.message, "refusal", None)
+    else:
+        text, reason, usage = "", None, None
+        async for chunk in await create(**asked, stream=True, stream_options={"include_usage": True}):
+            usage = chunk.usage or usage
+            for choice in chunk.choices:
+                text += choice.delta.content or getattr(choice.delta, "refusal", None) or ""
+                reason = choice.finish_reason or reason
+            hear(_sendable(text))
+        if reason is None:
+            raise ValueError("the stream ended before the answer did")
+    read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    # a content filter, or too few tokens for the first word, may leave nothing: an answer, but no vote
+    return Completion(_sendable(text or ""), read, written, reason or "stop")
 
 
 def _sendable(text: str) -> str:
@@ -254,25 +172,59 @@ def _seed(request: Request) -> int | None:
     return request.seed % 2**31 if request.sampling.temperature else None
 
 
-def read_completion(body: str) -> tuple[Completion | None, bool]:
-    """The completion in a response's body, and whether it is whole; None for what holds none.
+def connect(client_class: Any, timeout: float, max_retries: int) -> Any:
+    """A client of the SDK, `openai.OpenAI` or `openai.AsyncOpenAI`; `timeout` is in seconds."""
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not re.fullmatch(r"[!-~]+", key):
+        raise BackendError(
+            "OPENAI_API_KEY is not set to a key: export it before Python starts (a server of your own "
+            "that asks for none takes any word)."
+        )
+    for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2"):  # these log addresses
+        logging.getLogger(name).setLevel(max(logging.getLogger(name).level, logging.WARNING))
+    how = {"api_key": key, "timeout": timeout, "max_retries": max_retries}
+    with suppress(Exception):  # the HTTP client's error quotes the address
+        if _base_url().startswith(("http://", "https://")):
+            return client_class(base_url=_base_url(), **how)
+    raise BackendError("OPENAI_BASE_URL is no address: write it like http://host:8000/v1.")
 
-    An answer that a content filter emptied, that its length used up before its first word, or that is
-    empty is an answer, with its finish_reason: the agent said nothing, so it casts no vote, and asking
-    again would change what is sampled. One that ends normally with content null is not whole: servers
-    under strain send such; if it stays so it is taken as empty, rather than that one of thousands of
-    responses ends a study. A refusal is what the model said.
-    """
-    try:
-        answer = json.loads(body)
-        choice = answer["choices"][0]
-        said, reason = choice["message"], choice.get("finish_reason") or "stop"
-        text = said["content"] if said.get("content") is not None else said.get("refusal")
-        usage = answer.get("usage") or {}
-        read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None, False
-    if not isinstance(text, str | None) or min(read, written) < 0:
-        return None, False
-    whole = text is not None or reason in ("content_filter", "length")
-    return Completion(_sendable(text or ""), read, written, str(reason)), whole
+
+def _base_url() -> str:
+    return os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/") or DEFAULT_URL
+
+
+def server_identity() -> str:
+    """sha256 of the server's address: tells servers apart in the store without naming them."""
+    return content_key(_base_url())
+
+
+@lru_cache(maxsize=1024)  # every request asks, and a checkpoint never changes
+def served_name(model: str) -> str:
+    """The name by which the server knows a model: what a checkpoint's job made, else `model` itself."""
+    file = Path(model) / MODEL_FILE
+    return str(json.loads(file.read_text(encoding="utf-8"))["model"]) if file.is_file() else model
+
+
+def said(error: Exception) -> str:
+    """What an error of the SDK or the server means, in one line and without secrets."""
+    status = getattr(error, "status_code", 0)
+    if status == 401:  # the server's words may hold a part of the key
+        return "the server does not accept OPENAI_API_KEY: export the key of this server."
+    body = getattr(error, "body", None)
+    words = body.get("message") if isinstance(body, dict) else None
+    words = scrub(str(words or error or type(error).__name__))
+    if 400 <= status < 500 and status not in (408, 409, 429):
+        return f"the server refuses this ({words})."
+    return (
+        f"no answer after all retries ({words}): check that OPENAI_BASE_URL is an address that ends in "
+        "/v1, or run again later, what is finished is kept."
+    )
+
+
+def scrub(text: str) -> str:
+    """Text on one line, of 300 characters at most, with neither key nor address in it."""
+    url = urlsplit(_base_url())
+    secrets = [os.environ.get("OPENAI_API_KEY", "").strip(), _base_url(), url.netloc, url.hostname]
+    for secret in sorted((s for s in (*secrets, url.password) if s), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return one_line(re.sub(r"\bsk-[\w*.-]+", "***", text)).rstrip(".")

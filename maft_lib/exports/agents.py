@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maft_lib.backends import hub
-from maft_lib.backends.openai_client import MODEL_FILE
+from maft_lib.backends.openai import MODEL_FILE
 from maft_lib.config import Config
 from maft_lib.exports.layout import BASE_MODEL, ExportError, agent_folder
 from maft_lib.society import Agent, Society

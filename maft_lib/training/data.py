@@ -1,4 +1,4 @@
-"""The finetuning datasets of Algorithm 1, from finished debates. Knows no prompts and no models.
+"""The finetuning datasets of Algorithm 1, from finished debates.
 
 Ground truth is never looked at: what counts as right is the majority vote of the debate.
 """
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from maft_lib.arguments import check_alike, check_debates, check_number, check_whole
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
 from maft_lib.prompts import Message
@@ -44,13 +43,10 @@ def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) ->
     D_n^G holds agent n's first responses that agree with the vote, D_n^C- its conversations that
     began otherwise and ended in the vote, D_n^C+ those that did both, and D_n^C a share `w` of the
     former and 1 - w of the latter (equation 1). `seed` decides which of the larger set are left out.
-    Raises `ValueError` if w is outside 0..1, if there are no debates, and if they are of different
-    societies.
     """
-    check_number("w, the share of corrected conversations,", w, 0, 1)
-    check_whole("seed", seed)
-    num_agents = check_alike(debates)
-    return [_agent_data(debates, n, w, seed) for n in range(num_agents)]
+    if not 0 <= w <= 1:
+        raise ValueError(f"w, the share of corrected conversations, is {w}: give a number from 0 to 1.")
+    return [_agent_data(debates, n, w, seed) for n in range(len(debates[0].turns))]
 
 
 def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> AgentData:
@@ -63,11 +59,11 @@ def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> Agent
             generation.append(_example(debate, n, num_messages=2))
         if last:
             (kept if first else corrected).append(_example(debate, n))
-    mixed = mix(corrected, kept, w, random.Random(f"{seed} {n}"))
+    mixed = _mix(corrected, kept, w, random.Random(f"{seed} {n}"))
     return AgentData(generation, mixed, corrected, kept)
 
 
-def mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Random) -> list[Example]:
+def _mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Random) -> list[Example]:
     """w D^C- + (1 - w) D^C+: the largest mixture of that proportion that the two sets allow.
 
     The proportion is met to within one example. The order is that of the problems, corrected
@@ -77,7 +73,11 @@ def mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Ran
     total = int(min(sizes) + 1e-9)
     num_corrected = min(round(w * total), len(corrected))
     num_kept = min(total - num_corrected, len(kept))
-    return _sample(corrected, num_corrected, rng) + _sample(kept, num_kept, rng)
+    return [
+        examples[i]
+        for examples, num in ((corrected, num_corrected), (kept, num_kept))
+        for i in sorted(rng.sample(range(len(examples)), num))
+    ]
 
 
 def final_responses(debates: Sequence[Debate]) -> list[Example]:
@@ -85,17 +85,16 @@ def final_responses(debates: Sequence[Debate]) -> list[Example]:
 
     The last responses of all agents, as answers to the problem alone.
     """
-    check_debates(debates)
     return [
         Example(
             debate.problem.id,
             (
-                {"role": "user", "content": debate.turns[n][0].asked},
-                {"role": "assistant", "content": debate.turns[n][-1].response},
+                {"role": "user", "content": turns[0].asked},
+                {"role": "assistant", "content": turns[-1].response},
             ),
         )
         for debate in debates
-        for n in range(len(debate.turns))
+        for n, turns in enumerate(debate.turns)
         if _agrees(debate, n, -1)
     ]
 
@@ -106,10 +105,9 @@ def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
     One of the two is the critic's own; the other is the next agent's of the other kind, in the order of
     the agents. A debate in which all agree, or none, says nothing.
     """
-    num_agents = check_alike(debates)
     return [
         [pair for debate in debates if (pair := _preference(debate, n)) is not None]
-        for n in range(num_agents)
+        for n in range(len(debates[0].turns))
     ]
 
 
@@ -130,8 +128,8 @@ def right_responses(debates: Sequence[Debate]) -> list[Example]:
     return [
         _example(debate, n, num_messages=2)
         for debate in debates
-        for n in range(len(debate.turns))
-        if is_correct(debate.turns[n][0].answer, debate.problem)
+        for n, turns in enumerate(debate.turns)
+        if is_correct(turns[0].answer, debate.problem)
     ]
 
 
@@ -141,8 +139,3 @@ def _agrees(debate: Debate, n: int, m: int) -> bool:
 
 def _example(debate: Debate, n: int, num_messages: int | None = None) -> Example:
     return Example(debate.problem.id, tuple(debate.conversation(n)[:num_messages]))
-
-
-def _sample(examples: list[Example], num: int, rng: random.Random) -> list[Example]:
-    chosen = sorted(rng.sample(range(len(examples)), num))
-    return [examples[i] for i in chosen]

@@ -1,7 +1,7 @@
-"""Trains an agent in processes of its own, by `torch.distributed.run`.
+"""Trains agents in processes of their own, by `torch.distributed.run`.
 
 When they end, so does their memory: a GPU that has trained is free for the engine again, whatever the
-trainer's libraries had cached. Several processes share one agent by FSDP2. Knows no debates.
+trainer's libraries had cached. Several processes share one agent by FSDP2.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,19 +20,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from maft_lib import backends
+import psutil
+
+from maft_lib.backends import BackendError
 from maft_lib.store.files import StoreError
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.workers import as_completed, default_num_workers, interruptible
 
-_RANK = re.compile(r"^\[rank\d+\]: *")
-_TELLING = re.compile(r"^(\[rank\d+\]: *)?[\w.]*(?<!ChildFailed)Error\b")
-ERROR = "error.json"  # in the job's folder: what a training process says when it fails
-
-
-class LaunchError(RuntimeError):
-    """The training processes of an agent ended without a checkpoint; the message says how."""
+_running: set[subprocess.Popen] = set()
 
 
 def launch(
@@ -45,89 +39,73 @@ def launch(
     folder: Path,
     gpus: str | None = None,
 ) -> None:
-    """`training.train` in `nproc_per_node` new processes, on the GPUs numbered in `gpus`.
+    """`trainer.train` in `nproc_per_node` new processes, on the GPUs numbered in `gpus`.
 
-    Raises what the training raised (`FinetuneError`, `BackendError`), else `LaunchError`.
+    Raises what the training raised; `FinetuneError`, too, if a library or the system ended it.
     """
-    num_processes = settings.get("nproc_per_node", 1)
+    root = str(Path(__file__).parents[2])  # also where the library is not installed
+    path = os.environ.get("PYTHONPATH")
     with tempfile.TemporaryDirectory() as place:
-        job = Path(place) / "job.json"
+        job, failure = Path(place) / "job.json", Path(place) / "error.json"
         rows = [asdict(example) for example in examples]
         job.write_text(json.dumps([start, rows, settings, device, str(folder)]), encoding="utf-8")
-        run = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root,
+            "TORCHELASTIC_ERROR_FILE": str(failure),
+            **({"CUDA_VISIBLE_DEVICES": gpus} if gpus is not None else {}),
+        }
+        num_processes = str(settings.get("nproc_per_node", 1))
+        run = ["torch.distributed.run", "--standalone", "--nproc_per_node", num_processes]
         command = [sys.executable, "-m", *run, "-m", "maft_lib.training.trainer", str(job)]
-        code, said = _watched(command, _environment(num_processes, gpus))
-        if code:
-            raise _error(Path(place) / ERROR, start, code, said)
+        if _exit_code(command, environment):
+            raise _error(failure, start)
 
 
-def _watched(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Runs a command in a session of its own, which ends with this call however that ends.
-
-    Returns the exit code and what it wrote to stderr.
-    """
+def _exit_code(command: list[str], environment: dict[str, str]) -> int:
+    """Runs a command in a session of its own, which ends with this call however that ends."""
     process = subprocess.Popen(
         command,
         env=environment,
-        text=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     _running.add(process)
     try:
-        _, said = process.communicate()
-        return process.returncode, said
+        return process.wait()
     finally:
         _running.discard(process)
         _end(process)
 
 
-_running: set[subprocess.Popen] = set()
-
-
 def _end(process: subprocess.Popen) -> None:
-    with suppress(ProcessLookupError):  # its children, too
-        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(process.pid)
+        launcher.suspend()  # so that it starts no others
+        for one in (*launcher.children(recursive=True), launcher):
+            one.kill()
 
 
+@atexit.register
 def stop_trainings() -> None:
     """Ends all trainings that this process has launched."""
     for process in list(_running):
         _end(process)
 
 
-atexit.register(stop_trainings)
-
-
-def _environment(num_processes: int, gpus: str | None) -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])  # also where the library is not installed
-    before = os.environ.get("PYTHONPATH")
-    threads = max(1, default_num_workers() // num_processes)
-    changed = {
-        "PYTHONPATH": f"{root}{os.pathsep}{before}" if before else root,
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    if gpus is not None:
-        changed["CUDA_VISIBLE_DEVICES"] = gpus
-    return {**os.environ, **changed}
-
-
-def _error(written: Path, start: str, code: int, said: str) -> Exception:
-
-    if written.is_file():
-        kind, message = json.loads(written.read_text())
-        kinds = {"FinetuneError": FinetuneError, "StoreError": StoreError}
-        return kinds.get(kind, backends.BackendError)(message)
-    # torch.distributed.run ends with an error of its own about that of its children
-    lines = [line for line in said.splitlines() if _TELLING.search(line)] or [""]
-    killed = code < 0 or "(SIGKILL)" in said
-    how = "was killed (out of memory?)" if killed else f"ended with {code}"
-    why = _RANK.sub("", lines[-1]).strip()[:300]
-    return LaunchError(
-        f"the training of {start} {how}: {why} What is finished is kept; if memory is short, try "
-        "lora_rank, optim: paged_adamw_8bit or gradient_checkpointing."
+def _error(failure: Path, start: str) -> Exception:
+    """What a training process raised, as torch.distributed.run hands it on; if killed, nothing."""
+    said = "it died without a word (out of memory?)"
+    if failure.is_file():
+        said = json.loads(failure.read_text(encoding="utf-8"))["message"]["message"]
+    kind, _, sentence = said.partition(": ")
+    for own in (FinetuneError, BackendError, StoreError):
+        if own.__name__ == kind:
+            return own(sentence)
+    return FinetuneError(
+        f"the training of {start} failed: {said[:300]}. If memory is short, try lora_rank, "
+        "optim: paged_adamw_8bit or gradient_checkpointing."
     )
 
 
@@ -138,19 +116,22 @@ def run_on_gpus(
 
     On GPUs each gets `nproc_per_node` of its own; on a CPU as many cores, without numbers.
     """
-    shares = SimpleQueue[str | None]()
-    sets = _gpu_sets(nproc_per_node) if device != "cpu" else [None] * _rooms(nproc_per_node)
-    for share in sets:
-        shares.put(share)
+    if device == "cpu":
+        shares: list[str | None] = [None] * max(1, default_num_workers() // nproc_per_node)
+    else:
+        shares = _gpu_sets(nproc_per_node)
+    free = SimpleQueue[str | None]()
+    for share in shares:
+        free.put(share)
 
     def one(task: tuple) -> Any:
-        share = shares.get()
+        share = free.get()
         try:
             return function(*task, share)
         finally:
-            shares.put(share)
+            free.put(share)
 
-    with interruptible(delayed=True), ThreadPoolExecutor(len(sets)) as pool:
+    with interruptible(delayed=True), ThreadPoolExecutor(len(shares)) as pool:
         futures = {pool.submit(one, task): i for i, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
@@ -168,11 +149,5 @@ def _gpu_sets(size: int) -> list[str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
     if len(names) < size:
-        raise backends.BackendError(
-            f"nproc_per_node is {size}, but there are {len(names)} GPUs here: lower it."
-        )
+        raise BackendError(f"nproc_per_node is {size}, but there are {len(names)} GPUs: lower it.")
     return [",".join(names[i : i + size]) for i in range(0, len(names) - size + 1, size)]
-
-
-def _rooms(size: int) -> int:
-    return max(1, default_num_workers() // size)

@@ -1,21 +1,21 @@
-"""Preference training of critics by DPO (Rafailov et al., 2023): what the reviewers asked about.
+"""Preference training of critics by DPO (Rafailov et al., 2023), which the reviewers asked about.
 
 Instead of imitating its own responses that agree with the vote, a critic learns to prefer them to
-responses that do not. The reference is the model that training starts from. Knows no debates.
+responses that do not. The reference is the model that training starts from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, Trainer
 
-from maft_lib.backends.rendering import IGNORED, Rendered
+from maft_lib.backends.rendering import IGNORED
 
-Pair = tuple[Rendered, Rendered]  # chosen and rejected continuations of one prompt
+Row = dict[str, list[int]]  # `input_ids` and `labels` of a rendered conversation
+Collate = Callable[[list[Row]], dict[str, torch.Tensor]]  # rows into a padded batch
 
 
 def response_log_likelihoods(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -33,34 +33,30 @@ def dpo_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torc
     return -logsigmoid(beta * (chosen - rejected)).mean()
 
 
-def rows_of(pairs: Sequence[Pair], model: PreTrainedModel, collate: Any) -> list[dict]:
-    """Training rows: each pair with the log-likelihoods that the reference gives its two responses."""
+def rows_of(pairs: Sequence[tuple[Row, Row]], model: PreTrainedModel, collate: Collate) -> list[dict]:
+    """Pairs of a chosen and a rejected response, with the log-likelihoods that the reference gives."""
     rows = []
     with torch.inference_mode():
         for pair in pairs:
-            batch = collate([_row(rendered) for rendered in pair])
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            batch = {name: tensor.to(model.device) for name, tensor in collate([*pair]).items()}
             scores = response_log_likelihoods(model(batch["input_ids"]).logits, batch["labels"])
             rows.append({"pair": pair, "reference": scores.tolist()})
     return rows
 
 
-def collator(collate: Any):
-    """A collator of pairs on top of one of rows: chosen ones first, then rejected ones."""
-
-    def together(rows: list[dict]) -> dict[str, torch.Tensor]:
-        sides = [_row(row["pair"][side]) for side in (0, 1) for row in rows]
-        reference = [row["reference"][side] for side in (0, 1) for row in rows]
-        return {**collate(sides), "reference": torch.tensor(reference)}
-
-    return together
-
-
 class PreferenceTrainer(Trainer):
-    """A trainer whose loss is that of DPO at strength `beta`."""
+    """A trainer on `rows_of` whose loss is that of DPO at strength `beta`."""
 
-    beta: float = 0.1
     loss_is_scaled_for_ga = False  # the loss is a mean over pairs, whatever is accumulated
+
+    def __init__(self, model, args, rows: list[dict], collate: Collate, beta: float):
+        def together(rows: list[dict]) -> dict[str, torch.Tensor]:
+            batch = collate([row["pair"][side] for side in (0, 1) for row in rows])
+            reference = [row["reference"][side] for side in (0, 1) for row in rows]
+            return {**batch, "reference": torch.tensor(reference)}
+
+        super().__init__(model, args, train_dataset=rows, data_collator=together)
+        self.beta = beta
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of a batch of pairs, a scalar."""
@@ -68,7 +64,3 @@ class PreferenceTrainer(Trainer):
         policy = response_log_likelihoods(logits, inputs["labels"])
         loss = dpo_loss(policy, inputs["reference"].to(policy.device), self.beta)
         return (loss, logits) if return_outputs else loss
-
-
-def _row(rendered: Rendered) -> dict[str, list[int]]:
-    return {"input_ids": rendered.input_ids, "labels": rendered.labels}

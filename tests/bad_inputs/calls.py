@@ -8,7 +8,7 @@ import json
 import maft_lib as maft
 from maft_lib import notebooks, report
 from maft_lib.backends import BackendError
-from maft_lib.backends.openai_client import served_name
+from maft_lib.backends.openai import served_name
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import ConfigError
 from maft_lib.exports import ExportError, layout
