@@ -15,7 +15,7 @@ from maft_lib import events
 from maft_lib.backends import Completion
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.estimation.counts import planned
+from maft_lib.estimation import planned
 from maft_lib.lab import live
 from maft_lib.lab.live import OPEN, LiveView
 from maft_lib.methods import METHODS

@@ -1,7 +1,6 @@
 """Names in a stranger's files lead nowhere else, and words in them stay words in cards and pages."""
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from huggingface_hub import DatasetCard, ModelCard
 
 from maft_lib import estimate, training
 from maft_lib.backends import BackendError, models
@@ -26,7 +24,7 @@ from maft_lib.plots.style import save_figure
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
 from maft_lib.society import Agent, Society, list_societies, save_society
-from maft_lib.store.files import content_key, file_hash
+from maft_lib.store.files import content_key
 from maft_lib.tables import save_table
 from maft_lib.training.data import AgentData, Example
 from tests.test_security import mark, trap  # noqa: F401  fixtures
@@ -66,18 +64,10 @@ def exported(result, tmp_path):
     return export(result, tmp_path / "exported")
 
 
-def resealed(folder):
-    """The sums of an export as whoever changed it would write them."""
-    sums = folder / "SHA256SUMS"
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != sums and not p.is_symlink())
-    sums.write_text("".join(f"{file_hash(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
-
-
 def changed(folder, change):
-    about = json.loads((folder / "result.json").read_text())
+    about = json.loads((folder / "study.json").read_text())
     change(about)
-    (folder / "result.json").write_text(json.dumps(about))
-    resealed(folder)
+    (folder / "study.json").write_text(json.dumps(about))
 
 
 def refused(folder, match):
@@ -90,82 +80,54 @@ def refused(folder, match):
 
 
 @pytest.mark.parametrize(
-    "place", ["../../etc", "/etc", "agents/../../made", "agents/link", "agents/ring", "a\0b"]
+    "place", ["../../etc", "/etc", "~/model", "a/../../model", "agents/../../made", "agents/link"]
 )
 def test_an_agent_of_an_export_lies_in_it(exported, place):
-    links = {"agents/link": "/etc", "agents/ring": "ring"}
-    if place in links:
-        (exported / place).symlink_to(links[place])
+    if place == "agents/link":
+        (exported / place).symlink_to("/etc")
 
     def elsewhere(about):
-        about["societies"][0]["generators"][0]["folder"] = place
+        about["societies"][0]["generators"][0]["model"] = place
 
     changed(exported, elsewhere)
-    refused(exported, "which lies outside of it")
+    refused(exported, "lies outside of the export")
 
 
-@pytest.mark.parametrize("named", ["/etc", "~/model", "../model", "a/../../model"])
-def test_the_model_of_an_exported_agent_is_a_name(exported, named):
-    def elsewhere(about):
-        agent = about["societies"][0]["generators"][0]
-        agent.pop("folder", None)
-        agent["model"] = named
-
-    changed(exported, elsewhere)
-    refused(exported, "which is neither in it nor a name on the hub")
-
-
-def test_debates_of_an_export_lie_in_it(exported):
-    changed(exported, lambda about: about.update(iterations=["/../../../../made"]))
-    refused(exported, "which lies outside of it")
-
-
-@pytest.mark.parametrize("name", ["../made/config.json", "/etc/passwd"])
-def test_sums_of_an_export_name_what_is_in_it(exported, name):
-    with (exported / "SHA256SUMS").open("a") as sums:
-        sums.write(f"{'0' * 64}  {name}\n")
-    refused(exported, f"names '{name}', which lies outside")
-
-
-@pytest.mark.parametrize("name", ["scores.csv", "agents/iteration-0/generation-1/extra.json"])
+@pytest.mark.parametrize("name", ["scores.parquet", "agents/iteration-0/generation-1/extra.json"])
 def test_no_link_leads_out_of_an_export(exported, tmp_path, name):
     (tmp_path / "secret").write_text("mine")
     (exported / name).unlink(missing_ok=True)
     (exported / name).symlink_to(tmp_path / "secret")
-    resealed(exported)
-    refused(exported, f"names '{name}', which lies outside of it.*cp -rL|{name} is altered")
+    refused(exported, f"{name} lies outside of the export.*cp -rL")
 
 
 def test_the_base_of_an_exported_adapter_lies_in_the_export(exported):
     named = {"folder": "../../../../made", "identity": "0"}
     (exported / "agents/iteration-0/generation-1/base.json").write_text(json.dumps(named))
-    resealed(exported)
-    refused(exported, "made', which lies outside of it")
+    refused(exported, "made lies outside of the export")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "trust_remote_code: true",
-        "runs_dir: /tmp/x",
-        "figures_dir: ../..",
-        "data_dir: /",
-        "report_to: wandb",
-        "executor: ray",
-    ],
-)
-def test_an_export_decides_nothing_that_is_the_users(exported, line):
-    assert line.split(":")[0] not in (exported / "config.yml").read_text()
-    with (exported / "config.yml").open("a") as file:
-        file.write(line + "\n")
-    resealed(exported)
-    refused(exported, f"sets {line.split(':')[0]}, which no export does")
+USERS = {
+    "trust_remote_code": True,
+    "runs_dir": "/tmp/x",
+    "figures_dir": "../..",
+    "data_dir": "/",
+    "report_to": "wandb",
+    "executor": "ray",
+}
 
 
-@pytest.mark.parametrize("name", ["../../../x", "a/b", "..", "a`b", "<b>"])
-def test_an_agent_whose_name_is_no_folders_is_not_exported(result, tmp_path, name):
+@pytest.mark.parametrize("name, value", USERS.items())
+def test_an_export_decides_nothing_that_is_the_users(exported, name, value):
+    assert name not in (exported / "study.json").read_text()
+    changed(exported, lambda about: about["config"].update({name: value}))
+    refused(exported, f"sets {name}, which is yours")
+
+
+@pytest.mark.parametrize("name", ["../../../x", "../../.."])
+def test_an_agent_whose_name_leads_elsewhere_is_not_exported(result, tmp_path, name):
     model = result.societies[0].generators[0].model
-    with pytest.raises(ExportError, match="no folder is called so"):
+    with pytest.raises(ExportError, match="lies outside of the export"):
         export(with_agent(result, name, model), tmp_path / "new")
     assert not (tmp_path / "new").exists() and not (tmp_path / "x").exists()
 
@@ -176,7 +138,6 @@ def test_pickles_in_an_export_are_refused(exported, trap, mark):  # noqa: F811
     models.load_model(str(agent), "float32", "cpu")
     (agent / "model.safetensors").unlink()
     (agent / "pytorch_model.bin").write_bytes(trap.read_bytes())
-    resealed(exported)
     same = load_export(exported).societies[0].generators[0].model
     with pytest.raises(BackendError, match="no .safetensors file"):
         models.load_model(same, "float32", "cpu")
@@ -187,45 +148,18 @@ HOSTILE = 'x`` "); import os #\n---\n# Title\n<script>alert(1)</script> | a | [l
 HOSTILE += " ![i](x) *y*\r\n"
 
 
-def test_a_strangers_words_stay_words_in_cards(result, tmp_path):
-    """All that a loaded study may bring along: method, note, sources, model, settings."""
-    model = Path(result.societies[0].generators[0].model)
-    log = {**LOG, "settings": {**LOG["settings"], HOSTILE: HOSTILE}, "lora_rank": HOSTILE}
-    (model / "training.json").write_text(json.dumps(log))
-    (debates,) = result.evaluations
-    sourced = [replace(d, problem=replace(d.problem, source=HOSTILE)) for d in debates]
+def test_a_strangers_words_stay_words_in_the_card(result, tmp_path):
+    """All that a loaded study may bring along: note, sources, model."""
     line = " ".join(HOSTILE.split())  # a parameter is one line
     config = result.config.replace(model_name_or_path=line, scorer=line)
-    spoiled = replace(
-        result,
-        method=HOSTILE,
-        note=HOSTILE,
-        evaluations=[sourced],
-        config=config,
-    )
-    society = spoiled.societies[0]
-    twin = replace(society.generators[0], name=HOSTILE)
-    spoiled.societies[0] = replace(society, generators=(society.generators[0], twin))
-    folder = export(spoiled, tmp_path / "new")
-    cards = sorted(folder.rglob("README.md"))
-    assert len(cards) >= 3
-    for path in cards:
-        head, body = path.read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n", 1)
-        assert yaml.safe_load(head)["tags"][0] == "multiagent-finetuning"
-        page = BeautifulSoup(
-            mistune.create_markdown(escape=False, plugins=["table"])(body), "html.parser"
-        )
-        assert not page.find_all(["script", "img"]) and "alert(1)" in page.text
-        assert [h.text for h in page.find_all("h1")][1:] == []
-        assert not [a for a in page.find_all("a") if "javascript" in a["href"]]
-        for table in page.find_all("table"):
-            assert len({len(row.find_all(["td", "th"])) for row in table.find_all("tr")}) == 1
-        for program in page.select("code.language-python"):
-            compile(program.text, "card", "exec")
-            words = [json.dumps(HOSTILE), json.dumps(line)]
-            assert "import os" not in re.sub("|".join(map(re.escape, words)), "", program.text)
-    DatasetCard.load(folder / "README.md")
-    ModelCard.load(cards[1])
+    frame = result.frame.assign(train_source=HOSTILE)
+    folder = export(replace(result, note=HOSTILE, frame=frame, config=config), tmp_path / "new")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    head, body = text.removeprefix("---\n").split("\n---\n", 1)
+    assert yaml.safe_load(head)["tags"][0] == "multiagent-finetuning"
+    page = BeautifulSoup(mistune.create_markdown(escape=False, plugins=["table"])(body), "html.parser")
+    assert not page.find_all(["script", "img"]) and "alert(1)" in page.text
+    assert len(page.find_all("h1")) == 1 and not page.find_all("a")
 
 
 @pytest.mark.parametrize("words", [HOSTILE, "`", "``", "a|b", "\\", "\\`", "", "<", "a\n\n---\n"])

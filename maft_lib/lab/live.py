@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from maft_lib import events, metrics
 from maft_lib.backends import Completion
 from maft_lib.config import Config
-from maft_lib.estimation.counts import planned
+from maft_lib.estimation import planned
 from maft_lib.lab.page import escaped, fold, framed, table
 from maft_lib.plots.style import LABELS, look
 from maft_lib.plots.style import STYLE as FIGURES

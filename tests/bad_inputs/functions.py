@@ -43,7 +43,6 @@ def text(name, content):
 
 ROWS = {
     # Files and folders
-    "an export that is no path": (lambda: maft.load_export(None), ["folder is None", "give a path"]),
     "prompts that are no path": (lambda: load_prompts(5), ["path is 5", "give a path"]),
     # Agents, societies, debates
     "a role of no agent": (lambda: Agent("a", "critik", "m"), ["role of an agent", "'critik'"]),
@@ -78,10 +77,6 @@ ROWS = {
     "data without a seed": (
         lambda: maft.build_finetuning_data(TWO, 0.5, "x"),
         ["seed is 'x'", "a whole number"],
-    ),
-    "the cost on no machine": (
-        lambda: maft.estimate(CONFIG, "base", "laptop"),
-        ["machine is 'laptop'", "a Machine"],
     ),
     "a notebook without names": (lambda: maft.notebook_config(None), ["namespace is None", "globals"]),
     "a notebook with no values of its own": (
@@ -203,7 +198,6 @@ ROWS = {
     ),
     "the backend of a profile's name": (lambda: maft.open_backend("smoke"), ["config is 'smoke'"]),
     "the scorer of nothing": (lambda: maft.open_scorer(None), ["config is None"]),
-    "an estimate of a profile's name": (lambda: maft.estimate("phi3"), ["config is 'phi3'"]),
     "an explorer of nothing": (lambda: maft.DebateExplorer([]), ["no debates to explore"]),
     "train problems in eval": (
         lambda: check_disjoint([problem("a")], [problem("A")]),
