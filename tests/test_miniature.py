@@ -108,5 +108,5 @@ def test_the_card_keeps_its_words_and_takes_new_numbers(config, tmp_path):
     written = card.write(tmp_path, SMALL, measured, config.replace(num_eval=12)).read_text()
     assert "41.3" in written and "|       7 |" in written and f"`{SMALL}`" in written
     assert "on 12 eval problems a task, seed 0;" in written and "mini_gsm   |" not in written
-    assert [line for line in written.splitlines() if line.startswith("**")] != []
-    assert written.split("**Slips.**")[0][:900] == shipped.split("**Slips.**")[0][:900]
+    kept = shipped[shipped.index("**Data.**") : shipped.index("**Accuracy**")]
+    assert kept in written and shipped.split("**Made by**")[0] in written
