@@ -1,7 +1,6 @@
 """Published numbers as data frames, from `params/reported.yml`.
 
-Accuracies and standard errors are in percent, as printed. The pages, the numbers of problems, and what
-is odd about a table come with it: `about("table_1")["oddities"]`.
+Accuracies and standard errors are in percent, as printed.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import yaml
 
 from maft_lib.config import project_root
 
+# The tables of the paper, and the rebuttal's GSM with 1,000 problems
 TABLES = (*(f"table_{number}" for number in range(1, 8)), "openreview_gsm")
 MODELS = {  # Appendix B.3
     "microsoft/Phi-3-mini-128k-instruct": "Phi-3",
@@ -26,10 +26,7 @@ MODELS = {  # Appendix B.3
 
 
 def published(table: str = "table_1") -> pd.DataFrame:
-    """A published table, long: `model`, `method`, `task`, `accuracy`, `standard_error`, a row per cell.
-
-    `table` is one of `TABLES`: those of the paper, and the rebuttal's GSM with 1,000 problems.
-    """
+    """One of `TABLES`: `model`, `method`, `task`, `accuracy`, `standard_error`, a row per cell."""
     rows = [
         (model, method, task, *cell)
         for model, methods in _read()[table].items()
@@ -45,11 +42,7 @@ def model_of(model_name_or_path: str) -> str | None:
 
 
 def about(table: str) -> dict[str, Any]:
-    """What there is to know of a table or text: `title`, `section`, `page`, `problems`, `oddities`.
-
-    `page` is None where the source does not say it. `problems_elsewhere`, where there, has the numbers
-    of problems of a model's tasks that differ from `problems`.
-    """
+    """What there is to know of a table or text: `title`, `section`, `page`, `problems`, `oddities`."""
     return deepcopy(_read()["about"][table])
 
 

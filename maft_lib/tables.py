@@ -45,12 +45,10 @@ def methods_by_task(
     """Table 1: a row per method and a column per task, cells "accuracy ± standard error" in percent.
 
     `accuracies` has `method`, `task`, `accuracy` and `standard_error`, one row per cell. Marks are
-    decided on unrounded accuracies, and equal ones share the mark. Methods that were not run say so.
-
-    `significance` is the frame of `statistics.compare`: a lead that it does not find significant gets a
-    dagger. `unreadable` adds a column per task with the share of results that could not be read (%),
-    from the column of that name; `costs` adds its columns as they are, a row per method (its index or
-    column `method`). With either, columns are in groups: (group, task or cost).
+    decided on unrounded accuracies. `significance` is the frame of `statistics.compare`: a lead that it
+    does not find significant gets a dagger. `unreadable` adds a column per task with the share of
+    results that could not be read (%); `costs` adds its columns, a row per method (its index or column
+    `method`). With either, columns are in groups: (group, task or cost).
     """
     cells = _cells(accuracies)
     doubtful: set[tuple[str, str]] = set()
@@ -81,9 +79,8 @@ def beside_published(
     """Measured accuracies beside those of a published table of `reported`, in percent.
 
     The published ones are of the same model where it is in there, else of Phi-3, the smallest, or the
-    first in the table. Tasks of the miniature model stand beside those that they imitate, others beside
-    what `counterparts` names. The third column of a task says by how many standard errors of the
-    difference both are apart, where model and task are the same.
+    first in the table, and of the same task, what `counterparts` names, or what a generated task
+    imitates. Where both are the same, a third column says how many standard errors apart they are.
     """
     published = reported.published(table)
     models, own = list(published.model.unique()), reported.model_of(model_name_or_path)
@@ -97,7 +94,7 @@ def beside_published(
         other = {**COUNTERPARTS, **(counterparts or {})}.get(task, task)
         is_same = model == own and other in SAME.get(task, {task})
         pairs = [(ours.get((m, task)), theirs.get((m, other))) for m in methods]
-        columns[task, "measured"] = [_plain(a, 1) or NOT_RUN for a, _ in pairs]
+        columns[task, "measured"] = [_plain(a, 1, NOT_RUN) for a, _ in pairs]
         columns[task, "published"] = [_plain(b, 2) for _, b in pairs]
         columns[task, APART] = [_apart(a, b) if is_same else "" for a, b in pairs]
     note = f"{NOTE_APART}{'.' if model == own else '; empty, as the models differ.'}"
@@ -139,18 +136,15 @@ def _number(value: Any) -> str:
     return f"{value:,.0f}" if whole else f"{value:.1f}"
 
 
-def _plain(cell: Any, decimals: int) -> str:
+def _plain(cell: Any, decimals: int, missing: str = "") -> str:
     if cell is None:
-        return ""
+        return missing
     return f"{cell.accuracy:.{decimals}f} ± {cell.standard_error:.{decimals}f}"
 
 
 def _apart(ours: Any, theirs: Any) -> str:
-    if ours is None or theirs is None:
-        return ""
-    z = standard_errors_apart(
-        ours.accuracy, ours.standard_error, theirs.accuracy, theirs.standard_error
-    )
+    numbers = [n for cell in (ours, theirs) if cell for n in (cell.accuracy, cell.standard_error)]
+    z = standard_errors_apart(*numbers) if len(numbers) == 4 else math.nan
     return "" if math.isnan(z) else f"{z:+.1f}"
 
 
@@ -160,10 +154,9 @@ def _apart(ours: Any, theirs: Any) -> str:
 def save_table(
     table: pd.DataFrame, path: str | Path, numbers: pd.DataFrame | None = None
 ) -> list[Path]:
-    """Writes `path`.md, `path`.tex and `path`.csv; the CSV holds `numbers` where they are given.
+    """Writes `path`.md, `path`.tex (needs `booktabs`) and `path`.csv, which holds `numbers` if given.
 
-    The note of the table stands below it in Markdown and as a comment above it in LaTeX, whose
-    preamble needs `booktabs`. Raises `StoreError` if the disk refuses.
+    The table's note stands below it in Markdown and as a comment above it in LaTeX.
     """
     heads = [head if isinstance(head, tuple) else (head,) for head in table.columns]
     flat = table.set_axis([": ".join(filter(None, map(str, head))) for head in heads], axis=1)
@@ -180,15 +173,15 @@ def save_table(
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    def piped(value: Any) -> Any:
-        """A bar inside a cell would end it."""
+    def piped(value: Any) -> Any:  # a bar inside a cell would end it
         return value.replace("|", "\\|") if isinstance(value, str) else value
 
-    numeric = [is_numeric_dtype(column) for _, column in table.items()]
     texts = table.apply(lambda c: c if is_numeric_dtype(c) else c.map(lambda cell: piped(_text(cell))))
     texts = texts.rename(piped, axis=0).rename(piped, axis=1).rename_axis(index=piped)
-    finished = [n + table.index.nlevels for n, is_number in enumerate(numeric) if not is_number]
-    return texts.to_markdown(disable_numparse=finished) + "\n"  # "55,889" stays as it is written
+    written = [
+        n for n, kind in enumerate(table.dtypes, table.index.nlevels) if not is_numeric_dtype(kind)
+    ]
+    return texts.to_markdown(disable_numparse=written) + "\n"  # "55,889" stays as it is
 
 
 def _text(cell: Any) -> str:

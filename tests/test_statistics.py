@@ -177,9 +177,9 @@ def test_compare_takes_a_problem_of_two_seeds_once_and_those_of_different_seeds_
 def test_what_cannot_be_paired_is_said():
     a, b = answers(0.6, 0.8, num=20)
     frame = scores({"base": a, "ours": b})
-    with pytest.raises(ValueError, match="'gsm' do not answer the same problems"):
+    with pytest.raises(ValueError, match="the methods of 'gsm' answer different problems"):
         statistics.compare(frame.drop(frame.index[-1]))
-    with pytest.raises(ValueError, match="'gsm' do not answer the same problems"):
+    with pytest.raises(ValueError, match="the methods of 'gsm' answer different problems"):
         statistics.compare(frame.assign(seed=(frame.method == "ours").astype(int)))
     with pytest.raises(ValueError, match="duplicate"):
         statistics.compare(pd.concat([frame, frame]))

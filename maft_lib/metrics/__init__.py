@@ -1,8 +1,8 @@
 """Measures of finished debates, as tidy data frames: what is right, and what it cost.
 
-A frame of scores has one row per (method, task, model, seed, iteration, problem), with the final
-answer, whether it could be read and whether it is right; `trained_on` stands beside `task`, which is
-tested, where the two differ. An answer that cannot be read is wrong and stays in the denominator.
+A frame of scores has one row per (method, task, model, seed, iteration, problem); `trained_on` stands
+beside `task`, which is tested, where the two differ. An answer that cannot be read is wrong and stays
+in the denominator.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from maft_lib.metrics.statistics import standard_error, standard_error_of_mean
 from maft_lib.seeds import derive_seed
 
 Pick = Callable[[Debate], str | None]
-
 RUN = ["method", "task", "model", "seed", "iteration"]
+COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
 
 
 def first_answer(debate: Debate) -> str | None:
@@ -75,8 +75,8 @@ def _run(frame: pd.DataFrame, *but: str) -> list[str]:
 def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores.
 
-    `pool_seeds` takes the answers of all seeds together. The standard error is then still that of
-    drawing problems, each counted once; `statistics.spread_over_seeds` says how much seeds differ.
+    `pool_seeds` takes the answers of all seeds together. The standard error is still that of drawing
+    problems, each counted once; `statistics.spread_over_seeds` says how much seeds differ.
     """
     keys = _run(frame, "seed") if pool_seeds else _run(frame)
     rows = [
@@ -97,8 +97,7 @@ def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
 def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
     """The scores of each run after its last iteration.
 
-    Where seeds stop at different ones, as STaR does, all are put under the highest number, so that
-    they can be pooled.
+    Seeds that stop at different ones, as STaR's, are all put under the highest number, to be pooled.
     """
     keys = _run(frame, "model", "iteration")
     own = frame.groupby(keys, dropna=False).iteration.transform("max")
@@ -107,10 +106,9 @@ def last_iteration(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
-    """Mean over seeds of a column of a frame of scores, and its standard error, in percent.
+    """Mean over seeds of a column of a frame of scores in percent, and its standard error.
 
-    With several seeds the error is that of the mean over seeds; with one it is the sampling error over
-    problems.
+    With one seed it is the sampling error over problems.
     """
     rows = []
     keys = _run(frame, "seed")
@@ -118,14 +116,8 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
         means = 100 * part.groupby("seed")[column].mean().astype(float)
         sampling = 100 * standard_error(part[column])
         error = standard_error_of_mean(means) if len(means) > 1 else sampling
-        named = dict(zip(keys, run))
-        rows.append({**named, "mean": means.mean(), "error": error, "seeds": len(means)})
-    return pd.DataFrame(rows)
-
-
-# --- what it cost --------------------------------------------------------------------------------
-
-COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
+        rows.append([*run, means.mean(), error, len(means)])
+    return pd.DataFrame(rows, columns=[*keys, "mean", "error", "seeds"])
 
 
 def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
@@ -136,10 +128,9 @@ def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
 
 
 def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
-    """Costs as a tidy frame: `iteration`, `phase`, `agent`, the columns of `COSTS`, `peak_memory`.
+    """Costs as a frame: `iteration`, `phase`, `agent`, `COSTS` and `peak_memory` (bytes, of training).
 
-    Tokens are counted; `seconds` were measured when something was first computed (summed over workers
-    that ran side by side), and `peak_memory` is bytes, of training only.
+    `seconds` were measured when something was first computed, summed over workers side by side.
     """
     frame = pd.DataFrame(rows).reindex(columns=["iteration", "phase", "agent", *COSTS, "peak_memory"])
     return frame.fillna(dict.fromkeys(COSTS, 0))
@@ -152,10 +143,7 @@ def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(costs: pd.DataFrame) -> pd.DataFrame:
-    """What can be counted of the costs of each method (its index), over all that the frame holds.
-
-    The same in every run, unlike seconds and memory: the columns of costs in the tables.
-    """
+    """The costs of each method (its index) that are the same in every run: all but time and memory."""
     names = ["calls", "tokens read", "tokens written", "tokens trained on"]
     totals = costs.groupby("method", sort=False)[COSTS[:-1]].sum().astype(int)
     return totals.set_axis(names, axis=1)

@@ -1,8 +1,7 @@
 """Measures of diversity (Section 4.2, Appendix C), of finished debates and a scorer.
 
 Each measure returns a tidy frame: `problem`, `value` and what else tells its rows apart. A problem
-that says nothing (a single response to compare) has the value nan. `by_iteration` runs a measure over
-a study, `mean_over_problems` takes means with standard errors. `number` is a round, from 0.
+that says nothing (a single response to compare) has the value nan. `number` is a round, from 0.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ def by_iteration(results: Sequence[Any], measure: Measure, column: str = "value"
     """Mean and standard error of a measure after each iteration of each study's result.
 
     `measure` takes the debates on the eval problems and the society that held them. The rows have
-    `method`, `task` (that is tested), `iteration`, `trained_on` where some were trained on another
-    task, and what `mean_over_problems` adds.
+    `method`, `task` (tested), `trained_on` where it differs, `iteration`, `mean`, `error`, `problems`.
     """
     frames = []
     for result in results:
@@ -50,8 +48,8 @@ def by_iteration(results: Sequence[Any], measure: Measure, column: str = "value"
 def mean_over_problems(frame: pd.DataFrame, keys: Sequence[str], column: str = "value") -> pd.DataFrame:
     """`mean`, `error` and `problems` (that have a value) of a column for each value of `keys`.
 
-    Rows of one problem are averaged first, since they are not independent. The error is the standard
-    error over problems (nan for a single one); with several seeds it is that of the mean over seeds.
+    Rows of one problem are averaged first. The error is the standard error over problems (nan for a
+    single one); with several seeds it is that of the mean over seeds.
     """
     rows = []
     for names, part in frame.groupby(list(keys), sort=False, dropna=False):
@@ -69,15 +67,11 @@ def _per_problem(debates: Sequence[Debate], values: Sequence[float]) -> pd.DataF
     return pd.DataFrame({"problem": [debate.problem.id for debate in debates], "value": values})
 
 
-# Answers
-
-
 def disagreement(debates: Sequence[Debate], number: int = -1, seed: int = 0) -> pd.DataFrame:
     """1 - consensus (C.1): the share of agents, 0 to 1, whose answer in a round is not its vote.
 
-    The last round's vote is the debate's. For the single-agent method the authors take three answers
-    without a debate and their vote, which is `number=0`, its ties broken by `seed`. An unreadable
-    answer agrees with nothing.
+    For the single-agent method the authors take three answers without a debate and their vote, which
+    is `number=0`, its ties broken by `seed`. An unreadable answer agrees with nothing.
     """
     values = []
     for debate in debates:
@@ -96,10 +90,9 @@ def consensus(debates: Sequence[Debate]) -> float:
 
 
 def flips(debates: Sequence[Debate]) -> pd.DataFrame:
-    """How answers move between rounds: a row per agent, problem and step from a round to the next.
+    """Whether answers are `right` or `wrong` `before` and `after` a step from a `round` to the next.
 
-    `round` is the earlier one (from 1), `before` and `after` are `right` or `wrong`, an unreadable
-    answer being wrong.
+    A row per agent, problem and step; `round` is the earlier one (from 1).
     """
     rows = [
         (debate.problem.id, agent, number, *(_verdict(answer, debate) for answer in step))
@@ -117,9 +110,9 @@ def _verdict(answer: str | None, debate: Debate) -> str:
 def follows_majority(debates: Sequence[Debate]) -> pd.DataFrame:
     """Whether a critic takes over what most of the others said, where it had said something else.
 
-    A row per agent, problem and round in which more than half of the *other* agents gave one answer in
-    the round before, and the agent itself did not: `majority` is `right` or `wrong`, `value` is 1 where
-    the agent's new answer is theirs. Unreadable answers count among the others.
+    A row per agent, problem and round in which more than half of the *other* agents gave one answer
+    and the agent itself did not: `majority` is `right` or `wrong`, `value` is 1 where the agent's next
+    answer is theirs.
     """
     rows = []
     for debate in debates:
@@ -135,9 +128,6 @@ def follows_majority(debates: Sequence[Debate]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["problem", "agent", "round", "majority", "value"])
 
 
-# Likelihoods
-
-
 def negative_log_likelihood(
     debates: Sequence[Debate],
     society: Society,
@@ -147,10 +137,9 @@ def negative_log_likelihood(
 ) -> pd.DataFrame:
     """How unlikely an agent finds what the others said (Section 4.2), in nats.
 
-    Every agent is held out in turn: a row per problem, `listener` (the held-out agent) and `speaker`,
-    with the negative log-likelihood of the speaker's response under the listener's model `per_token`
-    (also `value`) and `per_response`. `role` is `critic`, for last responses, or `generator`, for first
-    ones, as for the single agent ("M = 1").
+    A row per problem, `listener` (the held-out agent) and `speaker`, with the negative log-likelihood
+    of the speaker's response under the listener's model `per_token` (also `value`) and `per_response`.
+    `role` is `critic`, for last responses, or `generator`, for first ones.
 
     The paper does not say what the held-out agent reads before the response. `speaker`: what the
     speaker had read, so that a difference comes from the models alone and not from their
@@ -189,10 +178,7 @@ def kl_by_own_likelihoods(
 def _log_likelihoods(
     asked: Sequence[tuple[Debate, int, int, int]], society: Society, scorer: Scorer, role: Role
 ) -> list[list[float]]:
-    """Per (debate, listener, reader, speaker): the tokens of the speaker's response, in nats.
-
-    The listener's model reads them at the end of the reader's conversation.
-    """
+    """Of (debate, listener, reader, speaker): the speaker's tokens after what the reader had read."""
     if role == "critic" and any(len(debate.turns[0]) < 2 for debate, *_ in asked):
         raise ValueError("critics speak from the second round on: with num_rounds 1 ask generators.")
     agents = society.generators if role == "generator" else society.critics
@@ -243,9 +229,6 @@ def _questions(debates: Sequence[Debate]) -> list[list[Message]]:
     return [[{"role": "user", "content": debate.turns[0][0].asked}] for debate in debates]
 
 
-# Embeddings
-
-
 def embedding_dissimilarity(
     debates: Sequence[Debate],
     scorer: Scorer,
@@ -256,14 +239,13 @@ def embedding_dissimilarity(
 ) -> pd.DataFrame:
     """1 - cosine similarity of the agents' embedded responses, averaged over pairs (C.4): 0 to 2.
 
-    Of the round's responses only those that agree with the vote, as C.4 has it, or with
-    `agreeing=False` all of them. A problem with fewer than two such responses has the value nan.
+    Of the round's responses only those that agree with the vote count, unless `agreeing=False`.
     """
-    spoken = [
-        [t.response for t in turns if not agreeing or is_equivalent(t.answer, d.vote, d.problem.task)]
-        for d in debates
-        for turns in [[own[number] for own in d.turns]]
-    ]
+    spoken = []
+    for debate in debates:
+        vote, task, turns = debate.vote, debate.problem.task, [own[number] for own in debate.turns]
+        counted = [t for t in turns if not agreeing or is_equivalent(t.answer, vote, task)]
+        spoken.append([turn.response for turn in counted])
     vectors = _unit_vectors(scorer, encoder, [text for texts in spoken for text in texts], pooling)
     own = np.split(vectors, np.cumsum([len(texts) for texts in spoken])[:-1])
     return _per_problem(debates, [_off_diagonal_mean(1 - v @ v.T) for v in own])
@@ -282,9 +264,6 @@ def _unit_vectors(scorer: Scorer, encoder: str, texts: list[str], pooling: str) 
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-# Styles of reasoning, where they are known of the problems, as of the miniature tasks'
-
-
 def knows_styles(debates: Sequence[Debate]) -> bool:
     """Whether any first response reasons in a style that is known of its problem."""
     return any(style is not None for debate in debates for style in _styles(debate, 0))
@@ -295,11 +274,7 @@ def _styles(debate: Debate, number: int) -> list[int | None]:
 
 
 def distinct_styles(debates: Sequence[Debate], number: int = -1) -> pd.DataFrame:
-    """Different styles of reasoning among the agents' responses of a round, over the number of agents.
-
-    From 1 / N, all alike, to 1. A response in no known style counts for none; where none has one the
-    value is nan.
-    """
+    """Known styles of reasoning among the agents' responses of a round, over the number of agents."""
     found = [set(_styles(debate, number)) - {None} for debate in debates]
     values = [len(own) / len(d.turns) if own else np.nan for own, d in zip(found, debates)]
     return _per_problem(debates, values)
@@ -311,8 +286,7 @@ def style_separation(
     """How well an encoder tells styles of reasoning apart: 0.5 is chance, 1 is perfect.
 
     The probability that of two pairs of first responses, each to one problem, the one in different
-    styles is further apart than the one in the same (the area under the ROC curve); equal texts are
-    left out. nan where there are not pairs of both kinds.
+    styles is further apart than the one in the same (the area under the ROC curve); no equal texts.
     """
     from scipy import stats  # which takes a second
 
@@ -325,7 +299,5 @@ def style_separation(
         for i, j in combinations(styles.index, 2):
             if texts[i] != texts[j]:
                 apart[bool(styles[i] == styles[j])].append(float(1 - vectors[i] @ vectors[j]))
-    if not all(apart.values()):
-        return float("nan")
-    u = stats.mannwhitneyu(apart[False], apart[True]).statistic
-    return float(u / (len(apart[False]) * len(apart[True])))
+    pairs = len(apart[False]) * len(apart[True])
+    return float(stats.mannwhitneyu(apart[False], apart[True]).statistic / pairs) if pairs else np.nan

@@ -32,9 +32,9 @@ def update(
 ) -> np.ndarray:
     """One iteration of finetuning: equation 2, then the normalisation that equation 3 divides by.
 
-    `skills` (..., models, topics), each model's summing to one. Appendix G says "across all models":
-    with `normalize_over="models"` those of each topic sum to one over the models, with "all" those of
-    all models and topics together. `fractions` are the topics' shares of what a model trains on.
+    `skills` (..., models, topics) and `fractions`, the topics' shares of what a model trains on.
+    Appendix G says "across all models": with `normalize_over="models"` the skills of each topic sum to
+    one over the models, with "all" those of all models and topics together.
     """
     if fractions is None:
         fractions = skills / skills.sum(axis=-1, keepdims=True)
@@ -55,9 +55,9 @@ def simulate(
     """Skills (iterations + 1, models, topics) of models that all begin at 1 / `num_topics`.
 
     In the first iteration a model is asked `num_questions` of each topic and answers a binomial number
-    right. With `first_step="fraction"` the fraction in equation 2 is each topic's share of its right
-    answers; with "skills" its skills themselves are read off that sample. Later iterations follow
-    equation 2 exactly, as equations 3 and 4 assume; with `random_steps="every"` each asks anew.
+    right: each topic's share of these is the fraction in equation 2, or with `first_step="skills"` the
+    skill itself. Later iterations follow equation 2 exactly, as equations 3 and 4 assume; with
+    `random_steps="every"` each asks anew.
     """
     rng = np.random.default_rng(seed)
     history = [np.full((num_models, num_topics), 1 / num_topics)]
@@ -90,22 +90,7 @@ def iterations_until_specialized(skills: np.ndarray, threshold: float = 0.9) -> 
     return np.where(above.any(axis=0), above.argmax(axis=0), math.nan)
 
 
-def expected_coverage(num_models: int, num_topics: int, tied: float = 0.0) -> float:
-    """Topics covered by models that choose at random (a share `tied` none): K (1 - (1 - 1/K)^N)."""
-    return num_topics * (1 - (1 - (1 - tied) / num_topics) ** num_models)
-
-
-def growth_factor(num_topics: int) -> float:
-    """By what a small deviation from equal skills grows per iteration: (1 + 2/K) / (1 + 1/K).
-
-    At S = 1/K + d with the sum of d zero, S (1 + S) is 1/K + 1/K^2 + (1 + 2/K) d to first order, and
-    the sum over topics is 1 + 1/K.
-    """
-    return (1 + 2 / num_topics) / (1 + 1 / num_topics)
-
-
-# The same of a real society. `debates[l]` are those after l iterations of finetuning, as in
-# `Result.training` and `Result.evaluations`; frames count agents from 1.
+# The same of a real society: `debates[l]` are those after l iterations; agents are counted from 1
 
 
 def known_topics(debates: Sequence[Debate]) -> list[Topic]:
@@ -191,20 +176,12 @@ def specialization(shares: pd.DataFrame, num_resamples: int = 1000, seed: int = 
         totals, pooled = counts.sum(axis=1), counts.sum(axis=0) / counts.sum()
         chance = np.stack([rng.multinomial(n, pooled, size=num_resamples) for n in totals], axis=1)
         information, by_chance = _mutual_information(counts), _mutual_information(chance)
-        largest, largest_by_chance = (
-            (c.max(axis=-1) / c.sum(axis=-1)).mean() for c in (counts, chance)
-        )
-        row = {
-            "iteration": iteration,
-            "largest_share": largest,
-            "largest_by_chance": largest_by_chance,
-            "mutual_information": information,
-            "bias": (len(counts) - 1) * ((pooled > 0).sum() - 1) / (2 * counts.sum()),
-            "information_by_chance": by_chance.mean(),
-            "p": (1 + (by_chance >= information - 1e-12).sum()) / (1 + num_resamples),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+        largest = [(c.max(axis=-1) / c.sum(axis=-1)).mean() for c in (counts, chance)]
+        bias = (len(counts) - 1) * ((pooled > 0).sum() - 1) / (2 * counts.sum())
+        p = (1 + (by_chance >= information - 1e-12).sum()) / (1 + num_resamples)
+        rows.append([iteration, *largest, information, bias, by_chance.mean(), p])
+    columns = ["iteration", "largest_share", "largest_by_chance", "mutual_information", "bias"]
+    return pd.DataFrame(rows, columns=[*columns, "information_by_chance", "p"])
 
 
 def _mutual_information(counts: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Standard errors, intervals and paired tests.
 
-Methods answer the same problems, so a difference between two of them is judged problem by problem:
-much of what makes an accuracy uncertain is how hard the problems are, and that cancels. Shares are 0
-to 1 in the functions on arrays, percent and points in the data frames.
+Methods answer the same problems, so a difference between two of them is judged problem by problem: how
+hard the problems are cancels. Shares are 0 to 1 in the functions on arrays, percent in data frames.
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ def standard_error_of_mean(values: Sequence[float] | np.ndarray) -> float:
 
 
 def paired_difference(
-    a: Correct,
-    b: Correct,
-    problems: Sequence | None = None,
-    num_resamples: int = 10_000,
-    seed: int = 0,
+    a: Correct, b: Correct, problems: Sequence | None = None, num_resamples: int = 10_000, seed: int = 0
 ) -> dict[str, float]:
     """How much more often `a` is right than `b` (pairs,): `difference`, its error, interval and p.
 
@@ -73,17 +68,12 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
-    """Holm's step-down correction of (tests,) p values for having made them all, in the same order.
-
-    The chance of even one false "significant" stays below the level. nan stands for a test that was
-    not made: it stays nan and counts for nothing.
-    """
-    p = np.asarray(p_values, dtype=float)
+    """Holm's step-down correction of (tests,) p values; nan, a test that was not made, stays nan."""
+    p = np.array(p_values, dtype=float)
     order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # nan comes last
     steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted
+    p[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return p
 
 
 def compare(scores: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.DataFrame:
@@ -95,18 +85,14 @@ def compare(scores: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
 
     The baseline is the most accurate of `baselines`, the first of them where several are; their own
     rows are empty, as they claim nothing. With None each method is held against the best of all the
-    others. As it is chosen on the same answers, a lead over it is, if anything, understated. Raises
-    `ValueError` for scores that cannot be paired.
+    others. As it is chosen on the same answers, a lead over it is, if anything, understated.
     """
     rows: list[dict] = []
     for task, part in scores.groupby("task", sort=False):
         answers = part.pivot(index=["seed", "problem"], columns="method", values="correct")
         answers = answers[list(part.method.unique())]
         if answers.isna().any(axis=None):
-            raise ValueError(
-                f"the methods of task {task!r} do not answer the same problems: run them with the same "
-                "seeds and num_eval."
-            )
+            raise ValueError(f"the methods of {task!r} answer different problems: run them alike.")
         answers, problems = answers.astype(float), answers.index.get_level_values("problem")
         percent = 100 * answers.mean()
         candidates = answers.columns if baselines is None else baselines
@@ -132,10 +118,9 @@ def spread_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
     In percent, of a frame of scores: `mean` over the seeds' accuracies, `std_between_seeds` (nan for
     one) and `sampling_error`, the scatter between seeds to expect from drawing so many problems alone,
-    the root mean square of the seeds' own standard errors. Where every seed draws its problems anew,
-    training adds what the first exceeds the second by.
+    the root mean square of the seeds' own standard errors.
     """
-    keys = [k for k in ("method", "task", "model", "iteration") if k in frame]
+    keys = [key for key in ("method", "task", "model", "iteration") if key in frame]
     runs = frame.groupby([*keys, "seed"], sort=False).correct.agg(
         accuracy=lambda correct: 100 * correct.mean(),
         variance=lambda correct: (100 * standard_error(correct)) ** 2,
@@ -154,8 +139,7 @@ def spread_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 def standard_errors_apart(a: float, error_a: float, b: float, error_b: float) -> float:
     """(a - b) over the standard error of the difference of two *independent* accuracies.
 
-    For numbers from different problems, such as ours and the published ones; nan where an error is
-    missing or both are 0. Beyond 2 either way chance is a poor explanation.
+    As ours and the published ones; nan where an error is missing or both are 0.
     """
     error = math.hypot(error_a, error_b)
     return float((a - b) / error) if error > 0 else math.nan

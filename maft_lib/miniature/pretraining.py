@@ -35,10 +35,8 @@ SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>
 PIECE = r"\\[A-Za-z]+\{?|[0-9]| ?[A-Za-z]+|[.,:;?!]+ ?|[^\sA-Za-z0-9]|\s+"
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
 
@@ -98,22 +96,18 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The untrained model, its weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.hidden_size,
-            intermediate_size=recipe.intermediate_size,
-            num_hidden_layers=recipe.num_hidden_layers,
-            num_attention_heads=recipe.num_attention_heads,
-            num_key_value_heads=recipe.num_attention_heads,
-            head_dim=recipe.head_dim,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-        )
+    shape = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+    config = LlamaConfig(
+        **{name: getattr(recipe, name) for name in shape},
+        num_key_value_heads=recipe.num_attention_heads,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
     )
+    return LlamaForCausalLM(config)
 
 
 def render_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> list[Rendered]:
@@ -130,8 +124,7 @@ def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> 
 def batches(corpus: Sequence[Rendered], recipe: Recipe) -> list[list[int]]:
     """Indices of the conversations of each batch: one epoch, alike in length, in random order.
 
-    The order is drawn anew for every `GROUP` conversations, so the first batches of a large corpus are
-    those of its first shards.
+    The order is drawn anew for every `GROUP`: the first batches are those of the first shards.
     """
     rng = random.Random(recipe.seed)
     result: list[list[int]] = []
@@ -158,10 +151,7 @@ def completion_loss(model: LlamaForCausalLM, rows: Sequence[Rendered]) -> torch.
 
 
 def train(
-    model: LlamaForCausalLM,
-    corpus: Sequence[Rendered],
-    recipe: Recipe,
-    num_steps: int | None = None,
+    model: LlamaForCausalLM, corpus: Sequence[Rendered], recipe: Recipe, num_steps: int | None = None
 ) -> Iterator[float]:
     """Trains the model in place, one step a batch, and yields each step's loss.
 
@@ -179,14 +169,10 @@ def train(
     named = dict(model.named_parameters())
     matrices = {n: p for n, p in named.items() if p.ndim == 2 and "embed_tokens" not in n}
     rest = [p for n, p in named.items() if n not in matrices]
-    muon, adamw = recipe.muon_learning_rate, recipe.adamw_learning_rate
-    decay = recipe.weight_decay
-    optimizers = [
-        torch.optim.Muon(
-            list(matrices.values()), lr=muon, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(rest, lr=adamw, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    peak, decay = recipe.muon_learning_rate, recipe.weight_decay
+    muon = torch.optim.Muon(matrices.values(), peak, decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, recipe.adamw_learning_rate, (0.9, 0.98), weight_decay=0.0)
+    optimizers = (muon, adamw)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, share_of_peak) for o in optimizers]
     for batch in order:
         loss = completion_loss(model, [corpus[i] for i in batch])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -64,20 +65,18 @@ def losses(values: Sequence[float], ax: Axes | None = None) -> Axes:
 
 
 def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """A panel per role, a line per agent: training loss in nats per token against steps, smoothed.
+    """A panel per role, a line per agent: training loss against steps, the mean over a tenth of them.
 
-    `curves` are the losses of agents by name, such as `critic-1`. The mean runs over a tenth of the
-    steps, since single batches vary more than agents do.
+    `curves` are the losses of agents by name, such as `critic-1`, in nats per token.
     """
     roles = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in curves))
     figure, axes = panels(1, len(roles), 2.2, sharey=True, squeeze=False)
     with plt.style.context(STYLE):
         for ax, role in zip(axes[0], roles):
             names = [name for name in curves if name.rsplit("-", 1)[0] == role]
-            for number, name in enumerate(names):
+            for name, dashes in zip(names, cycle(("-", "--", ":", "-."))):
                 series = pd.Series(curves[name])
                 smooth = series.rolling(max(1, len(series) // 10), min_periods=1).mean()
-                dashes = ("-", "--", ":", "-.")[number % 4]
                 ax.plot(series.index + 1, smooth, dashes, label=name)
             ax.set(xlabel=f"step ({role} agents)")
             ax.legend()
@@ -103,10 +102,7 @@ def _points(ax: Axes, x: Any, y: Any, error: Any, line: Any, name: str, number: 
 
 
 def trajectories(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The skills of one model over iterations, a line per topic.
-
-    `frame` has `iteration`, `topic` and `skill` (0 to 1).
-    """
+    """The skills of one model over iterations, a line per topic: `iteration`, `topic`, `skill`."""
     with plt.style.context(STYLE):
         ax = ax or new_axes()
         for number, (name, part) in enumerate(frame.groupby("topic", sort=False)):
@@ -145,8 +141,7 @@ def measured_specialization(frame: pd.DataFrame, ax: Axes | None = None) -> Axes
     """What one agent learned from: the measured share of each topic and what the model predicts.
 
     `frame` has `topic`, `iteration`, `share` with its `error`, drawn as points with bars either way,
-    and `predicted`, drawn as a line. Topics are moved apart a little, so that bars do not hide each
-    other.
+    and `predicted`, drawn as a line. Topics are moved apart a little.
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes()

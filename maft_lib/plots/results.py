@@ -23,8 +23,8 @@ def by_iteration(
 ) -> Axes:
     """Figures 1, 3, 6-11: a quantity against iterations of finetuning, a line per `series`.
 
-    `frame` has the column `series`, `iteration`, `mean` and `error`, which is drawn as a bar either
-    way. Lines are moved apart a little, so that bars do not hide each other.
+    `frame` has the column `series`, `iteration`, `mean` and `error`, drawn as a bar either way. Lines
+    are moved apart a little.
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes()
@@ -41,8 +41,7 @@ def by_iteration(
 def accuracy_bars(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Figures 5, 12, 13: a bar per method with its standard error and its accuracy as a number.
 
-    `frame` has `method`, `accuracy`, `standard_error` (percent), and may have `label` where a method's
-    own name does not say enough, as which task it was trained on. Methods stand from top to bottom.
+    `frame` has `method`, `accuracy`, `standard_error` (percent), and may have a `label` of its own.
     """
     with plt.style.context(STYLE):
         ax = ax or new_axes(height=0.5 + 0.28 * len(frame))

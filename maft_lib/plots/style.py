@@ -53,19 +53,15 @@ def letter(axes: Any) -> None:
 def save_figure(figure: Figure | Axes, path: str | Path, caption: str = "") -> list[Path]:
     """Writes `path`.pdf and `path`.png, the same bytes for the same figure; prints the caption.
 
-    The caption is kept in both files, where the contact sheet finds it. Raises `StoreError` if the
-    disk refuses.
+    The caption is kept in both files, where the contact sheet finds it.
     """
     drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
-    metadata = {
-        "pdf": {**undated, "Subject": caption},
-        "png": {"Software": None, "Description": caption},
-    }
-    paths = [Path(f"{path}.{kind}") for kind in metadata]
-    for path, (kind, said) in zip(paths, metadata.items()):
-        with replacing(path) as new, plt.style.context(STYLE):
-            drawn.savefig(new, format=kind, metadata=said)
+    pdf, png = {**undated, "Subject": caption}, {"Software": None, "Description": caption}
+    paths = [Path(f"{path}.pdf"), Path(f"{path}.png")]
+    for place, said in zip(paths, (pdf, png)):
+        with replacing(place) as new, plt.style.context(STYLE):
+            drawn.savefig(new, format=place.suffix[1:], metadata=said)
     if caption:
         print(caption)
     return paths
