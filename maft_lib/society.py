@@ -112,10 +112,12 @@ def _read(values: dict, runs: Path) -> SavedSociety:
 
 
 def _located(model: str, runs: Path) -> str:
-    if ".." in Path(model).parts:
+    folder = runs / checkpoints.FOLDER / Path(model).name
+    is_checkpoint = model.startswith(f"{checkpoints.FOLDER}/")
+    if ".." in Path(model).parts or (is_checkpoint and folder.is_symlink()):
         raise ValueError(f"{model} leads out of its folder")
-    if model.startswith(f"{checkpoints.FOLDER}/"):
-        if not (runs / model).is_dir():
-            raise FileNotFoundError(runs / model)
-        return str(runs / model)
+    if is_checkpoint:
+        if not folder.is_dir():
+            raise FileNotFoundError(folder)
+        return str(folder)
     return str(project_root() / model) if (project_root() / model).is_dir() else model

@@ -3,10 +3,11 @@
 import gc
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
-from maft_lib.workers import run_parallel
+from maft_lib.workers import PRELOADED, run_parallel
 
 SCRIPT = """
 import maft_lib as maft
@@ -19,6 +20,11 @@ print(len(maft.run_study("base", "arithmetic", config, report=print).frame), "an
 def test_workers_collect_garbage_again():
     """Their server does not while it imports libraries."""
     assert list(run_parallel(gc.isenabled, [()], 1)) == [(0, True)]
+
+
+def test_what_the_workers_server_imports_is_there():
+    """It would leave out silently what is not."""
+    assert all(map(find_spec, PRELOADED))
 
 
 @pytest.mark.pipeline
