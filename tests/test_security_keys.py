@@ -18,7 +18,6 @@ from maft_lib.notebooks import run_notebooks
 from maft_lib.profiles import load_config
 from maft_lib.report import write_report
 from maft_lib.run import run_study
-from maft_lib.store import Store
 from tests.openai_server import BASE, Server
 
 pytest.importorskip("openai")
@@ -145,7 +144,7 @@ def test_a_whole_study_in_a_notebook(server, profile, tmp_path, monkeypatch, cap
         run_notebooks(profile("broken", max_retries=0), [NOTEBOOK])
     copies = {path.parent for path in tmp_path.rglob(f"{NOTEBOOK}.ipynb")}
     assert len(copies) == 2
-    backend, store = open_backend(config).inner, Store(config.path(config.runs_dir))
-    shown = [repr(result), repr(backend), *(html(x) for x in (result, config, store))]
+    backend = open_backend(config).inner
+    shown = [repr(result), repr(backend), *(html(x) for x in (result, config))]
     written = capfd.readouterr()
     check(server, tmp_path, written.out, written.err, str(caught.value), caplog.text, *shown)

@@ -9,11 +9,8 @@ from maft_lib import events
 RECORDS = {
     "Config": "maft_lib.config",
     "Debate": "maft_lib.debate",
-    "Estimate": "maft_lib.estimation",
     "Problem": "maft_lib.tasks.problem",
     "Result": "maft_lib.study",
-    "Society": "maft_lib.society",
-    "Store": "maft_lib.store",
 }  # classes that have a display, and where each is defined
 
 

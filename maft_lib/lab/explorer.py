@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,20 +19,9 @@ from maft_lib.study import Result
 Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
 
 RUN = ("method", "seed", "iteration")  # what tells two debates of the same problem apart
-OUTCOMES = [
-    "vote_right",
-    "vote_wrong",
-    "split_vote",
-    "tie",
-    "unanimous_and_right",
-    "unanimous_and_wrong",
-] + ["critic_fixed_it", "critic_broke_it", "turned_right", "turned_wrong", "unparsable"]
 ANY = ""  # the value of a choice that is not made: for ipywidgets, None would be no option at all
 BECAME = {"became right there": True, "became wrong there": False}  # in the run to compare with
-LEGEND = (
-    "✓ the vote is right, ✗ it is wrong, – there is none. "
-    "1→3/3: of three agents one is right in the first round, three in the last."
-)
+LEGEND = "✓ the vote is right, ✗ wrong; 1→3/3: one of three agents is right first, three are last"
 KEYS = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
 
 
@@ -60,11 +49,10 @@ def entries(explorable: Explorable) -> Iterator[tuple[Debate, dict[str, Any]]]:
 def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
     """A row of the index: the problem, the run, how many were right first and last, the outcomes.
 
-    Several outcomes may hold. An answer that cannot be read is wrong, is in no class of equivalent
-    answers and does not vote. Where a problem has no ground truth nothing is right, nor is the vote
-    wrong. An agent is fixed or broken by its own critic turns, first answer against last. A debate is
-    turned right or wrong if its vote is, and the first answers could not have voted so, not even by
-    luck in a tie.
+    Several outcomes may hold. An answer that cannot be read is wrong and in no class of equivalent
+    answers. Without a ground truth nothing is right, nor is the vote wrong. An agent is fixed or broken
+    by its critic turns, first answer against last. A debate is turned right or wrong if its vote is,
+    and the first answers could not have voted so, not even by luck in a tie.
     """
     problem, answers = debate.problem, debate.answers
     right = [[is_correct(answer, problem) for answer in agent] for agent in answers]
@@ -106,11 +94,11 @@ def index_frame(found: Iterable[tuple[Debate, dict[str, Any]]]) -> pd.DataFrame:
     frame = frame.astype(dict.fromkeys(("level", "seed", "iteration"), "Int64"))
     differing = [name for name in RUN if frame[name].nunique(dropna=False) > 1]
     words = {name: "" if name == "method" else f"{name} " for name in differing}
-    told = [
-        [f"{words[name]}{value}" for name, value in zip(differing, values) if pd.notna(value)]
+    runs = [
+        ", ".join(f"{words[name]}{v}" for name, v in zip(differing, values) if pd.notna(v))
         for values in frame[differing].to_numpy()
     ]
-    return frame.assign(run=list(map(", ".join, told)))
+    return frame.assign(run=runs)
 
 
 class DebateExplorer(widgets.VBox):
@@ -119,9 +107,8 @@ class DebateExplorer(widgets.VBox):
     Takes a list of Debates, a `Result` (its debates on the eval problems after every iteration), or a
     list or dict of Results; a dict's keys stand where the methods do, and its values may be lists of
     Debates. Where there is no kernel, the HTML of the debate that was selected stands in the notebook.
-
-    `frame` is the index, one row per debate (`index_frame`), `debates` the debates in that order.
-    Raises `ValueError` if there is no debate.
+    `frame` is the index (`index_frame`), `debates` the debates in its order, `selected` the one on
+    screen. Raises `ValueError` if there is no debate.
     """
 
     def __init__(self, debates_or_results: Explorable):
@@ -130,6 +117,7 @@ class DebateExplorer(widgets.VBox):
             raise ValueError("There are no debates to explore: run some, or give another Result.")
         self.debates = [debate for debate, _ in found]
         self.frame = index_frame(found)
+        self._outcomes = list(self.frame.select_dtypes(bool))
         self._lines = [*map(_line, self.frame.itertuples(), self.debates)]
         super().__init__(self._controls())
         self.add_class("maft-explorer")
@@ -143,6 +131,11 @@ class DebateExplorer(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {"text/plain": repr(self)}
         return {**bundle, "text/html": self._screen.value}
 
+    @property
+    def selected(self) -> Debate | None:
+        """The debate on screen; None if none matches the filters."""
+        return None if self._list.value is None else self.debates[self._list.value]
+
     def _controls(self) -> list[widgets.Widget]:
         """Filters above; the list beside the debate, or above it where there is no room."""
         self._filters = {}
@@ -150,21 +143,18 @@ class DebateExplorer(widgets.VBox):
             values = self.frame[name].dropna().unique().tolist()
             values = values if name in ("task", "method") else sorted(values)
             self._filters[name] = _choice(name, name, "all", {str(v): v for v in values})
-        happened = {n.replace("_", " "): n for n, true in self.frame[OUTCOMES].any().items() if true}
-        runs = list(dict.fromkeys(self.frame["run"]))
+        runs = self.frame["run"].unique().tolist()
         self._compare = _choice("compare", "compare with", "nothing", {run: run for run in runs})
-        became = {words: words for words in BECAME if len(runs) > 1}
-        self._outcome = _choice("outcome", "outcome", "all", {**happened, **became})
+        happened = [name for name in self._outcomes if self.frame[name].any()]
+        known = {name.replace("_", " "): name for name in [*happened, *(BECAME if runs[1:] else ())]}
+        self._outcome = _choice("outcome", "outcome", "all", known)
         hint = {"placeholder": "words in the question", "width": "16rem"}
         self._search = control("search", widgets.Text, description="search", **hint)
         for choice in (*self._filters.values(), self._compare, self._outcome, self._search):
             choice.observe(self._filter, "value")
-        self._clear = control("clear", widgets.Button, description="clear filters")
-        self._clear.on_click(self._show_all)
-        self._previous = control("previous", widgets.Button, description="← previous")
-        self._previous.on_click(lambda _: self._go(-1))
-        self._next = control("next", widgets.Button, description="next →")
-        self._next.on_click(lambda _: self._go(1))
+        self._clear = button("clear", "clear filters", self._show_all)
+        self._previous = button("previous", "← previous", lambda _: self._go(-1))
+        self._next = button("next", "next →", lambda _: self._go(1))
         self._count, self._screen = control("count", widgets.HTML), control("screen", widgets.HTML)
         self._list = control("list", widgets.Select, rows=16, tooltip=LEGEND)
         self._list.observe(self._draw, "value")
@@ -176,29 +166,6 @@ class DebateExplorer(widgets.VBox):
         both = row(beside, debate)
         both.layout.align_items = "flex-start"
         return [above, both, own_keys()]
-
-    @property
-    def matching(self) -> list[Debate]:
-        """The debates that match the filters, in the order of the list."""
-        return [self.debates[place] for _, place in self._list.options]
-
-    @property
-    def selected(self) -> Debate | None:
-        """The debate on screen; None if none matches the filters."""
-        return None if self._list.value is None else self.debates[self._list.value]
-
-    @property
-    def compared(self) -> Debate | None:
-        """The debate beside it, of the same problem in the other run; None if that has none."""
-        place = self._beside()
-        return None if place is None else self.debates[place]
-
-    def _beside(self) -> int | None:
-        run, here = self._compare.value, self._list.value
-        if here is None or run == self.frame["run"][here]:
-            return None
-        same = (self.frame["problem"] == self.frame["problem"][here]) & (self.frame["run"] == run)
-        return next(iter(np.flatnonzero(same).tolist()), None)
 
     def _go(self, step: int) -> None:
         if self._list.options:
@@ -232,28 +199,28 @@ class DebateExplorer(widgets.VBox):
         self._draw()
 
     def _draw(self, _: Any = None) -> None:
-        """The debate on screen, and the one beside it."""
-        place, shown = self._list.value, len(self._list.options)
+        """The debate on screen, and the one of the same problem in the run to compare with."""
+        frame, place, run = self.frame, self._list.value, self._compare.value
         number = "" if place is None else f", this is number {self._list.index + 1:,}"
-        text = f"<b>{shown:,}</b> of {len(self.debates):,} debates match{number}."
+        text = f"<b>{len(self._list.options):,}</b> of {len(frame):,} debates match{number}."
         self._count.value = f'<span role="status">{text}</span>'
         if place is None:
             nothing = "No debate matches these filters: clear them, or change one."
             self._screen.value = framed(f"<p>{nothing}</p>")
             return
         panes = [self._pane(place)]
-        if self._compare.value != ANY:
-            name = f"<b>{escaped(self._compare.value)}</b>"
-            missing = f"<p>{name}: this run has no other debate of the problem.</p>"
-            beside = self._beside()
-            panes.append(missing if beside is None else self._pane(beside))
+        if run != ANY:
+            same = (frame["problem"] == frame["problem"][place]) & (frame["run"] == run)
+            same &= frame["run"] != frame["run"][place]
+            missing = f"<p><b>{escaped(run)}</b>: this run has no other debate of the problem.</p>"
+            panes.append(self._pane(int(same.argmax())) if same.any() else missing)
         sections = "".join(f"<section>{pane}</section>" for pane in panes)
         self._screen.value = framed(f'<div class="maft-panes">{sections}</div>', "maft-debate")
 
     def _pane(self, place: int) -> str:
         """A debate headed by its run and by what happened in it."""
         values = self.frame.iloc[place]
-        happened = (name.replace("_", " ") for name in OUTCOMES if values[name])
+        happened = (name.replace("_", " ") for name in self._outcomes if values[name])
         chips = " ".join(chip(outcome, "plain") for outcome in happened)
         return f"<p><b>{escaped(values['run'])}</b> {chips}</p>{debate_body(self.debates[place])}"
 
@@ -274,6 +241,13 @@ def control(name: str, kind: type, **traits: Any) -> Any:
     if hasattr(made.style, "description_width"):
         made.style.description_width = "initial"
     made.add_class(f"maft-{name}")
+    return made
+
+
+def button(name: str, label: str, react: Callable[[widgets.Button], None]) -> Any:
+    """A button and what it does."""
+    made = control(name, widgets.Button, description=label)
+    made.on_click(react)
     return made
 
 

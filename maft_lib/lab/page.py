@@ -1,13 +1,12 @@
 r"""The parts of a shown record: frame, chips, folds, tables, and text with its LaTeX as MathML.
 
-Text of models and people is escaped, and MathML passes through nh3: nothing in it is markup. What is
-left where a front end drops stylesheet and MathML (JupyterLab, in a notebook that is not trusted) still
-reads well: tables, lists, marks that are characters, and the source of each formula.
+Text of models and people is escaped, and MathML passes through nh3: nothing in it is markup. Where a
+front end drops stylesheet and MathML (JupyterLab, in a notebook that is not trusted), tables, lists,
+marks that are characters and the source of each formula are left.
 
-Formulas are `$..$`, `$$..$$`, `\(..\)`, `\[..\]`, the environments of displayed mathematics, and a
-`\boxed{..}` that stands alone. A single dollar opens one by pandoc's rules: no space after it, none
-before the one that closes, and no digit behind that; so `$5 and $6` stays money. What latex2mathml
-cannot read stays as it was written.
+Formulas are `$..$`, `$$..$$`, `\(..\)`, `\[..\]`, displayed environments and a `\boxed{..}` that stands
+alone. A dollar opens one by pandoc's rules (no space after it, none before the one that closes, no
+digit behind that), so `$5 and $6` stays money. What latex2mathml cannot read stays as it was written.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ READ = 16_000  # characters of a text in which formulas are looked for
 
 _NO_MATHJAX = "tex2jax_ignore mathjax_ignore"  # formulas are MathML already
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_SIGNS = {"right": ("✓", "right"), "wrong": ("✗", "wrong"), "none": ("–", ""), "plain": ("", "")}
+_SIGNS = {"right": "✓", "wrong": "✗", "none": "–"}
 
 
 def framed(body: str, *classes: str) -> str:
@@ -51,9 +50,8 @@ def chip(label: object, kind: str, html: str | None = None) -> str:
 
     `html` is shown in place of the label, which then is what the pointer finds.
     """
-    sign, meaning = _SIGNS[kind]
-    mark = f'<b aria-hidden="true">{sign}</b> ' if sign else ""
-    spoken = unseen(f"{meaning}: ") if meaning else ""
+    mark = f'<b aria-hidden="true">{_SIGNS[kind]}</b> ' if kind in _SIGNS else ""
+    spoken = unseen(f"{kind}: ") if kind in ("right", "wrong") else ""
     title = f' title="{escaped(label)}"' if html is not None else ""
     return f'<span class="maft-chip maft-{kind}"{title}>{mark}{spoken}{html or escaped(label)}</span>'
 
@@ -76,8 +74,8 @@ def letter(number: int) -> str:
 
 def facts(pairs: Iterable[tuple[object, str]], name: str = "maft-facts") -> str:
     """Names with what they are (HTML), as a list of terms."""
-    rows = (f"<div><dt>{escaped(term)}</dt><dd>{html}</dd></div>" for term, html in pairs)
-    return f'<dl class="{name}">{"".join(rows)}</dl>'
+    rows = "".join(f"<div><dt>{escaped(term)}</dt><dd>{html}</dd></div>" for term, html in pairs)
+    return f'<dl class="{name}">{rows}</dl>'
 
 
 def table(caption: object, heads: Iterable[object], rows: Iterable[Iterable[str]]) -> str:
@@ -87,9 +85,10 @@ def table(caption: object, heads: Iterable[object], rows: Iterable[Iterable[str]
     for first, *others in rows:
         cells = "".join(f"<td>{cell}</td>" for cell in others)
         body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
-    start = f'<table class="maft-table"><caption>{escaped(caption)}</caption>'
-    top = f"<thead><tr>{head}</tr></thead>" if head else ""
-    return f"{start}{top}<tbody>{body}</tbody></table>"
+    return (
+        f'<table class="maft-table"><caption>{escaped(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 # --- text with formulas --------------------------------------------------------------------------
@@ -137,43 +136,34 @@ def formula_html(latex: str) -> str:
 
 
 def _found(found: re.Match[str]) -> str:
-    """A formula in its delimiters, or a figure's program, as HTML."""
+    """A formula in its delimiters as HTML."""
     source, kind = found[0], found.lastgroup
     if kind in ("dollar", "newline"):
         return source.replace(r"\$", "$")
     if kind == "figure":
         return f"<code>{_plain(source)}</code>"
-    if kind == "box":
-        return _formula(rf"\boxed{{{_boxed(found['boxed'].strip())}}}", source)
     if kind == "environment":
         return _formula(source, source, display=True)
-    width = 1 if kind == "inline" else 2
-    return _formula(source.strip()[width:-width], source, display=kind == "display")
-
-
-def _boxed(inner: str) -> str:
-    """What stands in a box: words, a formula in dollars of its own, or money."""
-    if re.fullmatch(r"[A-Za-z][A-Za-z ,.'-]+", inner):
-        return rf"\text{{{inner}}}"
-    if len(inner) > 2 and inner[0] == inner[-1] == "$":
+    if kind != "box":
+        width = 1 if kind == "inline" else 2
+        return _formula(source.strip()[width:-width], source, display=kind == "display")
+    inner = found["boxed"].strip()
+    if re.fullmatch(r"[A-Za-z][A-Za-z ,.'-]+", inner):  # words
+        inner = rf"\text{{{inner}}}"
+    elif len(inner) > 2 and inner[0] == inner[-1] == "$":  # a formula in dollars of its own
         inner = inner[1:-1]
-    return re.sub(r"(?<!\\)\$", r"\\$", inner)
+    money = re.sub(r"(?<!\\)\$", r"\\$", inner)
+    return _formula(rf"\boxed{{{money}}}", source)
 
 
 def _formula(latex: str, source: str, display: bool = False) -> str:
-    """MathML, and the source for pages without it.
-
-    The stylesheet undoes `hidden` and hides the source: where there is no stylesheet, there is no
-    MathML either.
-    """
+    """MathML, which is `hidden` unless the stylesheet is there, and the source, which that hides."""
     mathml = _mathml(_writable(latex.strip()), display)
     if mathml is None:
         return _plain(source)
     name = "maft-m maft-d" if display else "maft-m"
-    return (
-        f'<span class="{name}" hidden="hidden">{mathml}</span>'
-        f'<code class="maft-tex">{_plain(source)}</code>'
-    )
+    tex = f'<code class="maft-tex">{_plain(source)}</code>'
+    return f'<span class="{name}" hidden="hidden">{mathml}</span>{tex}'
 
 
 @lru_cache(maxsize=10_000)

@@ -18,7 +18,7 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn, debate_rounds
 from maft_lib.lab.debates import debate_html
-from maft_lib.lab.explorer import control, own_keys, row
+from maft_lib.lab.explorer import button, control, own_keys, row
 from maft_lib.lab.page import escaped
 from maft_lib.plots import LABELS
 from maft_lib.profiles import load_config
@@ -30,7 +30,11 @@ from maft_lib.tasks.problem import Problem, problem_id
 BASE = "base agents"
 TICK = 0.1  # seconds between two looks at what is new
 SETTINGS = ("num_agents", "num_rounds", "temperature", "max_tokens", "seed", "summarize", "cooperative")
-KINDS = {bool: widgets.Checkbox, int: widgets.IntText, float: widgets.FloatText}
+KINDS: dict[type, tuple[type, dict]] = {
+    bool: (widgets.Checkbox, {"indent": False}),
+    int: (widgets.IntText, {"width": "11rem"}),
+    float: (widgets.FloatText, {"width": "11rem"}),
+}
 
 
 class Stopped(Exception):
@@ -54,16 +58,13 @@ class DebateStudio(widgets.VBox):
         super().__init__(self._controls())
         self.add_class("maft-studio")
 
-    def __repr__(self) -> str:
-        return f"DebateStudio({len(self.debates)} debates)"
-
     def _controls(self) -> list[widgets.Widget]:
         whole = {"continuous_update": False}  # single keys would be sent after a click that follows
         asked = {"placeholder": "Type a problem, or draw one", "height": "5rem", **whole}
         self._question = control("question", widgets.Textarea, **asked)
         tasks = list(dict.fromkeys((self.config.task, *self.config.tasks, *TASKS)))
         self._task = control("task", widgets.Dropdown, description="task", options=tasks)
-        self._draw = control("draw", widgets.Button, description="Draw a problem")
+        self._draw = button("draw", "Draw a problem", self._draw_problem)
         truth = {"description": "ground truth", "placeholder": "optional", **whole}
         self._truth = control("truth", widgets.Text, width="14rem", **truth)
         found = list_societies(self.config.path(self.config.runs_dir))
@@ -72,28 +73,18 @@ class DebateStudio(widgets.VBox):
         self._agents = control("agents", widgets.Dropdown, **agents)
         self._settings = {}
         for name in SETTINGS:
-            kind = KINDS[type(value := getattr(self.config, name))]
-            traits = {"indent": False} if kind is widgets.Checkbox else {"width": "11rem"}
-            css = name.replace("_", "-")
+            value, css = getattr(self.config, name), name.replace("_", "-")
+            kind, traits = KINDS[type(value)]
             self._settings[name] = control(css, kind, description=name, value=value, **traits)
-        primary = {"description": "Start", "button_style": "primary"}
-        self._start = control("start", widgets.Button, **primary)
-        self._stop = control("stop", widgets.Button, description="Stop", disabled=True)
-        self._start.on_click(self._begin)
-        self._stop.on_click(lambda _: self._stopping.set())
-        self._draw.on_click(self._draw_problem)
+        self._start = button("start", "Start", self._begin)
+        self._stop = button("stop", "Stop", lambda _: self._stopping.set())
+        self._start.button_style, self._stop.disabled = "primary", True
         self._status = control("status", widgets.HTML)
         self._screen = control("screen", widgets.HTML)
         self._downloads = control("downloads", widgets.HTML)
-        return [
-            self._question,
-            row(self._task, self._draw, self._truth, self._agents),
-            row(*self._settings.values()),
-            row(self._start, self._stop, self._status),
-            self._screen,
-            self._downloads,
-            own_keys(),
-        ]
+        asking = row(self._task, self._draw, self._truth, self._agents)
+        running = [row(self._start, self._stop, self._status), self._screen, self._downloads]
+        return [self._question, asking, row(*self._settings.values()), *running, own_keys()]
 
     def _draw_problem(self, _: widgets.Button) -> None:
         """Puts a random problem of the task into the form; each time another one."""
@@ -155,6 +146,7 @@ class DebateStudio(widgets.VBox):
                 shown = time.perf_counter()
 
         finished = False
+        ending: str | Exception = "Stopped; what was said stays here until the next start."
         try:
             backend = self._backend or open_backend(config)
             for (whole,) in debate_rounds(society, [problem], config, backend, iteration, hear):
@@ -163,14 +155,15 @@ class DebateStudio(widgets.VBox):
             finished = True
             self.debates.append(whole)
             tokens, seconds = whole.num_completion_tokens, time.perf_counter() - began
-            self._say(f"Finished: {tokens:,} tokens in {seconds:.1f} s.")
+            ending = f"Finished: {tokens:,} tokens in {seconds:.1f} s."
         except Stopped:
-            self._say("Stopped; what was said stays here until the next start.")
+            pass
         except Exception as error:  # whatever it is: a thread's errors would end in a log
-            self._say(error)
+            ending = error
         self._screen.value = debate_html(self.said, finished)
         self._offer(self.said, config, finished)
         self._start.disabled, self._stop.disabled = False, True
+        self._say(ending)
 
     def _offer(self, debate: Debate, config: Config, finished: bool) -> None:
         """Links that hold the transcript themselves, so that saving it needs no server."""

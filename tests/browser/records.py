@@ -7,7 +7,6 @@ import random
 
 from maft_lib import load_problems
 from maft_lib.debate import Debate, Turn, majority_vote
-from maft_lib.society import Agent, Society
 from maft_lib.tasks.problem import Problem, problem_id
 
 # Whatever of this is run as code leaves its mark on the page's window.
@@ -49,14 +48,6 @@ def hostile_debate() -> Debate:
         for n in range(3)
     )
     return Debate(problem, turns, ATTACKS["drawing"], 10, 20, 6)
-
-
-def hostile_society() -> Society:
-    """A society whose agents and models have hostile names."""
-    names = list(ATTACKS.values())
-    generators = tuple(Agent(name, "generator", name) for name in names[:5])
-    critics = tuple(Agent(name, "critic", name) for name in names[5:10])
-    return Society(generators, critics, Agent(names[0], "summarizer", names[0]))
 
 
 def ordinary_debates(number: int, seed: int = 0, right: float = 0.5) -> list[Debate]:

@@ -15,12 +15,11 @@ from maft_lib import load_config
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.lab.studio import DebateStudio
-from tests.browser.records import ATTACKS, EVERYTHING, hostile_debate, hostile_society"""
+from tests.browser.records import ATTACKS, EVERYTHING, hostile_debate"""
 AFTER = "print('the page goes on')"
 RECORDS = {
     "debate": "hostile_debate()",
     "problem": "hostile_debate().problem",
-    "society": "hostile_society()",
     "config": "load_config('smoke', model_name_or_path=ATTACKS['script'])",
 }
 EXPLORER = "DebateExplorer({name: [hostile_debate()] for name in ATTACKS.values()})"
@@ -67,7 +66,7 @@ def assert_read(texts, names=tuple(ATTACKS)):
 
 
 def assert_records_read(place):
-    for kind in ("debate", "problem", "society"):
+    for kind in ("debate", "problem"):
         assert_read(place.locator(f".maft-{kind}").all_text_contents())
     assert_read(place.locator(".maft-config").all_text_contents(), ["script"])
 
