@@ -106,7 +106,7 @@ QUERY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 ADAPTERS = {
     "no base.json": ({BASE: None}, ["adapter", "base.json"]),
     "half a base.json": ({BASE: half}, ["adapter"]),
-    "a base.json that says nothing": ({BASE: b"{}"}, ["cannot be read", "identity"]),
+    "a base.json that says nothing": ({BASE: b"{}"}, ["cannot be loaded", "identity"]),
     "a base that is missing": ({BASE: {"folder": "../gone"}}, ["gone"]),
     "a base that is not a model": ({BASE: {"folder": ".."}}, ["no config.json"]),
     "another base": ({BASE: {"identity": "0" * 64}}, ["belongs to another model"]),
