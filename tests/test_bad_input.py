@@ -434,7 +434,7 @@ def through_server(folder, model, server):
     say(server, *answers.ROWS["HTML"][:3])
     server.faults["/chat/completions"] *= 1000
     hosted = {"backend": "openai", "model_name_or_path": BASE, "max_retries": 0}
-    return hosted, "BackendError: model miniature: ", "no chat completion"
+    return hosted, "BackendError: model miniature: ", "OPENAI_BASE_URL"
 
 
 @pytest.mark.notebooks

@@ -247,17 +247,6 @@ def test_a_server_that_streams_says_the_same(chunks):
     assert [bool(chat.get("stream")) for chat in chunks.chats] == [True] * 3 + [False] * 3
 
 
-@pytest.mark.parametrize("fault", ["early_end", "error_event", "nonsense", "no_stream", "500"])
-def test_a_stream_that_fails_is_asked_for_again(chunks, fault):
-    backend, asked = OpenAIBackend(max_retries=2), requests(BASE, 3)[:1]
-    expected = generate(backend, asked)
-    chunks.faults["/chat/completions"] = [f"after_{fault}" if fault != "500" else fault]
-    chunks.chats.clear()
-    heard, completions = listen(backend, asked)
-    assert completions == expected and heard[-1] == (0, expected[0].text)
-    assert len(chunks.chats) == (1 if fault in ("no_stream", "500") else 2)
-
-
 def test_a_stream_that_always_fails_is_said_in_a_sentence(chunks):
     chunks.faults["/chat/completions"] = ["after_error_event"] * 2
     backend = OpenAIBackend(max_retries=1)

@@ -153,7 +153,7 @@ async def _answer(client: Any, request: Request, hear: Callable[[str], None] | N
             hear(_sendable(text))
         if reason is None:
             raise ValueError("the stream ended before the answer did")
-    read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    read, written = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
     # a content filter, or too few tokens for the first word, may leave nothing: an answer, but no vote
     return Completion(_sendable(text or ""), read, written, reason or "stop")
 

@@ -126,13 +126,13 @@ class Cluster:
 class _Actor:
     """Runs one task after another in a process of a node."""
 
-    def begin(self, versions: dict[str, str], device: str) -> None:
+    def begin(self, versions: list[str], device: str) -> None:
         """Returns when the process is ready to compute as one of the driver's machine would."""
-        if (here := _versions()) != versions:
-            raise BackendError(f"a Ray node has {here}, the driver {versions}: install the same.")
-        if device == "cpu":
-            import torch
+        import torch
 
+        if (here := _versions()) != versions:
+            raise BackendError(f"a Ray node has torch and transformers {here}, not {versions}.")
+        if device == "cpu":
             torch.set_num_threads(1)  # as `workers` do: the order of sums decides the last bits
 
     def run(self, function: Callable, task: tuple) -> Any:
@@ -140,9 +140,8 @@ class _Actor:
         return function(*task)
 
 
-def _versions() -> dict[str, str]:
-    """Packages that results depend on; builds of PyTorch for different devices are one version."""
-    return {name: version(name).split("+")[0] for name in ("torch", "transformers")}
+def _versions() -> list[str]:
+    return [version("torch").split("+")[0], version("transformers")]  # builds are one version
 
 
 def _result(reference: Any) -> Any:
@@ -163,7 +162,7 @@ def open_cluster(config: Config) -> Cluster:
     """Joins the cluster at `config.ray_address`; without an address, starts Ray on this machine.
 
     `device: auto` is cuda if any node has a GPU, whatever this machine has. Raises `BackendError` if
-    Ray is missing, nothing answers, or no node is large enough.
+    Ray is missing or nothing answers.
     """
     try:
         import ray
@@ -182,13 +181,12 @@ def _join(address: str | None, num_cpus: int) -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    alone: dict[str, Any] = {"num_cpus": num_cpus, "include_dashboard": False}
+    alone: dict[str, Any] = {} if address else {"num_cpus": num_cpus, "include_dashboard": False}
     host, _, port = (address or "").rpartition(":")
     try:
         if port.isdigit():  # Ray would try for minutes where nothing listens
             socket.create_connection((host, int(port)), timeout=10).close()
-        options = {} if address else alone
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **alone)
     except (Exception, SystemExit) as error:  # Ray leaves the process if what answers is not Ray
         raise BackendError(
             f"no Ray cluster at ray_address {address!r} ({one_line(error)}): start one with "

@@ -8,13 +8,11 @@ import json
 import maft_lib as maft
 from maft_lib import notebooks, report
 from maft_lib.backends import BackendError
-from maft_lib.backends.openai import served_name
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import ConfigError
 from maft_lib.exports import STUDY, ExportError
 from maft_lib.prompts import PromptError, load_prompts
 from maft_lib.report import ReportError
-from maft_lib.society import Agent
 from maft_lib.store.files import StoreError
 from maft_lib.tasks.problem import DataError
 
@@ -140,11 +138,6 @@ ROWS = {
         ["no such home folder", "write the path out"],
     ),
     "a device that is none": (BackendError, lambda case: TransformersBackend("gpu"), ["device 'gpu'"]),
-    "finetuning no model": (
-        BackendError,
-        lambda case: maft.finetune(Agent("generation-1", "generator", NOWHERE), [], case.config),
-        ["'/nowhere/model'", "cannot be fetched"],
-    ),
     "runs in a file": (
         StoreError,
         lambda case: maft.open_backend(case.config.replace(runs_dir=str(file(case)))),
@@ -159,21 +152,6 @@ ROWS = {
         ConfigError,
         lambda case: case.config.replace(figures_dir=str(file(case))).figures,
         ["figures_dir", "cannot be made"],
-    ),
-    "a hosted model without a name": (
-        BackendError,
-        lambda case: served_name(str(file(case, "a/openai.json", b"{}").parent)),
-        ["openai.json is damaged", "run again"],
-    ),
-    "a hosted model in no JSON": (
-        BackendError,
-        lambda case: served_name(str(file(case, "b/openai.json", b"{").parent)),
-        ["openai.json is damaged", "run again"],
-    ),
-    "a hosted model in a list": (
-        BackendError,
-        lambda case: served_name(str(file(case, "c/openai.json", b"[1]").parent)),
-        ["openai.json is damaged", "run again"],
     ),
     "notebooks of no profile": (
         ConfigError,
