@@ -1,56 +1,76 @@
-"""Imports go one way: the list in CONTRIBUTING.md names every module, and none imports to its left."""
+"""Imports go down: CONTRIBUTING.md lists the rooms, floor by floor, and none imports one above itself.
+
+A room is a top-level module or package of `maft_lib`. Imports inside functions and for types count.
+"""
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RULES = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-ORDER = re.findall(r"`(\w+)`", re.search(r"Imports go one way(.*?`wording`)\.", RULES, re.S)[1])
+FLOORS = [
+    set(re.findall(r"`(\w+)`", floor))
+    for floor in re.search(r"Imports go one way(.*?)\n- ", RULES, re.S)[1].split("→")
+]
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "maft_lib").rglob("*.py")
+    if path.parent.name != "maft_lib" or path.stem != "__init__"  # the public names, by string
 }
-del MODULES["maft_lib"]  # the public names, each imported when it is first used
-INTERFACE = "maft_lib.backends"  # the `__init__` alone, which stands below the engines
 
 
-def imported(nodes):
-    """Modules of ours that are imported with a module: not inside functions, nor for types alone."""
-    for node in nodes:
+def imported(source):
+    """All modules of ours that a module imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in MODULES)
         elif isinstance(node, ast.ImportFrom):
             names = (f"{node.module}.{name.name}" for name in node.names)
             yield from {name if name in MODULES else node.module for name in names} & MODULES.keys()
-        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        ):
-            yield from imported(ast.iter_child_nodes(node))
 
 
-def place(module):
-    """How far to the right a module stands."""
-    return ORDER.index("progress") - 0.5 if module == INTERFACE else ORDER.index(module.split(".")[1])
+IMPORTS = {name: set(imported(path.read_text(encoding="utf-8"))) for name, path in MODULES.items()}
 
 
-def against_the_order(module, source):
-    own = module.split(".")[1]
-    others = (name for name in imported([ast.parse(source)]) if name.split(".")[1:2] != [own])
-    return {name for name in others if place(name) < place(module)}
+def room(module):
+    return module.split(".")[1]
 
 
-def test_the_list_names_every_module_once():
-    assert sorted(ORDER) == sorted({name.split(".")[1] for name in MODULES})
+def floor(name):
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
-def test_no_module_imports_one_to_its_left():
-    found = {m: against_the_order(m, path.read_text(encoding="utf-8")) for m, path in MODULES.items()}
-    assert {module: wrong for module, wrong in found.items() if wrong} == {}
+def test_every_room_stands_on_one_floor():
+    listed = sorted(name for rooms in FLOORS for name in rooms)
+    assert listed == sorted({room(module) for module in MODULES}) and len(FLOORS) <= 10
 
 
-def test_the_search_finds_what_goes_the_other_way():
-    source = "from maft_lib import studies\nif x:\n    from maft_lib.backends import Request, hub\n"
-    assert against_the_order("maft_lib.nodes", source) == {"maft_lib.run", "maft_lib.backends.hub"}
-    lazy = "if TYPE_CHECKING:\n    import maft_lib.run\ndef f():\n    import maft_lib.run\n"
-    assert against_the_order("maft_lib.nodes", lazy) == set()
+def test_no_room_imports_one_above_or_beside_it():
+    wrong = {
+        (room(module), room(other))
+        for module, others in IMPORTS.items()
+        for other in others
+        if room(other) != room(module) and floor(room(other)) >= floor(room(module))
+    }
+    assert wrong == set()
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    @cache
+    def reached(module):
+        trail.append(module)
+        assert module not in trail[:-1], trail
+        for other in IMPORTS[module] - {module}:
+            reached(other)
+        trail.pop()
+
+    trail = []
+    for module in MODULES:
+        reached(module)
+
+
+def test_imports_in_functions_and_for_types_are_found():
+    source = "if TYPE_CHECKING:\n    import maft_lib.run\ndef f():\n    from maft_lib import events\n"
+    assert set(imported(source)) == {"maft_lib.run", "maft_lib.events"}
