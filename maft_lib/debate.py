@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from maft_lib.backends import Backend, Completion, Request, Sampling, generate
+from maft_lib.backends import Backend, Completion, Message, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
-from maft_lib.prompts import Message, load_prompts
+from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
 from maft_lib.store.files import replacing

@@ -39,7 +39,7 @@ def room(module):
 
 
 def floor(name):
-    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+    return next(-number for number, rooms in enumerate(FLOORS) if name in rooms)
 
 
 def test_every_room_stands_on_one_floor():

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from maft_lib.events import counted
-from maft_lib.prompts import Message
 from maft_lib.workers import interruptible, raise_if_interrupted
 
+Message = dict[str, str]  # a role and its content
 OnText = Callable[[int, str], None]  # index of a request, and its text as far as it is written
 
 

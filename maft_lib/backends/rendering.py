@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from maft_lib.backends import BackendError
-from maft_lib.prompts import Message
+from maft_lib.backends import BackendError, Message
 from maft_lib.wording import one_line
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from maft_lib.backends import hub
+from maft_lib.backends import Message, hub
 from maft_lib.backends.transformers import ModelRunner
 from maft_lib.config import Config
-from maft_lib.prompts import Message
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
 from maft_lib.workers import interruptible, raise_if_interrupted

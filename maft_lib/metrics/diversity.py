@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from maft_lib.backends import Message
 from maft_lib.debate import Debate, majority_vote
 from maft_lib.grading import group_equivalent, is_correct, is_equivalent
 from maft_lib.metrics.statistics import standard_error, standard_error_of_mean
-from maft_lib.prompts import Message
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Society
 from maft_lib.tasks.worked import style_of

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from maft_lib.backends import Message
 from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
-from maft_lib.prompts import Message
 
 
 @dataclass(frozen=True)
