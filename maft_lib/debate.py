@@ -188,8 +188,10 @@ class _Run:
             asked = [prompt(self.problems[i], s) for (i, _), s in zip(self.places, summaries)]
             self._respond(self.society.critics, asked, summaries, number)
         else:
-            prompt = self.prompts.critic_without_summary
-            asked = [prompt(self.problems[i], texts) for (i, _), texts in zip(self.places, others)]
+            asked = [
+                self.prompts.critic_without_summary(self.problems[i], responses)
+                for (i, _), responses in zip(self.places, others)
+            ]
             self._respond(self.society.critics, asked, [None] * len(asked), number)
 
     def so_far(self, i: int) -> Debate:

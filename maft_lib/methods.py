@@ -36,7 +36,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}  # by name, in the order of tables
-TABLE_1 = tuple(Config().methods)
+TABLE_1 = tuple(Config.of({}).methods)  # its rows
 
 
 def method(label: str, color: str, marker: str, linestyle: str = "-") -> Callable[[Recipe], Recipe]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from maft_lib import events, metrics
 from maft_lib.backends import Completion
@@ -31,7 +32,7 @@ from maft_lib.plots.style import LABELS, look
 from maft_lib.plots.style import STYLE as FIGURES
 
 STYLE = Path(__file__).with_name("live.css").read_text(encoding="utf-8")
-STYLES = [FIGURES, {"svg.fonttype": "none", "text.color": "#000000"}]
+STYLES: list[Any] = [FIGURES, {"svg.fonttype": "none", "text.color": "#000000"}]
 PAUSE = 0.5  # seconds between two updates
 PHASES = {"data": "Debates to learn from", "training": "Finetuning", "answers": "Evaluation"}
 UNITS = {"data": "responses", "training": "agents", "answers": "responses"}
@@ -68,8 +69,8 @@ class Watched:
         self.phase, self.iteration = "answers", 0
         self.planned = planned(method, config)
         self.done, self.fresh = Counter[str](), Counter[str]()
-        self.seconds = Counter[str]()  # spent in each phase
-        self.paid = Counter[str]()  # of these, up to the last fresh response or agent
+        self.seconds = dict.fromkeys(PHASES, 0.0)  # spent in each phase
+        self.paid = dict.fromkeys(PHASES, 0.0)  # of these, up to the last fresh response or agent
         self.num_tokens = 0  # generated now, not taken from the store
         self.frames: list[pd.DataFrame] = []  # the scores of each evaluation
         self._since = 0.0
@@ -322,7 +323,7 @@ def _chart(task: str, lines: dict[tuple[str, str], list[pd.DataFrame]]) -> str:
             said = f"{last.accuracy:.1f} ± {last.standard_error:.1f} %"
             rows.append((escaped(style["label"]), said))
         ax.set(xlabel="iterations of finetuning", ylabel="accuracy (%)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     svg = drawn.getvalue()[drawn.getvalue().index("<svg") :].replace("#000000", "currentColor")
