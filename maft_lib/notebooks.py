@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import chdir, suppress
+from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
 
 import nbformat
 import papermill
@@ -64,7 +64,8 @@ def run_notebooks(
     if os.path.isfile(profile):
         profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
-    _check_jobs(names, num_jobs)
+    if len(set(names)) < len(names) or num_jobs < 1:
+        raise ConfigError(f"names, --jobs: each of {names} runs once, and at least one at a time.")
     seeds = {name: _seeds(name, profile) for name in names}  # errors are said now, not hours later
     executed = config.own("runs_dir") / "notebooks"
     with explained(executed):
@@ -86,25 +87,21 @@ def run_notebooks(
     return seconds
 
 
-def _check_jobs(names: Sequence[str], num_jobs: int) -> None:
-    """Raises `ConfigError` for a notebook named twice, or fewer than one at a time."""
-    for name in names:
-        if list(names).count(name) > 1:
-            raise ConfigError(f"the notebook {name!r} is named twice.")
-    if num_jobs < 1:
-        raise ConfigError(f"--jobs is {num_jobs}: at least one notebook runs at a time.")
-
-
 def _side_by_side(
     execute: Callable[[str], float], names: Sequence[str], num_jobs: int
 ) -> Iterator[tuple[str, float]]:
     """Yields (name, seconds) as notebooks finish; the first in the list that is ready begins next."""
     waiting = list(names)
     running: dict[Future[float], str] = {}
-    shares = SimpleQueue[list[int]]()
-    for number in range(num_jobs):
-        shares.put(_cores()[number::num_jobs])
-    with ThreadPoolExecutor(num_jobs, initializer=lambda: _keep_to(shares.get())) as pool:
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if affinity else []
+    numbers = count()
+
+    def keep_to_a_share() -> None:  # this thread, and so the kernels that it starts
+        if affinity:
+            os.sched_setaffinity(0, cores[next(numbers) :: num_jobs])
+
+    with ThreadPoolExecutor(num_jobs, initializer=keep_to_a_share) as pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
@@ -118,17 +115,6 @@ def _side_by_side(
             for process in psutil.Process().children(recursive=True):  # kernels, so that threads end
                 process.kill()
             raise
-
-
-def _keep_to(cores: list[int]) -> None:
-    """Keeps this thread, and so the kernels that it starts, to some cores."""
-    if cores:
-        os.sched_setaffinity(0, cores)
-
-
-def _cores() -> list[int]:
-    """The cores that this process may use, or none where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> None:
@@ -149,8 +135,8 @@ def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> 
             notebook = nbformat.read(executed, as_version=4)
             if gallery.KEY not in notebook.metadata:  # else an earlier run's: this one never began
                 own = "".join(cell.source for cell in notebook.cells)  # beside it others write, too
-                written = _written_since(before, config.figures).items()
-                artefacts = {name: digest for name, digest in written if Path(name).stem in own}
+                written = dict(_times(config.figures).items() - before.items())
+                artefacts = {p.name: gallery.digest(p) for p in sorted(written) if p.stem in own}
                 kept = {"profile": config.profile, "seeds": seeds, "artefacts": artefacts}
                 notebook.metadata[gallery.KEY] = kept
                 nbformat.write(notebook, executed)
@@ -158,15 +144,9 @@ def _execute(profile: str, executed: Path, config: Config, seeds: list[int]) -> 
 
 def _times(folder: Path) -> dict[Path, int]:
     """When the figures and tables of a folder were last written; files of other kinds are left out."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix in gallery.FORMATS)
-    return {path: path.stat().st_mtime_ns for path in paths}
-
-
-def _written_since(before: dict[Path, int], folder: Path) -> dict[str, str]:
-    """Names and digests of what is newer than `before`: by their own times, as a file system's clock
-    may be behind ours."""
-    times = _times(folder)
-    return {path.name: gallery.digest(path) for path in times if times[path] != before.get(path)}
+    return {
+        path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in gallery.FORMATS
+    }
 
 
 def _seeds(name: str, profile: str) -> list[int]:
@@ -189,8 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     start = time.perf_counter()
     try:
-        names = given.names or NOTEBOOKS
-        run_notebooks(given.profile, names, _num_jobs(given, names))
+        names, config = given.names or NOTEBOOKS, load_config(given.profile)
+        on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
+        most = min(2, len(names), default_num_workers()) if on_cpu else 1  # a GPU holds one model
+        run_notebooks(given.profile, names, most if given.jobs is None else given.jobs)
     except (ConfigError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -203,21 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, DeadKernelError) as error:
         print(f"failed\n{error} Mend that and run again: what is finished is kept.", file=sys.stderr)
         return 1
-    folder = load_config(given.profile).figures
+    folder = config.figures
     made = ", ".join(sorted(path.name for path in folder.iterdir() if path.name != gallery.SHEET))
     where, total = os.path.relpath(folder), time.perf_counter() - start
     sheet = os.path.join(where, gallery.SHEET)
     print(f"{len(names)} notebooks in {total:.0f} s. {where}: {made}. On one page: {sheet}")
     return 0
-
-
-def _num_jobs(given: argparse.Namespace, names: Sequence[str]) -> int:
-    """As given, else two at a time on a CPU of several cores; a GPU holds one model at a time."""
-    if given.jobs is not None:
-        return given.jobs
-    config = load_config(given.profile)
-    on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
-    return min(2, len(names), default_num_workers()) if on_cpu else 1
 
 
 if __name__ == "__main__":

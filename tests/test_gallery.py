@@ -155,7 +155,7 @@ def test_written_twice_it_has_the_same_bytes_and_needs_no_other_file(config):
     assert gallery.write_gallery(config).read_bytes() == first
     page = BeautifulSoup(first.decode(), "html.parser")
     assert not page.find_all(["script", "link", "iframe"]) and "Zürich ± 1" in page.text
-    assert "prefers-color-scheme: dark" in page.style.text and "url(" not in page.style.text
+    assert "light-dark(" in page.style.text and "url(" not in page.style.text
 
 
 def test_an_empty_folder_has_a_sheet(config):

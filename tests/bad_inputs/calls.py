@@ -233,14 +233,14 @@ COMMANDS = {
     "a notebook twice": (
         notebooks.main,
         ["smoke", "00_quickstart", "00_quickstart"],
-        ["'00_quickstart' is named twice"],
+        ["'00_quickstart'", "runs once"],
     ),
     "no notebook at a time": (
         notebooks.main,
         ["smoke", "00_quickstart", "--jobs", "0"],
-        ["--jobs is 0"],
+        ["--jobs"],
     ),
-    "less than none": (notebooks.main, ["smoke", "00_quickstart", "--jobs", "-2"], ["--jobs is -2"]),
+    "less than none": (notebooks.main, ["smoke", "00_quickstart", "--jobs", "-2"], ["--jobs"]),
     "jobs in words": (notebooks.main, ["smoke", "--jobs", "two"], ["--jobs", "invalid int", "'two'"]),
     "an unknown option": (notebooks.main, ["smoke", "--fast"], ["unrecognized arguments: --fast"]),
     "a report of a misspelt profile": (report.main, ["smok"], ["did you mean 'smoke'"]),
