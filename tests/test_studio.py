@@ -458,7 +458,8 @@ def test_problems_are_drawn_one_after_the_other_by_the_seed(config):
     problem = finish(made).problem
     assert problem.styles and problem.answer == made._truth.value != ""
     made._question.value += " Really?"
-    assert finish(made).problem.source == "typed"
+    typed = finish(made).problem
+    assert typed.source == "typed" and typed.answer == made._truth.value == ""
 
 
 def test_the_form_decides_how_is_debated(config):

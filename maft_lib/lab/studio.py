@@ -108,6 +108,8 @@ class DebateStudio(widgets.VBox):
             if not question:
                 raise ValueError("There is no problem yet: type one, or draw one.")
             if (question, task) != (drawn.question.strip(), drawn.task):
+                if self._truth.value == drawn.answer:  # which is not this question's
+                    self._truth.value = ""
                 drawn = Problem(problem_id(question), task, question, "", source="typed")
             problem = replace(drawn, answer=self._truth.value.strip())
             config = self.config.replace(**{name: c.value for name, c in self._settings.items()})
@@ -169,6 +171,7 @@ class DebateStudio(widgets.VBox):
         """Links that hold the transcript themselves, so that saving it needs no server."""
         described = {"model": config.model_name_or_path, "agents": self._agents.value}
         described |= {name: getattr(config, name) for name in ("backend", "top_p", *SETTINGS)}
+        described["num_agents"] = len(debate.turns)
         whole = json.dumps({"debate": debate.to_dict(), "parameters": described}, indent=1)
         links = []
         for suffix, text in (("md", to_markdown(debate, described, finished)), ("json", whole)):
