@@ -140,7 +140,7 @@ def test_scoring_ends_and_keeps_its_scores(tmp_path, model):
 
 @pytest.mark.pipeline
 def test_training_ends_and_keeps_its_agents(config, agent, examples, monkeypatch):
-    monkeypatch.setattr(finetuning, "_executor", lambda config, device: run_interrupted)
+    monkeypatch.setattr(finetuning, "run_parallel", run_interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetuning.finetune_all([(agent, examples), (agent, examples[:8])], config)
     assert len(list(config.path(config.runs_dir).glob("checkpoints/[!.]*"))) == 1
