@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks, sampling
-from maft_lib.backends.hub import Model, load_tokenizer
+from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
 from maft_lib.backends.models import cached_model
 from maft_lib.backends.rendering import stop_ids, tokenize
 from maft_lib.workers import busy_seconds
@@ -66,33 +66,46 @@ def stream_texts(
     stops = stop_ids(tokenizer) | set(eos if isinstance(eos, list) else [eos])
     parts, last = [list(range(len(rows)))], busy_seconds(model.device)
     while parts:
-        writing = set(parts[0])
+        part, ended = parts.pop(0), set()
         try:
-            for batch in _steps(loaded, [rows[i] for i in parts[0]], stops):
-                for place, i in enumerate(parts[0]):
-                    ids, ended = batch.written[place], place not in batch.going
-                    if i not in writing or not (on_text or ended):
-                        continue
-                    stopped = ids[-1] in stops
-                    text = str(tokenizer.decode(ids[: len(ids) - stopped], skip_special_tokens=True))
-                    if on_text:  # without the first bytes of a character that is not whole
-                        on_text(i, text if stopped else text.rstrip("\ufffd"))
-                    if ended:
-                        writing.remove(i)
-                        last, began = busy_seconds(model.device), last
-                        lengths = len(rows[i].prompt), len(ids)
-                        reason = "stop" if stopped else "length"
-                        yield i, Completion(text, *lengths, reason, last - began)
-            parts.pop(0)
+            for i, completion in _decode(loaded, tokenizer, rows, part, stops, on_text):
+                last, began = busy_seconds(model.device), last
+                ended.add(i)
+                yield i, replace(completion, seconds=last - began)
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
-                words in str(error) for words in ("not enough memory", "can't allocate memory")
-            ):
+            if len(part) == 1 or not _is_out_of_memory(error):
                 raise
-            if len(parts[0]) == 1:
-                raise
-            left = sorted(writing)
-            parts[:1] = chunks(left, (len(left) + 1) // 2)
+            left = [i for i in part if i not in ended]
+            parts[:0] = chunks(left, (len(left) + 1) // 2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    said = ("not enough memory", "can't allocate memory")
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or any(words in str(error) for words in said)
+
+
+def _decode(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row],
+    part: Sequence[int],
+    stops: set[int],
+    on_text: OnText | None,
+) -> Iterator[tuple[int, Completion]]:
+    """Yields (row, completion) of the rows in `part`, one batch, each as it ends."""
+    writing = set(range(len(part)))
+    for batch in _steps(model, [rows[i] for i in part], stops):
+        for place in sorted(writing) if on_text else writing - batch.going:
+            i, ids = part[place], batch.written[place]
+            stopped = ids[-1] in stops
+            text = str(tokenizer.decode(ids[: len(ids) - stopped], skip_special_tokens=True))
+            if on_text:  # without the first bytes of a character that is not whole
+                on_text(i, text if stopped else text.rstrip("\ufffd"))
+            if place not in batch.going:
+                reason = "stop" if stopped else "length"
+                yield i, Completion(text, len(rows[i].prompt), len(ids), reason)
+        writing &= batch.going
 
 
 @torch.inference_mode()
