@@ -1,4 +1,4 @@
-r"""Finds the final answer in a response. Knows forms of speech, not mathematics.
+r"""Finds the final answer in a response.
 
 The last `\boxed{}` counts, since it is what the prompts ask for and a critic may quote other agents'
 boxes before its own. A response without a box is read as people would read it: what follows the last
@@ -89,18 +89,14 @@ def _at_the_end(line: str, answer_type: str) -> Iterator[str]:
     elif answer_type != "text":  # of free text no end can be told
         formulas = list(_MATHEMATICS.finditer(line))
         if answer_type == "expression" and formulas:
-            alone = not re.search(r"(?:\band|\bor|,)\s*$", line[: formulas[-1].start()][-6:])
-            yield from [_inside(formulas[-1])] if alone else []
+            if not re.search(r"(?:\band|\bor|,)\s*$", line[: formulas[-1].start()][-6:]):
+                yield _inside(formulas[-1])
             return
-        numbers = list(_NUMBER.finditer(line))[-1:]
-        if answer_type == "expression":  # a number that is part of a larger answer is none
-            numbers = [n for n in numbers if not _goes_on(line, n)]
-        yield from (number[0].strip() for number in numbers)
-
-
-def _goes_on(line: str, number: re.Match) -> bool:
-    before, after = line[: number.start()], line[number.end() :]
-    return bool(_BESIDE.search(before[-6:]) or _BEHIND.match(after))
+        for number in list(_NUMBER.finditer(line))[-1:]:
+            before, after = line[: number.start()], line[number.end() :]
+            part = _BESIDE.search(before[-6:]) or _BEHIND.match(after)  # of a larger answer
+            if not (part and answer_type == "expression"):
+                yield number[0].strip()
 
 
 def _only_letter(text: str) -> list[str]:

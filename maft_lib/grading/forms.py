@@ -126,14 +126,14 @@ def _matrix(text: str) -> Form | None:
 
 def _union(text: str) -> Form | None:
     parts = split(text, r"\\cup(?![a-zA-Z])")
-    if len(parts) < 2 or not all(part.strip() for part in parts) or len(split(text, "=|\\\\in ")) > 1:
+    if len(parts) < 2 or not all(parts) or len(split(text, "=|\\\\in ")) > 1:
         return None
     return Collection("union", tuple(_form(part) for part in parts), text)
 
 
 def _several(text: str) -> Form | None:
     """Several answers side by side: 1, 2 and 3; also a plus-minus sign, which gives two."""
-    parts = [part for part in split(text, _SEPARATOR) if part.strip()]
+    parts = [part for part in split(text, _SEPARATOR) if part]
     if len(parts) < 2:
         return _plus_minus(text)
     items = _flat([_form(part) for part in parts])
@@ -163,13 +163,13 @@ def _bracketed(text: str) -> Form | None:
         inside = text[2:-2].strip()
         if re.search(r"\\mid|\||:", inside):
             return None
-        parts = [part for part in split(inside, f",|{_SEPARATOR}") if part.strip()]
+        parts = [part for part in split(inside, f",|{_SEPARATOR}") if part]
         return Collection("set", _flat([_form(part) for part in parts]), text)
     if text[:1] in ("(", "[") and closing(text, 0) == len(text) - 1:
         parts = split(text[1:-1], r",|;")
-        if len(parts) > 1 and all(part.strip() for part in parts):
-            opening = "(" if parts[0].strip() == r"-\infty" else text[0]
-            ending = ")" if parts[-1].strip() == r"\infty" else text[-1]
+        if len(parts) > 1 and all(parts):
+            opening = "(" if parts[0] == r"-\infty" else text[0]
+            ending = ")" if parts[-1] == r"\infty" else text[-1]
             return Sequence(opening, tuple(_form(part) for part in parts), ending, text)
         if len(parts) == 1 and text[0] == "(" and text[-1] == ")":
             return _form(text[1:-1])
@@ -179,11 +179,11 @@ def _bracketed(text: str) -> Form | None:
 def _related(text: str) -> Form | None:
     """Equations, memberships and inequalities; those that give one name a value as assignments."""
     member = split(text, r"\\in(?![a-zA-Z])")
-    if len(member) == 2 and _NAME.fullmatch(member[0].strip()):
+    if len(member) == 2 and _NAME.fullmatch(member[0]):
         return Assignment(_name(member[0]), _form(member[1]), text)
     if len(split(text, _ORDER)) > 1:
         return _inequality(text) or Relation(text)
-    unequal = [side.strip() for side in split(text, r"\\ne(?![a-zA-Z])")]
+    unequal = split(text, r"\\ne(?![a-zA-Z])")
     if len(unequal) == 2 and _NAME.fullmatch(unequal[0]) and read_number(unequal[1]):
         beside = _form(rf"(-\infty,{unequal[1]})\cup({unequal[1]},\infty)")  # x != 5: all other numbers
         return Assignment(_name(unequal[0]), beside, text)
@@ -191,16 +191,15 @@ def _related(text: str) -> Form | None:
         return Relation(text)
     exact = split(text, r"\\approx(?![a-zA-Z])")
     if len(exact) == 2:
-        left, right = (part.strip() for part in exact)
+        left, right = exact
         if not left or not right:
             return _form(left or right)
         return Assignment(_name(left), _form(right), text) if _NAME.fullmatch(left) else _form(left)
-    sides = [side.strip() for side in split(text, "=|\\\\equiv ")]
+    sides = split(text, "=|\\\\equiv ")
     if len(sides) < 2 or not all(sides):
         return None
     if _NAME.fullmatch(sides[0]):
-        value = _form(sides[-1])
-        return Assignment(_name(sides[0]), value, f"{sides[0]}={sides[-1]}")
+        return Assignment(_name(sides[0]), _form(sides[-1]), f"{sides[0]}={sides[-1]}")
     if _NAME.fullmatch(sides[-1]) and len(sides) == 2 and read_number(sides[0]):
         return Assignment(_name(sides[-1]), _form(sides[0]), text)
     last = strip_unit(sides[-1])[0]
@@ -216,7 +215,7 @@ def _name(text: str) -> str:
 def _inequality(text: str) -> Form | None:
     """An interval for a name: x > 3, 0 <= x < 1; None for what bounds no single name by constants."""
     signs = re.findall(_ORDER, text)
-    sides = [side.strip() for side in split(text, _ORDER)]
+    sides = split(text, _ORDER)
     if len(sides) != len(signs) + 1 or len(sides) > 3 or not all(sides):
         return None
     if len({sign[-1] in ">e" and sign != r"\le" for sign in signs}) > 1:
@@ -229,9 +228,8 @@ def _inequality(text: str) -> Form | None:
         else:
             sides, signs = [*sides, r"\infty"], [*signs, "<"]
     low, name, high = sides
-    if not _NAME.fullmatch(name) or any(
-        _NAME.fullmatch(end) and "\\" not in end for end in (low, high)
-    ):
+    named = [_NAME.fullmatch(end) and "\\" not in end for end in (low, high)]
+    if not _NAME.fullmatch(name) or any(named):
         return None
     opening, ending = "[" if "e" in signs[0] else "(", "]" if "e" in signs[1] else ")"
     return Assignment(_name(name), _bracketed(f"{opening}{low},{high}{ending}") or Relation(text), text)
@@ -259,11 +257,9 @@ def _scalar(text: str) -> Form:
     if value == text:
         return Scalar(text)
     inside = _form(value)
-    return (
-        replace(inside, unit=unit or inside.unit)
-        if isinstance(inside, Scalar)
-        else Scalar(value, None, unit)
-    )
+    if isinstance(inside, Scalar):
+        return replace(inside, unit=unit or inside.unit)
+    return Scalar(value, None, unit)
 
 
 def _improper(mixed: re.Match) -> str:

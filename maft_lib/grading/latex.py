@@ -144,7 +144,7 @@ def closing(text: str, start: int) -> int:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """The parts of a text between the matches of a pattern that stand outside all brackets."""
+    """The parts of a text, stripped, between the matches of a pattern outside all brackets."""
     wanted, parts, depth, last, place = re.compile(separator), [], 0, 0, 0
     while place < len(text):
         if text.startswith(r"\begin", place):
@@ -153,12 +153,12 @@ def split(text: str, separator: str) -> list[str]:
             depth -= 1
         found = wanted.match(text, place) if depth == 0 else None
         if found and found.end() > place:
-            parts.append(text[last:place])
+            parts.append(text[last:place].strip())
             last = place = found.end()
             continue
         depth += (text[place] in _OPEN) - (text[place] in _CLOSE)
         place += 1
-    return [*parts, text[last:]]
+    return [*parts, text[last:].strip()]
 
 
 def _depth(text: str) -> int:

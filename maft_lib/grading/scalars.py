@@ -138,10 +138,7 @@ def strip_unit(text: str) -> tuple[str, str | None]:
 def _unit_words(tail: str, value: str) -> list[str] | None:
     """The words and signs of what may be the unit of a value; None if it is something else."""
     is_number = read_number(value) is not None
-    if not is_number and (_SUM.search(value) or not re.search(r"\d|\\pi|\\infty", value)):
-        bare_words = symbols = False
-    else:
-        bare_words, symbols = is_number, True
+    symbols = is_number or (not _SUM.search(value) and re.search(r"\d|\\pi|\\infty", value))
     words: list[str] = []
     place, spaced = 0, False
     while place < len(tail):
@@ -153,7 +150,7 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
         elif token["word"]:
             known = _unit_of(token["word"]) is not None
             single = len(token["word"].rstrip(".")) == 1
-            if not (bare_words or (symbols and known and not single)) or not (known or spaced):
+            if not (is_number or (symbols and known and not single)) or not (known or spaced):
                 return None
             if not known and len(token["word"]) < 3 or (single and not spaced and words[-1:] != ["/"]):
                 return None
@@ -177,10 +174,8 @@ def _is_unit(words: list[str]) -> bool:
 
 def _unit_of(word: str) -> str | None:
     word = word.replace(".", "").lower()
-    speed = _SPEEDS.get(word)
-    return (
-        speed or _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
-    )
+    singular = word.removesuffix("s") if len(word) > 2 else word
+    return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
 
 
 _SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "\\$": "dollar", "$": "dollar"}
