@@ -52,7 +52,7 @@ def methods_by_task(
     """
     cells = _cells(accuracies)
     doubtful: set[tuple[str, str]] = set()
-    if significance is not None:  # to trail is no lead, and baselines claim none
+    if significance is not None:  # whoever trails has no lead; baselines claim none
         leads = significance[(significance.difference >= 0) & ~significance.significant.astype(bool)]
         doubtful = set(zip(leads.method, leads.task))
     columns: dict[tuple[str, str], list[str]] = {}

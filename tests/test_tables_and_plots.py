@@ -344,10 +344,3 @@ def test_a_note_of_two_lines_stays_a_comment(tmp_path):
     table.attrs["note"] = "one\n\\input{two}"
     _, latex, _ = tables.save_table(table, tmp_path / "table")
     assert latex.read_text().splitlines()[0] == "% one \\input{two}"
-
-
-def test_a_file_that_is_written_again_keeps_its_mode(tmp_path):
-    paths = tables.save_table(pd.DataFrame({"a": [1]}), tmp_path / "table")
-    paths[0].chmod(0o664)
-    tables.save_table(pd.DataFrame({"a": [2]}), tmp_path / "table")
-    assert paths[0].stat().st_mode & 0o777 == 0o664

@@ -55,21 +55,13 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
         right = [[is_correct(own[n], problem) for own in debate.answers] for n in (0, -1)]
         row = (problem.id, answer, answer is not None, is_correct(answer, problem))
         rows.append((*row, *(sum(r) / len(r) for r in right), debate.num_completion_tokens))
-    columns = [
-        "problem",
-        "answer",
-        "readable",
-        "correct",
-        "first_correct",
-        "last_correct",
-        "num_tokens",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    names = ["problem", "answer", "readable", "correct", "first_correct", "last_correct"]
+    return pd.DataFrame(rows, columns=[*names, "num_tokens"])
 
 
-def _run(frame: pd.DataFrame, *but: str) -> list[str]:
-    """The columns that tell runs apart, `but` some."""
-    return [key for key in (*RUN, "trained_on") if key in frame and key not in but]
+def _run(frame: pd.DataFrame, *without: str) -> list[str]:
+    """The columns that tell runs apart, without some."""
+    return [key for key in (*RUN, "trained_on") if key in frame and key not in without]
 
 
 def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 from maft_lib.plots.style import DOUBLE, STYLE, letter, new_axes, panels
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LINES = ("-", "--", "-.", ":")
 
 
 def overview(counts: pd.DataFrame, title: str, ax: Axes | None = None) -> Axes:
@@ -90,7 +89,7 @@ def training_losses(curves: Mapping[str, Sequence[float]]) -> Figure:
 
 def _look(number: int) -> dict[str, Any]:
     """Colour, marker and line of a topic or series by its number, as keywords of matplotlib."""
-    kinds = {"color": COLORS, "marker": "os^Dv*", "linestyle": LINES}
+    kinds = {"color": COLORS, "marker": "os^Dv*", "linestyle": ("-", "--", "-.", ":")}
     return {name: values[number % len(values)] for name, values in kinds.items()}
 
 

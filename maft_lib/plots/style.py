@@ -17,7 +17,6 @@ from maft_lib.store.files import replacing
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
 
-
 LOOKS = {  # label, colour, marker, line
     **{name: (m.label, m.color, m.marker, m.linestyle) for name, m in METHODS.items()},
     "single_agent_ft at once": ("Single-agent FT, no debate (M = 1)", "#E69F00", "X", ":"),
