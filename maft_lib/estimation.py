@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 from maft_lib.backends import Completion, Request
@@ -47,7 +47,8 @@ class CountingStudy(Study):
     name = "counting"
 
     def __init__(self, method: str, config: Config):
-        self.method, self.task, self.config, self.backend = method, "arithmetic", config, self
+        self.method, self.task, self.config = method, "arithmetic", config
+        self.backend = cast(Any, self)
         task = canonical(config.task)
         self.train, self.eval = (
             [
@@ -98,7 +99,9 @@ class CountingStudy(Study):
         """It falls for ever, so that STaR makes as many rounds as it may."""
         return -self.counts["training"]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def stream(
+        self, requests: Sequence[Request], on_text: Any = None
+    ) -> Iterator[tuple[int, Completion]]:
         """Answers a batch, and counts it as far as it is not stored."""
         completions = [self._complete(request) for request in requests]
         keys = [(r.model, r.seed, *(m["content"] for m in r.messages)) for r in requests]
@@ -170,7 +173,10 @@ class Estimate:
         self.num_trainings = len(study.trainings)
         self.training_tokens = round(sum(training.tokens for training in study.trainings))
         self.disk_bytes = 300.0 * self.requests + CHARACTERS * self.tokens_generated
-        self.generation_bytes = self.training_bytes = self.seconds = self.roofline = None
+        self.generation_bytes: Any = None
+        self.training_bytes: Any = None
+        self.seconds: Any = None
+        self.roofline: Any = None
         shape = model_shape(self.config.base_model) if self.config.backend != "openai" else None
         if shape is not None:
             self.roofline = roofline = Roofline(shape, self.config, machine)

@@ -94,6 +94,7 @@ def _copy_models(result: Result, known: list[int], wanted: set[int], folder: Pat
 
     Agents that share a model share a folder, named after the first of them.
     """
+    assert result.config is not None
     base = result.config.base_model
     places = {base: BASE_FOLDER if os.path.isdir(base) else base}
     for iteration, society in zip(known, result.societies):
@@ -135,7 +136,8 @@ def _with_models(society: Society, model_of: Callable[[Agent], str]) -> Society:
 
 
 def _write(result: Result, folder: Path) -> None:
-    config, parts = result.config, {name: getattr(result, name) for name in Evidence.model_fields}
+    config: Any = result.config
+    parts = {name: getattr(result, name) for name in Evidence.model_fields}
     values = {name: value for name, value in config if name not in PLACES}
     for name in ("model_name_or_path", "scorer", "encoder"):
         values[name] = values[name] and _public(values[name])
@@ -149,7 +151,7 @@ def _write(result: Result, folder: Path) -> None:
     result.costs.to_parquet(folder / "costs.parquet", index=False)
     files = {}
     for number, data in enumerate(result.data, start=1):
-        kinds = {"shared": [data]}
+        kinds: dict[str, Any] = {"shared": [data]}
         if data and isinstance(data[0], AgentData):
             kinds = dict(zip(AgentData._fields, zip(*data)))
         for kind, agents in kinds.items():
@@ -172,6 +174,7 @@ def _public(name: str) -> str:
 
 
 def _write_card(result: Result, values: dict[str, Any], files: dict[str, str], folder: Path) -> None:
+    assert result.config is not None
     is_folder, hosted = os.path.isdir(result.config.base_model), values["backend"] == "openai"
     data = ModelCardData(
         base_model=None if is_folder or hosted else values["model_name_or_path"],

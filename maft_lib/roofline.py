@@ -102,7 +102,8 @@ def _remote(name: str) -> tuple[dict, list]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if name in PUBLISHED:
-        config = AutoConfig.for_model(**dict(zip(FIELDS, PUBLISHED[name])))
+        fields: dict[str, Any] = dict(zip(FIELDS, PUBLISHED[name]))
+        config = AutoConfig.for_model(**fields)
     else:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
@@ -259,7 +260,7 @@ class Roofline:
         else:
             row = self._row(batch.read / batch.requests + batch.longest)
             rows = min(ROWS[self.engine], max(1, (0.6 * self.memory - self.weights) // row))
-        steps = math.ceil(requests / rows) * batch.longest
+        steps: float = math.ceil(requests / rows) * batch.longest
         if self.engine == "vllm":  # fills the places of finished responses at once
             parallel, start = self.config.tensor_parallel_size, STEP
             steps = batch.written / models / min(rows, requests) + batch.longest

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from maft_lib import open_backend, run_study
 from maft_lib.backends import hub
-from maft_lib.config import load_config, project_root
+from maft_lib.config import project_root
 from maft_lib.debate import run_debates
 from maft_lib.exports import PLACES, ExportError, export, load_export
+from maft_lib.profiles import load_config
 from maft_lib.training.data import AgentData, Example
 
 METHODS = ("debate", "star", "majority_ft", "multiagent_ft", "multiagent_ft_lora")
