@@ -117,8 +117,9 @@ class OpenAIBackend:
                             now = time.perf_counter()
                             yield futures[future], replace(completion, seconds=now - last)
                             last = now
-                    for future in left if on_text else ():  # also while the server is silent
-                        on_text(futures[future], texts[futures[future]])
+                    if on_text:  # also while the server is silent
+                        for future in left:
+                            on_text(futures[future], texts[futures[future]])
             finally:
                 for future in futures:
                     future.cancel()

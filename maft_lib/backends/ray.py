@@ -15,7 +15,6 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ class Cluster:
             _num_actors[size] += len(new)
         remote: Any = ray.remote(num_gpus=size, num_cpus=0 if size else 1)(_Actor)
         hired += [remote.remote() for _ in new]
-        return {actor.begin.remote(_versions(), self.device): (actor, None) for actor in hired}
+        return {actor.begin.remote(self.device): (actor, None) for actor in hired}
 
     def _room(self, size: int) -> int:
         import ray
@@ -126,22 +125,16 @@ class Cluster:
 class _Actor:
     """Runs one task after another in a process of a node."""
 
-    def begin(self, versions: list[str], device: str) -> None:
+    def begin(self, device: str) -> None:
         """Returns when the process is ready to compute as one of the driver's machine would."""
-        import torch
-
-        if (here := _versions()) != versions:
-            raise BackendError(f"a Ray node has torch and transformers {here}, not {versions}.")
         if device == "cpu":
+            import torch
+
             torch.set_num_threads(1)  # as `workers` do: the order of sums decides the last bits
 
     def run(self, function: Callable, task: tuple) -> Any:
         """The result of one task."""
         return function(*task)
-
-
-def _versions() -> list[str]:
-    return [version("torch").split("+")[0], version("transformers")]  # builds are one version
 
 
 def _result(reference: Any) -> Any:

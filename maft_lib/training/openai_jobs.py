@@ -66,10 +66,12 @@ def _job(agent: Agent, examples: Sequence[Example], config: Config) -> HostedJob
     }
     model = served_name(agent.model if config.train_from == "previous" else config.base_model)
     rows = []
-    for *earlier, last in (example.messages for example in examples):
+    for example in examples:
+        messages: list[dict] = [*example.messages]
         if loss_on == "final_turn":  # turns of weight 0 are read, not learned from
-            earlier = [{**m, "weight": 0} if m["role"] == "assistant" else m for m in earlier]
-        rows.append({"messages": [*earlier, last]})
+            earlier = [{**m, "weight": 0} if m["role"] == "assistant" else m for m in messages[:-1]]
+            messages = [*earlier, messages[-1]]
+        rows.append({"messages": messages})
     key = content_key(["openai", server_identity(), model, rows, settings])
     return HostedJob(key, agent.name, model, rows, settings, loss_on)
 
