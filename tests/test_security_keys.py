@@ -129,7 +129,7 @@ def test_tracebacks_hold_no_secret(server, fault, monkeypatch, tmp_path, caplog,
 def test_a_whole_study_in_a_notebook(server, profile, tmp_path, monkeypatch, caplog, capfd):
     """Its executed copy, store, jobs, checkpoints, pages and export; then one that fails."""
     caplog.set_level(logging.DEBUG)
-    server.faults[CHAT] = ["500", "no_json", "drop"]
+    server.faults[CHAT] = ["500", "drop"]
     server.faults[f"POST {JOBS}"] = ["500"]
     run_notebooks(whole := profile("whole"), [NOTEBOOK])
     config = load_config(whole)

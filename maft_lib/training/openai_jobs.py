@@ -85,7 +85,7 @@ def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]
 
     runs, hidden = config.path(config.runs_dir), is_heard()
     ids: dict[int, str] = {}  # of jobs that run
-    left, pause = set(range(len(jobs))), 0.5
+    left, pause, tries = set(range(len(jobs))), 0.5, 0
     with (
         connect(openai.OpenAI, config.request_timeout, config.max_retries) as client,
         tqdm(total=len(jobs), desc="fine-tuning jobs", leave=False, disable=hidden) as bar,
@@ -103,6 +103,10 @@ def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]
                 except Exception as error:
                     if isinstance(error, openai.RateLimitError) and ids.keys() & left:
                         continue  # the server runs only so many jobs at a time
+                    passing = isinstance(error, (openai.APIConnectionError, openai.InternalServerError))
+                    if passing and index not in ids and tries < config.max_retries:
+                        tries += 1  # it may have begun, and is then found
+                        continue
                     raise BackendError(f"{what}: {said(error)}") from None  # it holds the key
                 if done.status in ("failed", "cancelled"):
                     reason = scrub(str(getattr(done.error, "message", None) or "no reason given"))
