@@ -14,7 +14,6 @@ from maft_lib.debate import Debate, load_debates
 from maft_lib.metrics import diversity
 from maft_lib.society import Society, base_society
 from maft_lib.study import check_disjoint
-from maft_lib.training.data import AgentData
 from tests.conftest import debate, problem
 
 TWO = [debate([["2", "2"], ["2", "3"]], "2", f"q{i}") for i in range(2)]
@@ -50,10 +49,6 @@ ROWS = {
     "critics in the generators' place": (
         lambda: Society(SOCIETY.critics, SOCIETY.generators, SOCIETY.summarizer),
         ["'critic-1'", "place of a generator"],
-    ),
-    "data without a seed": (
-        lambda: maft.build_finetuning_data(TWO, 0.5, "x"),
-        ["seed is 'x'", "a whole number"],
     ),
     "an explorer of words": (lambda: maft.DebateExplorer("x"), ["A str", "give"]),
     "an explorer of None": (lambda: maft.DebateExplorer([None]), ["A NoneType", "give"]),
@@ -92,34 +87,6 @@ ROWS = {
     "w below 0": (lambda: maft.build_finetuning_data(TWO, -0.1), ["w,", "-0.1", "from 0 to 1"]),
     "w above 1": (lambda: maft.build_finetuning_data(TWO, 1.1), ["w,", "1.1", "from 0 to 1"]),
     "w that is none": (lambda: maft.build_finetuning_data(TWO, math.nan), ["w,", "nan"]),
-    "w as text": (lambda: maft.build_finetuning_data(TWO, "0.5"), ["w,", "'0.5'"]),
-    "data from no debates": (lambda: maft.build_finetuning_data([], 0.5), ["debates is empty"]),
-    "data from a result": (lambda: maft.build_finetuning_data(None, 0.5), ["debates is None"]),
-    "data from iterations": (
-        lambda: maft.build_finetuning_data([TWO], 0.5),
-        ["debates[0] is of type list"],
-    ),
-    "data of two societies": (
-        lambda: maft.build_finetuning_data([*TWO, *THREE], 0.5),
-        ["debates[2] has 3 agents", "debates[0] 2", "one society"],
-    ),
-    "data of different rounds": (
-        lambda: maft.build_finetuning_data([*TWO, *ONCE], 0.5),
-        ["debates[2] has 2 agents and 1 rounds"],
-    ),
-    "data of a debate that was stopped": (
-        lambda: maft.build_finetuning_data(UNFINISHED, 0.5),
-        ["debates[0] did not come to its end"],
-    ),
-    "data for nobody": (lambda: maft.finetune("critic-1", [], CONFIG), ["agent is 'critic-1'"]),
-    "data of all kinds": (
-        lambda: maft.finetune(SOCIETY.critics[0], AgentData([], [], [], []), CONFIG),
-        ["examples[0] is of type list", "Example"],
-    ),
-    "finetuning by a profile's name": (
-        lambda: maft.finetune(SOCIETY.critics[0], [], "smoke"),
-        ["config is 'smoke'"],
-    ),
     # Studies
     "a study by a profile's name": (
         lambda: maft.run_study("base", "arithmetic", "smoke"),
