@@ -57,7 +57,7 @@ _MODULES = {
 }
 _PLACES = {place.rpartition(".")[2]: place for place in _MODULES}
 __all__ = sorted({*_PUBLIC, *_PLACES})
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
