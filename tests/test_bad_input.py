@@ -137,9 +137,9 @@ def test_a_bad_record_is_refused_or_skipped_by_file_line_and_reason(row, tmp_pat
     folder = write(tmp_path, file, [*good[:3], record, *good[3:]])
     with one_sentence(DataError, ["'skip'"]):
         load_problems(task, "eval", 5, data_dir=folder)
-    with pytest.raises(DataError, match=f"1 records are bad: {file}:4 .*{reason}.*'skip'"):
+    with pytest.raises(DataError, match=f"has bad records .1.: {file}:4 .*{reason}.*'skip'"):
         load_problems(task, "eval", 5, data_dir=folder)
-    with pytest.warns(DataWarning, match=f"{file}.*: 1 records are bad: {file}:4 .*{reason}"):
+    with pytest.warns(DataWarning, match=f"{file}.*left out .1.: {file}:4 .*{reason}"):
         assert len(load_problems(task, "eval", 5, data_dir=folder, on_bad_records="skip")) == 5
 
 
@@ -413,7 +413,7 @@ def through_parameter(folder, model, server):
 def through_data_file(folder, model, server):
     """A data set that was not unpacked."""
     put(folder / "gsm8k_test.jsonl", b"\x1f\x8b" + GOOD)
-    return {"task": "gsm", "data_dir": folder}, "DataError: ", "records are bad: gsm8k_test.jsonl:1"
+    return {"task": "gsm", "data_dir": folder}, "DataError: ", "gsm8k_test.jsonl:1 "
 
 
 def through_prompts_file(folder, model, server):

@@ -27,14 +27,14 @@ def no_data_dir(monkeypatch):
 
 def test_many_bad_records_are_counted_and_the_first_named(tmp_path):
     folder = write(tmp_path, "gsm8k_test.jsonl", [b"{", *numbered("gsm", 3), *[b"{"] * 8])
-    with pytest.raises(DataError, match="9 records .*jsonl:1 .*; .*jsonl:8 .*; and 4 more"):
+    with pytest.raises(DataError, match=r"\(9\): .*jsonl:1 .*; .*jsonl:8 .*; and 4 more"):
         load_problems("gsm", "eval", 1, data_dir=folder)
 
 
 def test_a_repeated_question_with_the_same_answer_is_left_out_and_told(tmp_path):
     again = {**GSM, "question": "what is  1+1"}
     folder = write(tmp_path, "gsm8k_test.jsonl", [GSM, *numbered("gsm", 2), again])
-    with pytest.warns(DataWarning, match="1 records are noticed: .*:4 repeats record 1"):
+    with pytest.warns(DataWarning, match=r"left out \(1\): .*:4 repeats .*:1\."):
         found = load_problems("gsm", "eval", 3, data_dir=folder)
     assert "What is 1+1?" in {p.question for p in found}
 
@@ -58,10 +58,9 @@ def test_what_records_become(tmp_path):
     assert both[0].question == "Which?\n(A) x\n(B) y\n(C) z" and both[0].answer == "B"
 
 
-def test_a_missing_option_is_the_word_none_and_is_told(tmp_path):
+def test_a_missing_option_is_the_word_none(tmp_path):
     folder = write(tmp_path, "mmlu_test.jsonl", [{**MMLU, "options": [float("nan"), "y"]}])
-    with pytest.warns(DataWarning, match="jsonl:1 has an option NaN"):
-        (problem,) = published.load("mmlu", "test", Path(folder))
+    (problem,) = published.load("mmlu", "test", Path(folder))
     assert problem.options == ("None", "y")
 
 
@@ -78,11 +77,11 @@ def test_a_changed_file_is_read_again(tmp_path):
 def test_the_environment_names_the_folder_and_generated_tasks_ignore_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MAFT_DATA_DIR", write(tmp_path, "gsm8k_test.jsonl", [GSM]))
     (problem,) = load_problems("gsm8k", "eval", 1)
-    assert (problem.task, problem.source) == ("gsm", "gsm8k_test.jsonl, not the published records")
+    assert (problem.task, problem.source) == ("gsm", "gsm8k_test.jsonl")
     assert load_problems("mini_gsm", "eval", 3)
     monkeypatch.setenv("MAFT_DATA_DIR", str(tmp_path / "nowhere"))
     assert load_problems("mini_gsm", "eval", 3)
-    with pytest.raises(DataError, match="MAFT_DATA_DIR .*nowhere.* is not a folder"):
+    with pytest.raises(DataError, match="nowhere.* is not a folder.*MAFT_DATA_DIR"):
         load_problems("gsm", "eval", 1)
 
 
@@ -99,32 +98,15 @@ def hub(monkeypatch):
 
     package.load_dataset, package.rows, package.asked = load_dataset, [GSM], asked
     monkeypatch.setitem(sys.modules, "datasets", package)
-    published._read.cache_clear()
+    published._hub_rows.cache_clear()
     yield package
-    published._read.cache_clear()
+    published._hub_rows.cache_clear()
 
 
-def test_the_hub_is_read_at_a_pinned_revision_and_checked(hub, monkeypatch):
-    monkeypatch.setitem(published.CONTENT, ("gsm", "test"), published.content_hash([GSM]))
+def test_the_hub_is_read_at_a_pinned_revision(hub):
     (problem,) = published.load("gsm", "test", None)
     assert problem.source == "openai/gsm8k test@740312a" and problem.answer == "2"
     assert hub.asked == [("openai/gsm8k", "main", "test", "740312add88f781978c0658806c59bc2815b9866")]
-
-
-@pytest.mark.parametrize("rows", [[GSM], [GSM, {**GSM, "question": "Other?"}]])
-def test_other_content_than_the_published_is_refused(hub, rows):
-    hub.rows = rows
-    with pytest.raises(
-        DataError, match="gsm needs gsm8k_test.jsonl: .* not hold the published records"
-    ):
-        load_problems("gsm", "eval", 1)
-
-
-def test_the_hash_of_the_content_knows_no_order_and_no_spacing():
-    a, b = numbered("math", 2)
-    spaced = {**a, "problem": a["problem"].replace(" ", "\n  ")}
-    one, two = (published.content_hash(rows) for rows in ([a, b], [b, spaced]))
-    assert one == two != published.content_hash([a, a])
 
 
 def test_without_the_hub_the_error_names_the_file(hub):
@@ -181,7 +163,7 @@ def test_math_with_a_train_file_evaluates_on_the_whole_test_split(tmp_path):
     folder = write(tmp_path, "math_train.jsonl", numbered("math", 20, start=20))
     train, evaluation = both_splits("math", folder, 20, 0)
     assert published.note_on_train(train) is None
-    assert {p.source for p in evaluation} == {"math_test.jsonl, not the published records"}
+    assert {p.source for p in evaluation} == {"math_test.jsonl"}
 
 
 def test_math_with_a_test_file_alone_says_so(tmp_path, config):
@@ -192,7 +174,7 @@ def test_math_with_a_test_file_alone_says_so(tmp_path, config):
     result = run_study("base", "competition_math", config, backend, told.append)
     assert result.task == "math" and result.frame.correct.all()
     assert "train problems come from a test split (math_test.jsonl" in told[0] == f"math: {result.note}"
-    assert set(result.frame.train_source) == {"math_test.jsonl, not the published records, train half"}
+    assert set(result.frame.train_source) == {"math_test.jsonl, train half"}
     assert list(result.eval_ids) == list(result.frame.problem)
     assert len(result.train_ids) == 24 and not {*result.train_ids} & {*result.eval_ids}
 

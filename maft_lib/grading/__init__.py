@@ -19,13 +19,8 @@ Grading decides the votes and so the training data, for every task by its answer
     values count. A column is not a row, nor a tuple. 3:4 is 3/4.
   - Words are compared without case and spaces, single letters with case.
 
-Where other graders differ: math-verify takes 50\% for 0.5 as well, a comma for a decimal point
-(1000,99), a letter after a number for a unit, and joins neighbouring boxes; here the last box counts.
-Hendrycks' and PRM800K's graders want the order of a list, and fractions reduced; here neither matters.
-
-Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs. What is left is evaluated
-at random points or goes to math-verify, in a process that is killed after two seconds (`process`). A
-model's text is only ever compared.
+Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs. What is left is evaluated at random
+points or goes to math-verify, in a process that is killed after two seconds (`process`).
 """
 
 from __future__ import annotations
@@ -53,11 +48,11 @@ def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | N
 
     The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or stands
     alone at the end. A choice comes as its capital letter; `options` lets the text of an option choose
-    too. Raises `ValueError` for an unknown task and for a response that is no text.
+    too. Raises `ValueError` for an unknown task and for a response that is not text.
     """
     kind = answer_type(task)
     if not isinstance(text, str):
-        raise ValueError(f"a response is text, but it is of type {type(text).__name__}: quote it.")
+        raise ValueError(f"a response is text, but it is of type {type(text).__name__}.")
     for found in candidates(text, kind):
         if kind == "choice":
             if letter := choice(found, options):
@@ -71,11 +66,10 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
 
     Bounded in time (`process.LIMIT` seconds for a comparison that normal forms cannot decide) and
-    memory; results are cached. Raises `ValueError` for an unknown task and for answers that are no
-    text.
+    memory. Raises `ValueError` for an unknown task and for answers that are not text.
     """
     kind = answer_type(task)
-    left, right = (None if _check(answer) is None else _read(answer, task) for answer in (a, b))
+    left, right = (_read(_checked(answer), task) for answer in (a, b))
     if left is None or right is None:
         return False
     if kind == "expression":
@@ -102,7 +96,7 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
     """
     groups: list[list[int]] = []
     for place, answer in enumerate(answers):
-        if _check(answer) is None or _read(answer, task) is None:
+        if _read(_checked(answer), task) is None:
             continue
         linked = [g for g in groups if any(is_equivalent(answer, answers[i], task) for i in g)]
         groups = [g for g in groups if g not in linked]
@@ -110,12 +104,10 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
     return sorted(groups)
 
 
-def _check(answer: str | None) -> str | None:
-    """The answer itself. Raises `ValueError` if it is neither text nor None."""
-    if answer is not None and not isinstance(answer, str):
-        kind = type(answer).__name__
-        raise ValueError(f"an answer is text, or None where there is none, but it is of type {kind}.")
-    return answer
+def _checked(answer: str | None) -> str:
+    if not isinstance(answer, str | None):
+        raise ValueError(f"an answer is text or None, but it is of type {type(answer).__name__}.")
+    return answer or ""
 
 
 @lru_cache(maxsize=100_000)

@@ -34,29 +34,15 @@ class Based:
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Items in order between brackets: a tuple, a point, an interval with open or closed ends."""
+class Several:
+    """More than one value, or one where there could be more.
 
-    opening: str
-    items: tuple[Form, ...]
-    closing: str
-    latex: str
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Items in any order: a `set` in braces, a `list` without brackets, a `union` of intervals."""
+    A `set` in braces, a `list` without brackets, a `union` of intervals, a `matrix` and each `row` of
+    it, a ratio (`::`); a tuple, point or interval has its brackets for its kind, such as `[)`.
+    """
 
     kind: str
     items: tuple[Form, ...]
-    latex: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows of entries."""
-
-    rows: tuple[tuple[Form, ...], ...]
     latex: str
 
 
@@ -76,7 +62,7 @@ class Relation:
     latex: str
 
 
-Form: TypeAlias = Scalar | Words | Based | Sequence | Collection | Matrix | Assignment | Relation
+Form: TypeAlias = Scalar | Words | Based | Several | Assignment | Relation
 
 
 def same(a: Form, b: Form) -> bool:
@@ -94,13 +80,12 @@ def _same(a: Form, b: Form) -> bool:
         return _same_based(a, b)
     if isinstance(a, Words) or isinstance(b, Words):
         return _letters(a) is not None and _letters(a) == _letters(b)
-    if isinstance(a, Matrix) and isinstance(b, Matrix):
-        return len(a.rows) == len(b.rows) and all(map(_in_order, a.rows, b.rows))
-    if isinstance(a, (Sequence, Collection)) and isinstance(b, (Sequence, Collection)):
+    for group, other in ((a, b), (b, a)):
+        single = not isinstance(other, Several) or other.kind == "matrix"
+        if isinstance(group, Several) and group.kind in ("set", "list") and single:
+            return len(group.items) == 1 and same(group.items[0], other)  # {5} and 5 are the same
+    if isinstance(a, Several) and isinstance(b, Several):
         return _same_members(a, b)
-    several, single = (a, b) if isinstance(a, Collection) else (b, a)
-    if isinstance(several, Collection) and several.kind != "union":  # {5} and 5 are the same
-        return len(several.items) == 1 and same(several.items[0], single)
     return _symbolic(a, b)
 
 
@@ -153,38 +138,33 @@ def _same_assignment(a: Form, b: Form) -> bool:
     return _symbolic(given, other) if isinstance(other, Relation) else same(given.value, other)
 
 
-def _same_members(a: Sequence | Collection, b: Sequence | Collection) -> bool:
-    if isinstance(a, Sequence) and isinstance(b, Sequence):
-        return (a.opening, a.closing) == (b.opening, b.closing) and _in_order(a.items, b.items)
-    kinds = {form.kind if isinstance(form, Collection) else form.opening for form in (a, b)}
-    if kinds == {"(", "list"}:
-        return _in_order(a.items, b.items)
-    if "union" in kinds:
-        return (kinds == {"union"} and _in_any_order(a.items, b.items)) or _symbolic(a, b)
+def _same_members(a: Several, b: Several) -> bool:
+    kinds = {a.kind, b.kind}
+    if "union" in kinds or ("matrix" in kinds and len(kinds) == 2):
+        return (kinds == {"union"} and _in_any_order(a, b)) or _symbolic(a, b)
     if kinds == {"list"}:
-        return _one_to_one(a.items, b.items)
-    return kinds <= {"set", "list"} and _in_any_order(a.items, b.items)
+        return _paired(a, b)
+    if kinds <= {"set", "list"}:
+        return _in_any_order(a, b)
+    ordered = len(kinds) == 1 or ("list" in kinds and kinds & {"()", "(]"})
+    return bool(ordered) and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
 
 
-def _in_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
-    return len(left) == len(right) and all(map(same, left, right))
-
-
-def _in_any_order(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
-    """Whether each member of either side has an equal on the other; members count once."""
-    return all(any(same(x, y) for y in right) for x in left) and all(
-        any(same(x, y) for x in left) for y in right
+def _in_any_order(a: Several, b: Several) -> bool:
+    """Whether each member of either has an equal in the other: {1, 1, 2} is {1, 2}."""
+    return all(any(same(x, y) for y in b.items) for x in a.items) and all(
+        any(same(x, y) for x in a.items) for y in b.items
     )
 
 
-def _one_to_one(left: tuple[Form, ...], right: tuple[Form, ...]) -> bool:
+def _paired(a: Several, b: Several) -> bool:
     """Whether the members can be paired, each with an equal one: 2, 2, 3 is not 2, 3, 3."""
-    waiting = list(right)
-    for x in left:
-        found = next((i for i, y in enumerate(waiting) if same(x, y)), None)
-        if found is None:
+    waiting = list(b.items)
+    for x in a.items:
+        equal = next((y for y in waiting if same(x, y)), None)
+        if equal is None:
             return False
-        del waiting[found]
+        waiting.remove(equal)
     return not waiting
 
 

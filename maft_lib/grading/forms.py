@@ -8,19 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from fractions import Fraction
-from functools import lru_cache
 
-from maft_lib.grading.equivalence import (
-    Assignment,
-    Based,
-    Collection,
-    Form,
-    Matrix,
-    Relation,
-    Sequence,
-    Words,
-)
+from maft_lib.grading.equivalence import Assignment, Based, Form, Relation, Several, Words
 from maft_lib.grading.latex import clean, closing, split
 from maft_lib.grading.scalars import Scalar, read_number, strip_unit
 
@@ -57,7 +46,6 @@ _FACTOR = re.compile(r"(?<![\w.^])(\d+(?:\.\d+)?)\s*(?=\()")  # 2(3) is a produc
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
 
-@lru_cache(maxsize=100_000)
 def read(answer: str) -> Form | None:
     """The form of a mathematical answer; None if it is no answer (empty, too long, unprintable)."""
     text = clean(answer) or ""
@@ -72,7 +60,7 @@ def _form(text: str) -> Form:
     if number := read_number(value):
         return replace(number, unit=unit)
     if _EMPTY.fullmatch(text):
-        return Collection("set", (), r"\emptyset")
+        return Several("set", (), r"\emptyset")
     if _REALS.fullmatch(text):
         text = r"(-\infty,\infty)"
     for reader in (_words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
@@ -119,16 +107,16 @@ def _matrix(text: str) -> Form | None:
         return None
     body = re.sub(r"\\hline", "", found["body"]).strip()
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body) if row.strip()]
-    entries = tuple(tuple(_form(entry) for entry in row.split("&")) for row in rows)
+    entries = (tuple(_form(entry) for entry in row.split("&")) for row in rows)
     latex = r"\begin{pmatrix}" + body + r"\end{pmatrix}"
-    return Matrix(entries, latex) if entries else None
+    return Several("matrix", tuple(Several("row", row, "") for row in entries), latex) if rows else None
 
 
 def _union(text: str) -> Form | None:
     parts = split(text, r"\\cup(?![a-zA-Z])")
     if len(parts) < 2 or not all(parts) or len(split(text, "=|\\\\in ")) > 1:
         return None
-    return Collection("union", tuple(_form(part) for part in parts), text)
+    return Several("union", tuple(_form(part) for part in parts), text)
 
 
 def _several(text: str) -> Form | None:
@@ -137,12 +125,15 @@ def _several(text: str) -> Form | None:
     if len(parts) < 2:
         return _plus_minus(text)
     items = _flat([_form(part) for part in parts])
-    if all(isinstance(item, Assignment) and isinstance(item.value, Sequence) for item in items):
-        names = {item.name for item in items if isinstance(item, Assignment)}
-        if len(names) == 1 and re.search(r"\bor\b", text):  # x < 1 or x > 3
-            values = tuple(item.value for item in items if isinstance(item, Assignment))
-            return Assignment(names.pop(), Collection("union", values, text), text)
-    return Collection("list", items, text)
+    bounds = [(i.name, i.value) for i in items if isinstance(i, Assignment) and _is_interval(i.value)]
+    if len(bounds) == len(items) and len(dict(bounds)) == 1 and re.search(r"\bor\b", text):
+        name, values = bounds[0][0], tuple(value for _, value in bounds)  # x < 1 or x > 3
+        return Assignment(name, Several("union", values, text), text)
+    return Several("list", items, text)
+
+
+def _is_interval(form: Form) -> bool:
+    return isinstance(form, Several) and form.kind not in ("set", "list", "union", "matrix")
 
 
 def _plus_minus(text: str) -> Form | None:
@@ -150,11 +141,11 @@ def _plus_minus(text: str) -> Form | None:
     if len(parts) != 2 or re.search(r"=|\\in(?![a-zA-Z])", text):
         return None
     before, after = parts
-    return Collection("list", tuple(_form(f"{before}{sign}{after}") for sign in "+-"), text)
+    return Several("list", tuple(_form(f"{before}{sign}{after}") for sign in "+-"), text)
 
 
 def _flat(items: list[Form]) -> tuple[Form, ...]:
-    nested = (i.items if isinstance(i, Collection) and i.kind == "list" else (i,) for i in items)
+    nested = (i.items if isinstance(i, Several) and i.kind == "list" else (i,) for i in items)
     return tuple(item for group in nested for item in group)
 
 
@@ -164,13 +155,13 @@ def _bracketed(text: str) -> Form | None:
         if re.search(r"\\mid|\||:", inside):
             return None
         parts = [part for part in split(inside, f",|{_SEPARATOR}") if part]
-        return Collection("set", _flat([_form(part) for part in parts]), text)
+        return Several("set", _flat([_form(part) for part in parts]), text)
     if text[:1] in ("(", "[") and closing(text, 0) == len(text) - 1:
         parts = split(text[1:-1], r",|;")
         if len(parts) > 1 and all(parts):
             opening = "(" if parts[0] == r"-\infty" else text[0]
             ending = ")" if parts[-1] == r"\infty" else text[-1]
-            return Sequence(opening, tuple(_form(part) for part in parts), ending, text)
+            return Several(opening + ending, tuple(_form(part) for part in parts), text)
         if len(parts) == 1 and text[0] == "(" and text[-1] == ")":
             return _form(text[1:-1])
     return None
@@ -242,8 +233,8 @@ def _ratio(text: str) -> Form | None:
         return None
     if len(values) == 2:
         return Scalar(text, values[0] / values[1])
-    shares: list[Fraction] = [value / values[-1] for value in values]
-    return Sequence(":", tuple(Scalar(str(share), share) for share in shares), ":", text)
+    shares = [value / values[-1] for value in values]
+    return Several("::", tuple(Scalar(str(share), share) for share in shares), text)
 
 
 def _scalar(text: str) -> Form:

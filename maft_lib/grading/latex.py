@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import accumulate
 
 from maft_lib.tasks.worked import LONGEST_ANSWER, boxes
 
-LONGEST = LONGEST_ANSWER
 DEEPEST = 24  # nested brackets
 
 _COMMANDS = {
@@ -19,14 +19,14 @@ _COMMANDS = {
     "∞": "infty", "∪": "cup", "∩": "cap", "∈": "in", "∅": "emptyset", "±": "pm", "π": "pi",
     "θ": "theta", "°": "degree", "€": "euro", "£": "pound",
 }  # fmt: skip
-_FRACTIONS = {
-    "½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅙": "16", "⅛": "18", "⅜": "38",
-    "⅝": "58", "⅞": "78",
-}  # fmt: skip
+_PARTS = "½⅓⅔¼¾⅕⅙⅛⅜⅝⅞"
 _SYMBOLS = str.maketrans(
     dict(zip("−–‐‑÷⁄‘’\u00a0\u2009\u202f\t\n\r", "----//''      "))
     | {symbol: f"\\{command} " for symbol, command in _COMMANDS.items()}
-    | {symbol: rf"\frac{{{parts[0]}}}{{{parts[1]}}}" for symbol, parts in _FRACTIONS.items()}
+    | {
+        part: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", part).split("⁄"))
+        for part in _PARTS
+    }
     | {"ℝ": r"\mathbb{R}", "“": "", "”": "", '"': ""}
 )
 _WRAPPED = re.compile(
@@ -34,83 +34,66 @@ _WRAPPED = re.compile(
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
-_NUMBER_OR_LETTER = r"(?:\d|[a-zA-Z])"
+_NL = "([0-9a-zA-Z])"  # a number or a letter as an argument without braces
 _RENAMED = {
     "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "(",
     "rangle": ")", "varnothing": r"\emptyset", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
 }  # fmt: skip
-_SPELLINGS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\(?:left|right|middle)(?![a-zA-Z])\.?", ""),
-        (r"\\(?:[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
-        (r"\s*\\!\s*", ""),
-        (r"\\text\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
-        (r"(?<=\d)(?<!\\)\\[,; ](?=\d)", ""),
-        (r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~", " "),
-        (r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*R(?![a-zA-Z])\s*\}?", r"(-\\infty,\\infty)"),
-        (
-            r"\\(?:mathrm|mathbf|mathit|mathsf|textbf|textit|textrm|textup|textnormal|mbox|hbox"
-            r"|operatorname\*?|boldsymbol)(?![a-zA-Z])",
-            r"\\text",
-        ),
-        (r"\\text\s+\{", r"\\text{"),
-        (r"\\text\{([-\d.,]*)\}", r"\1"),
-        (r"(?<=\d)\{\s*,\s*\}(?=\d{3})", ""),
-        (r"\{\s*,\s*\}", ","),
-        (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
-        (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\(?:neq|ne)(?![a-zA-Z])|(?<!\d)!=", r"\\ne "),
-        (rf"\\({'|'.join(_RENAMED)})(?![a-zA-Z])", lambda found: _RENAMED[found[1]]),
-        (r"(?<![a-zA-Z\\])(?:[Ii]nfinity|inf)(?![a-zA-Z])|\\text\{\s*[Ii]nfinity\s*\}", r"\\infty "),
-        (r"\+\s*\\infty", r"\\infty"),
-        (
-            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*\\degree\s*\}|\\degree(?![a-zA-Z]))",
-            r"\\degree ",
-        ),
-        (r"\\%", "%"),
-        (r"\\overline\s*\{([A-Z]{2,})\}", r"\1"),
-        (r"\\(?:angle|triangle)(?![a-zA-Z])\s*", ""),
-        (r"\*\*", "^"),
-        (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?![a-zA-Z])", r"\\\1 "),
-        (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"√"),
-        (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
-        (r"√", r"\\sqrt"),
-        (r"\^\s*-\s*(\d+|[a-zA-Z])", r"^{-\1}"),
-        (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
-        (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
-        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"\\sqrt\s*(\[[^\]]*\])?\s*(" + _NUMBER_OR_LETTER + ")", r"\\sqrt\1{\2}"),
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(" + _NUMBER_OR_LETTER + r")\s*\{", r"\\frac{\1}{"),
-        (r"\\frac\s*(\{(?:[^{}]|\{[^{}]*\})*\})\s*(" + _NUMBER_OR_LETTER + ")", r"\\frac\1{\2}"),
-        (r"\\frac\s*([a-zA-Z])\s*(" + _NUMBER_OR_LETTER + ")", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d)\s*([a-zA-Z])", r"\\frac{\1}{\2}"),
-        (r"\\frac\s+\{", r"\\frac{"),
-        (r"\\sqrt\[([3579])\]\{\s*-\s*(\d+)\s*\}", r"-\\sqrt[\1]{\2}"),
-        (
-            r"(?<![\w.}^/])(\d+)\s*/\s*(\d+)(?=\s*[a-zA-Z\\(])(?!\s+[a-zA-Z]{2}|\s*\\text)",
-            r"\\frac{\1}{\2}",
-        ),
-        (r"\*", r"\\cdot "),
-        (r"\s+", " "),
-    )
+_SPELLINGS: tuple[tuple[str, str], ...] = (
+    (r"\\(?:left|right|middle)(?![a-zA-Z])\.?", ""),
+    (r"\\(?:[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
+    (r"\s*\\!\s*", ""),
+    (r"\\text\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
+    (r"(?<=\d)(?<!\\)\\[,; ](?=\d)", ""),
+    (r"(?<!\\)\\(?:[,;: ]|q?quad(?![a-zA-Z]))|~", " "),
+    (r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*R(?![a-zA-Z])\s*\}?", r"(-\\infty,\\infty)"),
+    (r"\\(?:math(?:rm|bf|it|sf)|text(?:bf|it|rm|up|normal)|[mh]box)(?![a-zA-Z])", r"\\text"),
+    (r"\\(?:operatorname\*?|boldsymbol)(?![a-zA-Z])", r"\\text"),
+    (r"\\(text|frac)\s+\{", r"\\\1{"),
+    (r"\\text\{([-\d.,]*)\}", r"\1"),
+    (r"(?<=\d)\{\s*,\s*\}(?=\d{3})", ""),
+    (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
+    (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
+    (r"\\(?:neq|ne)(?![a-zA-Z])|(?<!\d)!=", r"\\ne "),
+    *((rf"\\{command}(?![a-zA-Z])", name.replace("\\", r"\\")) for command, name in _RENAMED.items()),
+    (r"(?<![a-zA-Z\\])(?:[Ii]nfinity|inf)(?![a-zA-Z])|\\text\{\s*[Ii]nfinity\s*\}", r"\\infty "),
+    (r"\+\s*\\infty", r"\\infty"),
+    (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))", r"\\degree "),
+    (r"\\%", "%"),
+    (r"\\overline\s*\{([A-Z]{2,})\}", r"\1"),
+    (r"\*\*", "^"),
+    (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?![a-zA-Z])", r"\\\1 "),
+    (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"√"),
+    (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
+    (r"√", r"\\sqrt"),
+    (r"\^\s*-\s*(\d+|[a-zA-Z])", r"^{-\1}"),
+    (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
+    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    (rf"\\sqrt\s*(\[[^\]]*\])?\s*{_NL}", r"\\sqrt\1{\2}"),
+    (rf"\\frac\s*{_NL}\s*{_NL}", r"\\frac{\1}{\2}"),
+    (rf"\\frac\s*{_NL}\s*\{{", r"\\frac{\1}{"),
+    (rf"\\frac\s*(\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*{_NL}", r"\\frac\1{\2}"),
+    (r"\\sqrt\[([3579])\]\{\s*-\s*(\d+)\s*\}", r"-\\sqrt[\1]{\2}"),
+    (
+        r"(?<![\w.}^/])(\d+)\s*/\s*(\d+)(?=\s*[a-zA-Z\\(])(?!\s+[a-zA-Z]{2}|\s*\\text)",
+        r"\\frac{\1}{\2}",
+    ),
+    (r"\*", r"\\cdot "),
+    (r"\s+", " "),
 )
 
 
 def clean(text: str) -> str | None:
-    """The answer in one spelling; None if it is empty, too long, too deep or has control characters.
+    """The answer in one spelling, that of the last box if there are boxes.
 
-    Of a text with boxes it is what stands in the last one.
-
-    Invisible characters (controls, bidirectional marks, zero-width characters, lone surrogates) are
-    not removed but refused: what a reader cannot see must not make an answer right.
+    None if it is empty, too long, too deep or has invisible characters (controls, bidirectional marks,
+    zero-width characters, lone surrogates): what a reader cannot see must not make an answer right.
     """
     for _ in range(2):  # a box in a box, and no deeper
         if r"\boxed" in text or r"\fbox" in text:
             text = (boxes(text) or [""])[-1]
     text = text.strip()
-    if not text or len(text) > LONGEST:
+    if not text or len(text) > LONGEST_ANSWER:
         return None
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text.translate(_SYMBOLS))
@@ -125,9 +108,10 @@ def clean(text: str) -> str | None:
     if r"\begin" not in text:  # doubled backslashes of a model that escapes its LaTeX
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)
     for pattern, replacement in _SPELLINGS:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     text = text.strip()
-    return text if text and _depth(text) <= DEEPEST else None
+    depths = accumulate((character in _OPEN) - (character in _CLOSE) for character in text)
+    return text if text and max(depths) <= DEEPEST else None
 
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -159,11 +143,3 @@ def split(text: str, separator: str) -> list[str]:
         depth += (text[place] in _OPEN) - (text[place] in _CLOSE)
         place += 1
     return [*parts, text[last:].strip()]
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for character in text:
-        depth += (character in _OPEN) - (character in _CLOSE)
-        deepest = max(deepest, depth)
-    return deepest

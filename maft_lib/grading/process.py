@@ -3,8 +3,7 @@
 What a model writes can keep a computer algebra system busy for ever or fill the memory, and
 math-verify's own limits need signals of the main thread. So `worker.py` runs as a process of its own,
 with little memory and no right to write files, and is killed when a question takes longer than `LIMIT`.
-It is started as a program, not by multiprocessing, so it works alike in a script, in a Jupyter kernel,
-in threads and in worker processes that may have no children. Nothing is pickled.
+It is started as a program, so it works in a Jupyter kernel, in threads and in daemonic processes.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ class Grader:
         try:
             if worker is not self.ready and _said(worker, [], START_LIMIT)[0] != ["ready"]:
                 raise GradingError(
-                    f"the grader's process does not start: check that `import {self.library}` works in "
-                    f"this environment."
+                    f"the grader's process does not start: check that `import {self.library}` works."
                 )
             self.ready = worker
             said, expired = _said(worker, question, LIMIT)
@@ -91,12 +89,11 @@ class Grader:
 
 def _started(library: str) -> subprocess.Popen:
     """A running `worker.py`, isolated from the environment, that finds packages where this one does."""
+    paths, pipe = json.dumps([path for path in sys.path if path]), subprocess.PIPE
+    command = [sys.executable, "-I", "-B", str(_PROGRAM), library, paths]
+    # In a session of its own: an interrupted cell must not interrupt a comparison halfway.
     return subprocess.Popen(
-        [sys.executable, "-I", "-B", str(_PROGRAM), library, json.dumps([p for p in sys.path if p])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
     )
 
 

@@ -1,13 +1,12 @@
 r"""Numbers and units: what an answer of one value is worth, exactly, in plain LaTeX (see `latex`).
 
-A number is read as a fraction of integers, never as a float, so 3.14 is not 314, 1/2 is not 7/2 and
-large integers keep their last digit.
+A number is read as a fraction of integers, never as a float, so large integers keep their last digit.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
@@ -28,10 +27,8 @@ _SCIENTIFIC = re.compile(
     + rf"|{_POWER_OF_TEN.replace('power', 'alone')})"
 )
 
-_SCALES = {
-    "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
-    "trillion": 10**12,
-}  # fmt: skip
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_SCALES["trillion"] = 10**12
 _SCALED = re.compile(
     rf"{_SIGN}(?P<plain>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>{'|'.join(_SCALES)})s?\s*\}}?",
     re.IGNORECASE,
@@ -47,17 +44,15 @@ ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buc
 degree deg; radian rad; am; pm
 """
 _UNIT_OF = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()}
-_SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
+_UNIT_OF |= {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 # Words that change a number instead of decorating it: what they stand after is not stripped of them.
-_NO_UNITS = {
-    "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth",
-    "fifths", "tenth", "tenths", "hundredths", "tens", "ones", "hundreds", "lakh", "crore", "or",
-    "and", "more", "less", "least", "most", "over", "under", "below", "above", "negative", "minus",
-    "plus", "times", "zero", "even", "odd", "factorial", "out", "of", "not", "alpha", "beta", "gamma",
-    "delta", "theta", "lambda", "sigma", "omega", "phi", "psi", "mod", "modulo",
-}  # fmt: skip
-_NO_UNITS |= set(_SCALES)
+_NOT_UNITS = """
+half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths hundredths tens ones
+hundreds lakh crore or and more less least most over under below above negative minus plus times zero
+even odd factorial out of not alpha beta gamma delta theta lambda sigma omega phi psi mod modulo
+"""
+_NO_UNITS = {*_NOT_UNITS.split(), *_SCALES}
 
 _LONGEST_UNIT = 60  # characters
 _TOKEN = re.compile(
@@ -80,37 +75,37 @@ class Scalar:
 
     latex: str
     value: Fraction | None = None
-    unit: str | None = field(default=None)
+    unit: str | None = None
     decimals: int | None = None
 
 
 def read_number(text: str) -> Scalar | None:
     """A number in any of its notations; None if the text is none, or not a finite one."""
-    text = text.strip()
+    text, decimals = text.strip(), None
     if found := _NUMBER.fullmatch(text):
-        digits = found["plain"]
-        point = digits.find(".")
-        return _number(text, found, _plain(digits), None if point < 0 else len(digits) - point - 1)
-    if found := _RATIO.fullmatch(text):
+        size, (_, point, places) = _plain(found["plain"]), found["plain"].partition(".")
+        decimals = len(places) if point else None
+    elif found := _RATIO.fullmatch(text):
         above, below = _plain(found["a"] or found["c"]), _plain(found["b"] or found["d"])
-        return _number(text, found, above / below) if below else None
-    if found := _MIXED.fullmatch(text):
-        part, parts = int(found["a"] or found["c"]), int(found["b"] or found["d"])
-        if part < parts:  # 2 3/2 is no mixed number but a product
-            return _number(text, found, int(found["whole"]) + Fraction(part, parts))
-    if found := _SCALED.fullmatch(text):
-        return _number(text, found, _plain(found["plain"]) * _SCALES[found["scale"].lower()])
-    if found := _REPEATING.fullmatch(text):
+        if not below:
+            return None
+        size = above / below
+    elif (found := _MIXED.fullmatch(text)) and int(found["a"] or found["c"]) < int(
+        found["b"] or found["d"]
+    ):
+        part = Fraction(int(found["a"] or found["c"]), int(found["b"] or found["d"]))
+        size = int(found["whole"]) + part
+    elif found := _SCALED.fullmatch(text):
+        size = _plain(found["plain"]) * _SCALES[found["scale"].lower()]
+    elif found := _REPEATING.fullmatch(text):
         once, again = found["once"], found["again"]
         tail = Fraction(int(once or "0")) + Fraction(int(again), 10 ** len(again) - 1)
-        return _number(text, found, int(found["whole"] or "0") + tail / 10 ** len(once))
-    if found := _SCIENTIFIC.fullmatch(text):
+        size = int(found["whole"] or "0") + tail / 10 ** len(once)
+    elif found := _SCIENTIFIC.fullmatch(text):
         power = int(found["power"] or found["e"] or found["alone"])
-        return _number(text, found, _plain(found["plain"] or "1") * Fraction(10) ** power)
-    return None
-
-
-def _number(text: str, found: re.Match, size: Fraction, decimals: int | None = None) -> Scalar:
+        size = _plain(found["plain"] or "1") * Fraction(10) ** power
+    else:
+        return None
     return Scalar(text, -size if found["sign"] == "-" else size, None, decimals)
 
 
@@ -174,11 +169,10 @@ def _is_unit(words: list[str]) -> bool:
 
 def _unit_of(word: str) -> str | None:
     word = word.replace(".", "").lower()
-    singular = word.removesuffix("s") if len(word) > 2 else word
-    return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
+    return _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
 
 
-_SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "\\$": "dollar", "$": "dollar"}
+_SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "$": "dollar"}
 
 
 def _known(words: list[str]) -> str | None:

@@ -15,6 +15,7 @@ import random
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -28,7 +29,12 @@ def main() -> None:
     importlib.import_module(library)  # before the limits and the first question
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    _restrict()
+    with suppress(ImportError):  # no limits on Windows: the time limit has to do
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may be written
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
     for line in sys.stdin:
         question = json.loads(line)
@@ -37,31 +43,23 @@ def main() -> None:
             answers.flush()
 
 
-def _restrict() -> None:
-    """Little memory, and no file may be written."""
-    try:
-        import resource
-    except ImportError:  # Windows: the time limit has to do
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def answer(library: str, first: str, second: str) -> Iterator[str]:
     """The words of the answer to a question."""
     try:
-        yield from (_compared if library == "math_verify" else _scored)(first, second)
+        if library == "math_verify":
+            left = _read(first)
+            yield "read"
+            right = _read(second)
+            yield "read"
+            yield str(int(_equal(left, right)))
+        else:
+            yield from ("read", "read")
+            problem = json.loads(first)
+            yield str(float(_dataset(problem["name"]).score_answer(second, problem["entry"])))
     except MemoryError:
         raise  # the process ends, and another takes its place
     except Exception:  # what cannot be read, compared or scored is not right
         yield "0"
-
-
-def _scored(scoring: str, text: str) -> Iterator[str]:
-    problem = json.loads(scoring)
-    yield from ("read", "read")
-    yield str(float(_dataset(problem["name"]).score_answer(text, problem["entry"])))
 
 
 @cache
@@ -71,19 +69,11 @@ def _dataset(name: str) -> Any:
     return reasoning_gym.create_dataset(name, seed=0, size=1)
 
 
-def _compared(a: str, b: str) -> Iterator[str]:
-    left = _read(a)
-    yield "read"
-    right = _read(b)
-    yield "read"
-    yield str(int(_equal(left, right)))
-
-
 @lru_cache(maxsize=10_000)
 def _read(latex: str) -> tuple[Any, list[Any] | None]:
     """The SymPy object that a piece of LaTeX writes, with i as the imaginary unit, and its values.
 
-    It is evaluated here, so that what takes for ever does so while it is read and is known by name.
+    It is evaluated here, so that what takes for ever does so while it is read and can be named.
     """
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
     from sympy import Basic, I, Symbol
@@ -100,24 +90,21 @@ def _read(latex: str) -> tuple[Any, list[Any] | None]:
 
 
 def _values(read: Any) -> list[Any] | None:
-    """An expression to thirty digits at `POINTS` points, the same for the same letters; None if none.
+    """An expression to thirty digits at `POINTS` points, the same for the same letters; else None.
 
-    Two expressions that agree at random points are equal but for a chance of nothing, and no
-    simplifier has to find out why.
+    Two expressions that agree at random points are equal, and no simplifier has to find out why.
     """
     from sympy import Expr, Float, MatrixBase, MatrixExpr, Rational
 
     if not isinstance(read, Expr) or read.has(MatrixExpr, MatrixBase):
         return None
-    values = []
+    values, inexact = [], bool(read.atoms(Float))
     for point in range(POINTS if read.free_symbols else 1):
         at = {symbol: Rational(*_coordinate(symbol.name, point)) for symbol in read.free_symbols}
-        value = read.subs(at).evalf(30)
-        if not value.is_number:
+        values.append((read.subs(at).evalf(30), inexact))
+        if not values[-1][0].is_number:
             return None
-        values.append(value)
-    inexact = bool(read.atoms(Float))
-    return [(value, inexact) for value in values * (POINTS // len(values))]
+    return values * (POINTS // len(values))
 
 
 def _coordinate(name: str, point: int) -> tuple[int, int]:

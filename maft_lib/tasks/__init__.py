@@ -1,7 +1,7 @@
 """The tasks: where problems come from and what kind of answer they want.
 
-Four are generated, three are read from published data sets, and `reasoning_gym:<name>` is any of the
-reasoning_gym package's whose scorer can be given a model's text.
+Four are generated, three are read from published data sets, and `reasoning_gym:<name>` is a data set of
+the reasoning_gym package whose scorer can be given a model's text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PUBLISHED = tuple(published.RECORDS)
 GENERATED = tuple(task for task in TASKS if task not in PUBLISHED)
 WITH_LEVELS = ("math", "mini_math")
 ALIASES = {"gsm8k": "gsm", "competition_math": "math"}
-IN_VAIN = 10_000  # draws in a row that bring no new problem: there are hardly any more
+IN_VAIN = 10_000  # draws in a row without a new problem after which the problems count as all
 
 
 def canonical(task: str) -> str:
@@ -40,18 +40,14 @@ def canonical(task: str) -> str:
 
 
 def answer_type(task: str) -> str:
-    """`number`, `expression`, `choice` or `text`. Raises `DataError` for an unknown task.
-
-    `text` is that of `reasoning_gym:<name>`, whatever the name: free text, which can be compared as a
-    number where it is one; the dataset's own scorer judges it (see `grading.is_correct`).
-    """
+    """`number`, `expression`, `choice`, or `text` of reasoning_gym. Raises `DataError` for no task."""
     if str(task).startswith(reasoning_gym.PREFIX):
         return "text"
     if canonical(task) not in ANSWER_TYPES:
         valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
         near = nearest(task, valid)
-        hint = f": did you mean {near!r}?" if near else f": expected one of {', '.join(valid)}."
-        raise DataError(f"unknown task {shown(task)}{hint}")
+        hint = f"did you mean {near!r}?" if near else f"expected one of {', '.join(valid)}."
+        raise DataError(f"unknown task {shown(task)}: {hint}")
     return ANSWER_TYPES[canonical(task)]
 
 
@@ -92,7 +88,15 @@ def load_problems(
     """
     answer_type(task)
     task = canonical(task)
-    _check(task, locals())
+    try:
+        _Request.model_validate(locals())
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise DataError(f"{wrong['loc'][0]} is {shown(wrong['input'])}: {wrong['msg']}.") from None
+    if data_dir is not None and task not in PUBLISHED:
+        raise DataError(f"{task} reads no files: leave data_dir out.")
+    if levels is not None and task not in WITH_LEVELS:
+        raise DataError(f"{task} has no levels, only {' and '.join(WITH_LEVELS)} do: leave levels out.")
     rng = random.Random(f"{task} {split} {seed}")
     if task in PUBLISHED:
         pool = published.pool(task, split, data_dir, on_bad_records)
@@ -100,7 +104,13 @@ def load_problems(
         ordered = sorted(wanted, key=lambda problem: problem.id)  # whatever the order of the file
         problems = rng.sample(ordered, min(num, len(ordered)))
     elif task in GENERATED:
-        problems = _generate(task, split, num, rng, levels, max_operand)
+        found: dict[str, Problem] = {}
+        in_vain = 0
+        while len(found) < num and in_vain < IN_VAIN:
+            problem, _ = draw_split(task, split, rng, levels, max_operand)
+            in_vain = in_vain + 1 if problem.id in found else 0
+            found.setdefault(problem.id, problem)
+        problems = list(found.values())
     else:
         problems = reasoning_gym.draw(task, split, num, seed)
     if len(problems) < num:
@@ -109,30 +119,3 @@ def load_problems(
             f"ask for fewer, for more levels, or for a larger max_operand."
         )
     return problems
-
-
-def _check(task: str, asked: dict) -> None:
-    """Raises `DataError` for what `load_problems` cannot be asked for."""
-    try:
-        _Request.model_validate(asked)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise DataError(f"{wrong['loc'][0]} is {shown(wrong['input'])}: {wrong['msg']}.") from None
-    if asked["data_dir"] is not None and task not in PUBLISHED:
-        raise DataError(f"{task} reads no files: leave data_dir out.")
-    if asked["levels"] is not None and task not in WITH_LEVELS:
-        having = " and ".join(WITH_LEVELS)
-        raise DataError(f"{task} has no levels, only {having} have: leave levels out.")
-
-
-def _generate(
-    task: str, split: str, num: int, rng: random.Random, levels: Sequence[int] | None, max_operand: int
-) -> list[Problem]:
-    """`num` different generated problems, or fewer if many draws bring no others."""
-    problems: dict[str, Problem] = {}
-    in_vain = 0
-    while len(problems) < num and in_vain < IN_VAIN:
-        problem, _ = draw_split(task, split, rng, levels, max_operand)
-        in_vain = in_vain + 1 if problem.id in problems else 0
-        problems.setdefault(problem.id, problem)
-    return list(problems.values())

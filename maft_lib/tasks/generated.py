@@ -11,14 +11,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd
-from typing import Any
 
 from maft_lib.tasks.problem import Problem, problem_id
-from maft_lib.tasks.worked import Worked, steps
+from maft_lib.tasks.worked import Worked, styles
 
 NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo")
 THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pencils", "stamps")
-LEVELS = (1, 2, 3, 4, 5)
 
 
 def draw(
@@ -28,7 +26,7 @@ def draw(
     if task == "arithmetic":
         return _draw_arithmetic(rng, max_operand)
     if task == "mini_math":
-        return _MATH_OF_LEVEL[rng.choice(levels or LEVELS)](rng)
+        return _MATH_OF_LEVEL[rng.choice(levels or list(_MATH_OF_LEVEL))](rng)
     return _draw_mini_gsm(rng) if task == "mini_gsm" else _draw_mini_mmlu(rng)
 
 
@@ -54,68 +52,59 @@ def draw_split(
             return replace(problem, source="generated", styles=worked.patterns), worked
 
 
-def _number(values: dict[str, int]) -> str:
-    return str(values["r"])
-
-
-# --- arithmetic (Section 3.1): a + b * c + d - e * f ---------------------------------------------
-
-_ORDERS = (  # the same sum in three orders
-    steps("p=b*c {},", "q=e*f {},", "s=a+p {},", "t=s+d {},", "r=t-q {}."),
-    steps("p=b*c First {},", "s=a+p {},", "t=s+d {}.", "q=e*f Then {},", "r=t-q {}."),
-    steps("q=e*f Right to left: {},", "u=d-q {},", "p=b*c {},", "s=a+p {},", "r=s+u {}."),
+_ORDERS = styles(  # the same sum in three orders
+    "p=b*c {}, q=e*f {}, s=a+p {}, t=s+d {}, r=t-q {}.",
+    "p=b*c First {}, s=a+p {}, t=s+d {}. q=e*f Then {}, r=t-q {}.",
+    "q=e*f Right to left: {}, u=d-q {}, p=b*c {}, s=a+p {}, r=s+u {}.",
 )
 
 
 def _draw_arithmetic(rng: random.Random, max_operand: int) -> Worked:
-    """Each operand is uniform on 1..max_operand (30 in the paper; Du et al., 2023)."""
+    """The paper's a+b*c+d-e*f (Section 3.1), operands uniform on 1..max_operand."""
     values = {name: rng.randint(1, max_operand) for name in "abcdef"}
-    question = "What is the result of {a}+{b}*{c}+{d}-{e}*{f}?".format(**values)
-    return Worked(question, values, _ORDERS, (_number,) * 3)
+    return Worked("What is the result of {a}+{b}*{c}+{d}-{e}*{f}?".format(**values), values, _ORDERS)
 
 
-# --- mini_gsm: word problems of two or three steps, whole numbers --------------------------------
-
-
-_STORIES: tuple[Any, ...] = (  # the question, the range of each number, the steps of each style
+_STORIES: tuple[tuple[str, dict[str, tuple[int, int]], tuple[str, ...]], ...] = (
+    # the question, the range of each number, the steps of each style
     ("{name} buys {a} boxes with {b} {things} each and gives {c} to {other}. "
      "How many {things} are left?",
      {"a": (2, 9), "b": (2, 9), "c": (1, 9)},
-     ("s=a*b {},", "r=s-c {}."),
-     ("s=a*b {name} buys {} {things}.", "r=s-c After the gift {} are left.")),
+     ("s=a*b {}, r=s-c {}.",
+      "s=a*b {name} buys {} {things}. r=s-c After the gift {} are left.")),
     ("{name} has {a} {things}. {other} has {b} more than {name}. "
      "How many {things} do they have together?",
      {"a": (2, 30), "b": (2, 20)},
-     ("s=a+b {},", "r=s+a {}."),
-     ("s=a+b {other} has {} {things}.", "r=a+s Together they have {}."),
-     ("s=a+a Twice the smaller is {}.", "r=s+b With the rest {}.")),
+     ("s=a+b {}, r=s+a {}.",
+      "s=a+b {other} has {} {things}. r=a+s Together they have {}.",
+      "s=a+a Twice the smaller is {}. r=s+b With the rest {}.")),
     ("{name} has {a} {things}. {other} has {k} times as many. "
      "How many more {things} does {other} have?",
      {"a": (2, 12), "k": (2, 9)},
-     ("s=k*a {},", "r=s-a {}."),
-     ("s=k*a {other} has {} {things}.", "r=s-a The rest is {}."),
-     ("s=k-one {} times more,", "r=s*a {}.")),
+     ("s=k*a {}, r=s-a {}.",
+      "s=k*a {other} has {} {things}. r=s-a The rest is {}.",
+      "s=k-one {} times more, r=s*a {}.")),
     ("{name} sells {a} red and {b} blue {things} a day. How many {things} are that in {c} days?",
      {"a": (2, 9), "b": (2, 9), "c": (2, 9)},
-     ("s=a+b {},", "r=s*c {}."),
-     ("s=a+b A day gives {}.", "r=c*s All days give {} {things}."),
-     ("s=a*c Red are {},", "t=b*c blue are {},", "r=s+t together {}.")),
+     ("s=a+b {}, r=s*c {}.",
+      "s=a+b A day gives {}. r=c*s All days give {} {things}.",
+      "s=a*c Red are {}, t=b*c blue are {}, r=s+t together {}.")),
     ("{name} saves {a} dollars a week for {b} weeks and buys {d} {things} for {c} dollars each. "
      "How many dollars are left?",
      {"a": (4, 9), "b": (3, 9), "c": (2, 5), "d": (2, 4)},
-     ("s=a*b {},", "t=c*d {},", "r=s-t {}."),
-     ("t=c*d The {things} are {} dollars.", "s=a*b {name} saves {}.", "r=s-t So {} are left.")),
+     ("s=a*b {}, t=c*d {}, r=s-t {}.",
+      "t=c*d The {things} are {} dollars. s=a*b {name} saves {}. r=s-t So {} are left.")),
     ("{name} counts {a} {things} a day for {b} days and {other} counts {c}. "
      "How many {things} do they count?",
      {"a": (2, 12), "b": (2, 9), "c": (2, 20)},
-     ("s=a*b {},", "r=s+c {}."),
-     ("s=b*a {name} counts {} {things}.", "r=c+s Together they count {}.")),
+     ("s=a*b {}, r=s+c {}.",
+      "s=b*a {name} counts {} {things}. r=c+s Together they count {}.")),
 )  # fmt: skip
 
 
 def _draw_mini_gsm(rng: random.Random) -> Worked:
-    """A word problem about people and things, answered by a whole number (GSM's shape)."""
-    question, ranges, *styles = rng.choice(_STORIES)
+    """A word problem of two or three steps, answered by a whole number (the shape of GSM8K)."""
+    question, ranges, chains = rng.choice(_STORIES)
     name, other = rng.sample(NAMES, 2)
     words = {"name": name, "other": other, "things": rng.choice(THINGS)}
     values = {number: rng.randint(*ends) for number, ends in ranges.items()} | {"one": 1}
@@ -123,36 +112,28 @@ def _draw_mini_gsm(rng: random.Random) -> Worked:
         values["c"] = min(values["c"], values["a"] * values["b"] - 1)
     if "saves" in question:
         values["d"] = min(values["d"], (values["a"] * values["b"] - 1) // values["c"])
-    written = [steps(*(step.format("{}", **words) for step in style)) for style in styles]
-    return Worked(question.format(**words, **values), values, tuple(written), (_number,) * len(styles))
-
-
-# --- mini_math: LaTeX questions of levels 1-5, fractions and expressions as answers --------------
+    told = styles(*(chain.replace("{}", "{{}}").format(**words) for chain in chains))
+    return Worked(question.format(**words, **values), values, told)
 
 
 def _share(rng: random.Random) -> Worked:
     b, k = rng.randint(2, 9), rng.randint(2, 12)
     values = {"a": rng.randint(1, b - 1), "b": b, "n": b * k}
-    styles = (
-        steps("k=n/b {},", "r=k*a {}."),
-        steps("k=n/b One part is {}.", "r=a*k All parts are {}."),
-    )
+    chains = styles("k=n/b {}, r=k*a {}.", "k=n/b One part is {}. r=a*k All parts are {}.")
     question = "Find $\\frac{%(a)d}{%(b)d}$ of $%(n)d$." % values
-    return Worked(question, values, styles, (_number,) * 2, level=1, subject="share")
+    return Worked(question, values, chains, level=1, subject="share")
 
 
 def _linear_equation(rng: random.Random) -> Worked:
     a, x, c = rng.randint(2, 9), rng.randint(1, 12), rng.randint(1, 9)
     values = {"a": a, "c": c, "d": a * x + c}
-    styles = (
-        steps("m=d-c {},", "r=m/a {}."),
-        steps("m=d-c Subtract: {}.", "r=m/a Divide: $x$ is {}."),
-    )
+    chains = styles("m=d-c {}, r=m/a {}.", "m=d-c Subtract: {}. r=m/a Divide: $x$ is {}.")
     question = "Solve ${a}x+{c}={d}$ for $x$.".format(**values)
-    return Worked(question, values, styles, (_number,) * 2, level=2, subject="algebra")
+    return Worked(question, values, chains, level=2, subject="algebra")
 
 
-_FRACTIONS = (lambda values: "\\frac{%(p)d}{%(q)d}" % values, lambda values: "%(p)d/%(q)d" % values)
+def _fraction(reached: dict[str, int], style: int) -> str:
+    return ("\\frac{%(p)d}{%(q)d}", "%(p)d/%(q)d")[style] % reached
 
 
 def _coprime(rng: random.Random, largest: int) -> tuple[int, int]:
@@ -165,12 +146,9 @@ def _coprime(rng: random.Random, largest: int) -> tuple[int, int]:
 def _simplify(rng: random.Random) -> Worked:
     (p, q), g = _coprime(rng, 12), rng.randint(2, 9)
     values = {"m": p * g, "n": q * g, "g": g}
-    styles = (
-        steps("p=m/g {},", "q=n/g {}."),
-        steps(f"q=n/g Divide by {g}: {{}} below,", "p=m/g {} above."),
-    )
+    chains = styles("p=m/g {}, q=n/g {}.", f"q=n/g Divide by {g}: {{}} below, p=m/g {{}} above.")
     question = "Simplify $\\frac{%(m)d}{%(n)d}$." % values
-    return Worked(question, values, styles, _FRACTIONS, level=3, subject="fractions")
+    return Worked(question, values, chains, _fraction, level=3, subject="fractions")
 
 
 def _add_fractions(rng: random.Random) -> Worked:
@@ -178,30 +156,28 @@ def _add_fractions(rng: random.Random) -> Worked:
     while gcd(b, d) > 1:  # the sum is to be in lowest terms
         (a, b), (c, d) = _coprime(rng, 9), _coprime(rng, 9)
     values = {"a": a, "b": b, "c": c, "d": d}
-    styles = (
-        steps("s=a*d {},", "t=c*b {},", "p=s+t {},", "q=b*d {}."),
-        steps("q=b*d Below {}.", "s=a*d Above {},", "t=c*b {},", "p=s+t {}."),
+    chains = styles(
+        "s=a*d {}, t=c*b {}, p=s+t {}, q=b*d {}.", "q=b*d Below {}. s=a*d Above {}, t=c*b {}, p=s+t {}."
     )
     question = "Compute $\\frac{%(a)d}{%(b)d}+\\frac{%(c)d}{%(d)d}$." % values
-    return Worked(question, values, styles, _FRACTIONS, level=4, subject="fractions")
+    return Worked(question, values, chains, _fraction, level=4, subject="fractions")
 
 
 def _expand(rng: random.Random) -> Worked:
     values = {"k": rng.randint(1, 5), "a": rng.randint(1, 9), "b": rng.randint(1, 9)}
     leading = "" if values["k"] == 1 else str(values["k"])
-    styles = (
-        steps("m=k*b {},", "s=m+a {},", "p=a*b {}."),
-        steps("p=a*b Without $x$: {}.", "m=k*b With $x$: {},", "s=a+m {}."),
+    chains = styles(
+        "m=k*b {}, s=m+a {}, p=a*b {}.", "p=a*b Without $x$: {}. m=k*b With $x$: {}, s=a+m {}."
     )
     question = f"Expand $({leading}x+{values['a']})(x+{values['b']})$."
-    quadratic = (lambda reached: f"{leading}x^2+{reached['s']}x+{reached['p']}",) * 2
-    return Worked(question, values, styles, quadratic, level=5, subject="algebra")
+
+    def quadratic(reached: dict[str, int], style: int) -> str:
+        return f"{leading}x^2+{reached['s']}x+{reached['p']}"
+
+    return Worked(question, values, chains, quadratic, level=5, subject="algebra")
 
 
 _MATH_OF_LEVEL = {1: _share, 2: _linear_equation, 3: _simplify, 4: _add_fractions, 5: _expand}
-
-
-# --- mini_mmlu: lettered options over several subjects -------------------------------------------
 
 CYCLES = {  # subject: (how the total comes about, the four options in their order, what is asked)
     "number theory": ("+", "0 1 2 3", "What is the remainder of {a}+{b} divided by 4?"),
@@ -217,7 +193,7 @@ CYCLES = {  # subject: (how the total comes about, the four options in their ord
 
 
 def _draw_mini_mmlu(rng: random.Random) -> Worked:
-    """A question with options (A)-(D) from one of five subjects (MMLU's shape).
+    """A question with options (A)-(D) from one of five subjects (the shape of MMLU).
 
     Each goes round a cycle of four, so a slip in any step leads to another option.
     """
@@ -226,10 +202,12 @@ def _draw_mini_mmlu(rng: random.Random) -> Worked:
     largest = (30, 30) if op == "+" else (12, 9)
     values = {"a": rng.randint(2, largest[0]), "b": rng.randint(2, largest[1]), "four": 4}
     lettered = " ".join(f"({name}) {option}" for name, option in zip("ABCD", options.split()))
-    styles = (
-        steps(f"t=a{op}b {{}},", "r=t%four {}."),
-        steps(f"t=b{op}a In all {{}}.", "r=t%four The rest is {}."),
+    chains = styles(
+        f"t=a{op}b {{}}, r=t%four {{}}.", f"t=b{op}a In all {{}}. r=t%four The rest is {{}}."
     )
+
+    def letter(reached: dict[str, int], style: int) -> str:
+        return "ABCD"[min(max(reached["r"], 0), 3)]
+
     question = f"{asked.format(name=rng.choice(NAMES), **values)} {lettered}"
-    letter = (lambda reached: "ABCD"[min(max(reached["r"], 0), 3)],) * 2
-    return Worked(question, values, styles, letter, subject=subject)
+    return Worked(question, values, chains, letter, subject=subject)

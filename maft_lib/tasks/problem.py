@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 # Commands that only set type: \left, \quad, \, and the like; \dfrac and \tfrac are read as \frac.
 _SPACING = re.compile(r"\\(?:(?:left|right|displaystyle|q?quad)(?![a-z])|[,;:!> ])")
@@ -47,16 +45,6 @@ class Problem:
     scoring: str | None = None
     source: str | None = field(default=None, compare=False)
     styles: tuple[str, ...] = field(default=(), compare=False, repr=False)
-
-    def to_dict(self) -> dict:
-        """The problem as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Problem:
-        """The problem that `to_dict` wrote, also after a trip through JSON."""
-        tuples = {name: tuple(values.get(name) or ()) for name in ("options", "styles")}
-        return cls(**{**values, **tuples})
 
 
 def problem_id(question: str) -> str:

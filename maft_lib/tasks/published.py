@@ -1,8 +1,8 @@
 """Problems of published data sets, from a folder or the hub: GSM8K, MATH (Section 3.1), MMLU (4.3).
 
-Nothing is left out or repaired silently. Of a repeated question (the same text once case, white space
-and punctuation are folded) with the same answer the first is kept, with a `DataWarning`: MATH repeats
-one, MMLU's STEM subjects some dozen. If the answers differ, the later record is bad.
+Of a repeated question (the same text once case, white space and punctuation are folded) with the same
+answer the first is kept, with a `DataWarning`: MATH repeats one, MMLU's STEM subjects some dozen. If
+the answers differ, the later record is bad.
 
 Where a data set has a train and a test split, these are train and eval. Where only the test split is at
 hand (MMLU always, MATH in a folder without math_train.jsonl), train and eval are two halves of it, told
@@ -11,27 +11,18 @@ apart by a hash of the question alone: they share nothing whatever the seeds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    Field,
-    StrictInt,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
 from maft_lib.tasks.problem import DataError, DataWarning, Problem, half_of, normalised, problem_id
 from maft_lib.tasks.worked import LONGEST_ANSWER, boxes
@@ -76,24 +67,22 @@ class MathRecord(BaseModel):
         return Problem(problem_id(self.question), "math", self.question, answer, level, self.type)
 
 
-def _is_nan(option: Any) -> bool:
-    """Files made with pandas hold NaN where the option was the word None."""
-    return isinstance(option, float) and option != option
-
-
 def _index(answer: Any) -> Any:
     letter = isinstance(answer, str) and len(answer.strip()) == 1
     return ascii_uppercase.find(answer.strip()) if letter else answer
 
 
 class MmluRecord(BaseModel):
-    """MMLU (Hendrycks et al., 2021), as on the hub or as in the file of its STEM subjects."""
+    """MMLU (Hendrycks et al., 2021), as on the hub or as in the file of its STEM subjects.
+
+    Files made with pandas hold NaN where the option was the word None; it is read as that word.
+    """
 
     question: Text
-    options: list[Annotated[Text, BeforeValidator(lambda o: "None" if _is_nan(o) else o)]] = Field(
-        validation_alias=AliasChoices("options", "choices"), min_length=2, max_length=26
-    )
-    answer: Annotated[StrictInt, BeforeValidator(_index)]  # from 0, or a letter
+    options: list[
+        Annotated[Text, BeforeValidator(lambda option: option if option == option else "None")]
+    ] = Field(validation_alias=AliasChoices("options", "choices"), min_length=2, max_length=26)
+    answer: Annotated[int, Field(strict=True), BeforeValidator(_index)]  # from 0, or a letter
     subject: Text = Field(validation_alias=AliasChoices("subject", "topic"))
 
     def problem(self) -> Problem:
@@ -109,11 +98,8 @@ def _lettered(options: Sequence[str]) -> str:
     return "".join(f"\n({letter}) {option}" for letter, option in zip(ascii_uppercase, options))
 
 
-RECORDS: dict[str, type[GsmRecord | MathRecord | MmluRecord]] = {
-    "gsm": GsmRecord,
-    "math": MathRecord,
-    "mmlu": MmluRecord,
-}
+Record: TypeAlias = GsmRecord | MathRecord | MmluRecord
+RECORDS: dict[str, type[Record]] = {"gsm": GsmRecord, "math": MathRecord, "mmlu": MmluRecord}
 FILES = {
     ("gsm", "train"): ("gsm8k_train.jsonl",),
     ("gsm", "test"): ("gsm8k_test.jsonl",),
@@ -130,20 +116,17 @@ HUB = {  # repository, configuration and revision; MATH is a mirror, since the o
     ),
     "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
 }
-CONTENT = {  # how the `content_hash` of the published records begins, as far as it is known
-    ("gsm", "train"): "0b6e693b4e8f0e22",
-    ("gsm", "test"): "58126d4fcd59a240",
-    ("math", "test"): "4cf4c6187253014e",
-}
 
 
 def pool(task: str, split: str, data_dir: str | None, on_bad_records: str) -> list[Problem]:
     """All problems of a task's split, `train` or `eval`. Raises `DataError` (see `load`)."""
     folder = _folder(data_dir)
     if task == "mmlu" or (task == "math" and folder and not _find(task, "train", folder)):
-        problems = load(task, "test", folder, on_bad_records)
         return [
-            replace(p, source=f"{p.source}{_HALF.format(split)}") for p in problems if _half(p) == split
+            replace(p, source=f"{p.source}{_HALF.format(split)}")
+            # An MMLU question decides without its options, so that its variants stay together.
+            for p in load(task, "test", folder, on_bad_records)
+            if half_of(p.question.removesuffix(_lettered(p.options))) == split
         ]
     if split == "eval":
         return load(task, "test", folder, on_bad_records)
@@ -166,25 +149,18 @@ def note_on_train(train: Sequence[Problem]) -> str | None:
     return said.format(", ".join(sorted(sources))) if sources else None
 
 
-def _half(problem: Problem) -> str:
-    """The half of its test split. An MMLU question decides without its options, with its variants."""
-    return half_of(problem.question.removesuffix(_lettered(problem.options)))
-
-
 def _folder(data_dir: str | None) -> Path | None:
     """The folder to read from: `data_dir`, else MAFT_DATA_DIR, else None, which stands for the hub."""
     named = os.environ.get(ENVIRONMENT) or None if data_dir is None else data_dir
-    if named is None:
-        return None
-    folder = os.path.expanduser(named)
-    if not os.path.isdir(folder):
-        name = ENVIRONMENT if data_dir is None else "data_dir"
-        raise DataError(f"{name} {shown(folder)} is not a folder: name the one with the data files.")
-    return Path(folder)
+    if named is not None and not os.path.isdir(os.path.expanduser(named)):
+        raise DataError(
+            f"{shown(named)} is not a folder: name one with data files in data_dir or {ENVIRONMENT}."
+        )
+    return None if named is None else Path(named).expanduser()
 
 
 def _find(task: str, split: str, folder: Path) -> Path | None:
-    """The split's file in a folder, or None. What has its name and cannot be read is found, too."""
+    """The split's file in a folder, or None. A file that cannot be read is found, too."""
     places = (folder / name for name in FILES[task, split])
     return next((place for place in places if os.path.lexists(place)), None)
 
@@ -192,26 +168,41 @@ def _find(task: str, split: str, folder: Path) -> Path | None:
 def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refuse") -> list[Problem]:
     """The problems of a `train` or `test` split, from a folder or, without one, from the hub.
 
-    Raises `DataError` if they cannot be read, if there is none, or if records are bad and
+    Raises `DataError` if they cannot be read, if there are none, or if records are bad and
     `on_bad_records` is `refuse`; `skip` leaves those out with a `DataWarning`.
     """
     path = folder and _find(task, split, folder)
     if folder and not path:
-        raise _missing(task, split, f"there is none in {folder}")
-    try:
-        problems, source, bad, noticed = _read(task, split, path, path and path.stat().st_mtime_ns)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
-    for what, records in (("bad", bad), ("noticed", noticed)):
-        more = f"; and {len(records) - NAMED} more" if len(records) > NAMED else ""
-        said = f"{source}: {len(records)} records are {what}: {'; '.join(records[:NAMED])}{more}."
-        if what == "bad" and records and on_bad_records == "refuse":
-            raise DataError(f"{said} Mend them, or set on_bad_records to 'skip' to leave them out.")
-        if records:
-            warnings.warn(said, DataWarning, stacklevel=4)
-    if not problems:
+        raise _missing(task, split, f"{folder} has no such file")
+    repo, _, revision = HUB[task]
+    source = path.name if path else f"{repo} {split}@{revision[:7]}"
+    first: dict[str, tuple[str, Problem]] = {}
+    bad, repeated = [], []
+    for at, record in _lines(path) if path else _hub_rows(task, split):
+        try:
+            problem = replace(_problem(task, record), source=source)
+        except ValueError as reason:
+            bad.append(f"{at} {reason}")
+            continue
+        place, kept = first.setdefault(normalised(problem.question), (at, problem))
+        if place != at and normalised(problem.answer) == normalised(kept.answer):
+            repeated.append(f"{at} repeats {place}")
+        elif place != at:
+            bad.append(f"{at} repeats the question of {place} with another answer")
+    if bad and on_bad_records == "refuse":
+        raise DataError(
+            f"{source} has bad records{_listed(bad)}. Correct them, or set on_bad_records to 'skip'."
+        )
+    if left_out := bad + repeated:
+        warnings.warn(f"{source}: records are left out{_listed(left_out)}.", DataWarning, stacklevel=4)
+    if not first:
         raise DataError(f"{source} holds no problem of {task}: is it the right file?")
-    return problems
+    return [problem for _, problem in first.values()]
+
+
+def _listed(records: list[str]) -> str:
+    more = f"; and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    return f" ({len(records)}): {'; '.join(records[:NAMED])}{more}"
 
 
 def _missing(task: str, split: str, why: str) -> DataError:
@@ -220,68 +211,33 @@ def _missing(task: str, split: str, why: str) -> DataError:
     return DataError(f"{task} needs {files}: {why}; {remedy}.")
 
 
-@lru_cache(maxsize=16)
-def _read(
-    task: str, split: str, path: Path | None, changed: int | None
-) -> tuple[list[Problem], str, list[str], list[str]]:
-    """Problems, their source, and what to say of bad and other records; once per state of the file."""
-    records = list(_lines(path) if path else _hub_rows(task, split))
-    content = content_hash(record for record in records if isinstance(record, dict))
-    known = content.startswith(CONTENT.get((task, split), ""))
-    if path:
-        source = path.name if known else f"{path.name}, not the published records"
-    else:
-        repo, _, revision = HUB[task]
-        source = f"{repo} {split}@{revision[:7]}"
-        if not known:
-            raise _missing(task, split, f"{source} on the hub does not hold the published records")
-    first: dict[str, tuple[int, Problem]] = {}
-    bad, noticed = [], []
-    for number, record in enumerate(records, start=1):
-        if record is None:  # a blank line
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """The place and the record of each line that is not blank; "" for what is not JSON."""
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
             continue
-        at = f"{path.name}:{number}" if path else f"row {number}"
         try:
-            problem = _problem(task, record)
-        except ValueError as reason:
-            bad.append(f"{at} {reason}")
-            continue
-        earlier, kept = first.setdefault(normalised(problem.question), (number, problem))
-        if earlier == number:
-            if any(map(_is_nan, record.get("options", record.get("choices", ())))):
-                noticed.append(f"{at} has an option NaN, read as the word None")
-        elif normalised(problem.answer) == normalised(kept.answer):
-            noticed.append(f"{at} repeats record {earlier}, and is left out")
-        else:
-            bad.append(f"{at} repeats the question of record {earlier} with another answer")
-    return [replace(problem, source=source) for _, problem in first.values()], source, bad, noticed
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    """The record of each line: None for a blank one, "" for what is not JSON."""
-    for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        try:
-            yield json.loads(line.decode("utf-8")) if line.strip() else None
+            record = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):
-            yield ""
+            record = ""
+        yield f"{path.name}:{number}", record
 
 
-def _hub_rows(task: str, split: str) -> Iterable[dict[str, Any]]:
+@lru_cache(maxsize=4)
+def _hub_rows(task: str, split: str) -> list[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset  # which takes seconds
 
     repo, config, revision = HUB[task]
     try:
-        return map(dict, load_dataset(repo, config, split=split, revision=revision))
+        rows = load_dataset(repo, config, split=split, revision=revision)
     except Exception as error:  # no network, offline mode, a proxy, a repository that is gone
         why = one_line(f"{type(error).__name__}: {error}", 200)
         raise _missing(task, split, f"the Hugging Face hub could not be reached ({why})") from error
-
-
-def content_hash(records: Iterable[Any]) -> str:
-    """Hash of the questions and solutions of all records, whatever their order and white space."""
-    names = ("question", "answer", "problem", "solution")
-    pairs = ([" ".join(str(r[name]).split()) for name in names if name in r] for r in records)
-    return hashlib.sha256("\n".join(sorted(map(json.dumps, pairs))).encode()).hexdigest()
+    return [(f"row {number}", dict(row)) for number, row in enumerate(rows, start=1)]
 
 
 def _problem(task: str, record: Any) -> Problem:

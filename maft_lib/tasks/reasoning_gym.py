@@ -2,8 +2,7 @@
 
 Some scorers of the package hand the answer to `eval` or to SymPy's `parse_expr`, which execute it. So
 only the datasets of `SAFE` are used: their scorers, and all that these call in version 0.1.25 of the
-package, execute no text, and they give their own answers the full score. Their options are left at the
-package's defaults.
+package, execute no text, and they give their own answers the full score.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -47,16 +47,12 @@ def draw(task: str, split: str, num: int, seed: int) -> list[Problem]:
     """
     name, found = task.removeprefix(PREFIX), {}
     for entry in _entries(name, f"{split} {seed}"):
-        key = normalised(entry["question"])
-        if key and key not in found and half_of(entry["question"]) == split:
-            found[key] = Problem(
-                problem_id(entry["question"]),
-                task,
-                entry["question"],
-                entry["answer"],
-                scoring=json.dumps({"name": name, "entry": entry}),
-                source=f"reasoning_gym {version('reasoning-gym')}",
-            )
+        question, key = entry["question"], normalised(entry["question"])
+        if key and key not in found and half_of(question) == split:
+            problem = Problem(problem_id(question), task, question, entry["answer"])
+            scoring = json.dumps({"name": name, "entry": entry})
+            source = f"reasoning_gym {version('reasoning-gym')}"
+            found[key] = replace(problem, scoring=scoring, source=source)
         if len(found) == num:
             break
     return list(found.values())
@@ -76,25 +72,18 @@ def _entries(name: str, seed: str) -> Iterator[dict[str, Any]]:
 
     Those that JSON cannot hold (a few of gsm_symbolic have a Fraction in their metadata) are left out.
     """
-    for chunk in range(_CHUNKS):
-        digest = hashlib.sha256(f"{name} {seed} {chunk}".encode()).digest()
-        dataset = _dataset(name, int.from_bytes(digest[:4]))
-        for i in range(_SIZE):
-            entry = {part: dataset[i].get(part) for part in ("question", "answer", "metadata")}
-            try:
-                yield json.loads(json.dumps(entry))
-            except TypeError:
-                continue
-
-
-@lru_cache(maxsize=4)
-def _dataset(name: str, seed: int) -> Any:
     check_safe(name)
     try:
         import reasoning_gym
     except ImportError as error:
         raise DataError(
-            f"tasks {PREFIX}<name> need the reasoning-gym package: "
-            f"pip install 'maft_lib[reasoning-gym]' (or pip install reasoning-gym)."
+            f"{PREFIX}{name} needs the reasoning-gym package: pip install 'maft_lib[reasoning-gym]'."
         ) from error
-    return reasoning_gym.create_dataset(name, seed=seed, size=_SIZE)
+    for chunk in range(_CHUNKS):
+        digest = hashlib.sha256(f"{name} {seed} {chunk}".encode()).digest()
+        dataset = reasoning_gym.create_dataset(name, seed=int.from_bytes(digest[:4]), size=_SIZE)
+        for i in range(_SIZE):
+            item = dataset[i]
+            entry = {part: item.get(part) for part in ("question", "answer", "metadata")}
+            with suppress(TypeError):
+                yield json.loads(json.dumps(entry))

@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import add, floordiv, mod, mul, sub
 
-OPERATIONS: dict[str, Callable[[int, int], int]] = {
-    "+": add, "-": sub, "*": mul, "/": floordiv, "%": mod,
-}  # fmt: skip
+OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv, "%": mod}
 
 
 @dataclass(frozen=True)
@@ -35,25 +33,30 @@ class Step:
         return rf"{before}-?\d+{re.escape(self.op)}-?\d+=-?\d+{after}"
 
 
-def steps(*written: str) -> tuple[Step, ...]:
-    """Steps from their short form: `s=a*b In all {}.` names s = a * b and writes "In all 3*4=12."."""
-    found = (re.fullmatch(r"(\w+)=(\w+)([-+*/%])(\w+) (.*)", step) for step in written)
-    return tuple(Step(*step.groups()) for step in found if step)
+_STEP = re.compile(r"(\w+)=(\w+)([-+*/%])(\w+) (.*?)(?= \w+=\w|$)")
+
+
+def styles(*written: str) -> tuple[tuple[Step, ...], ...]:
+    """Styles from the short form of their steps.
+
+    `s=a*b In all {}.` names s = a * b and writes "In all 3*4=12."; the next step follows a space.
+    """
+    return tuple(tuple(Step(*step.groups()) for step in _STEP.finditer(style)) for style in written)
 
 
 @dataclass(frozen=True)
 class Worked:
     """A generated question together with every way in which it can be solved.
 
-    `values` are the numbers in the question, `styles` the chains of steps that lead to the answer,
-    `answers` one function per style that writes the final answer from the values reached (styles
-    may write equivalent answers differently, 3/4 against \\frac{3}{4}).
+    `values` are the numbers in the question, `styles` the chains of steps that lead to the answer, and
+    `final` writes the final answer of a style from the values reached (styles may write equivalent
+    answers differently, 3/4 against \\frac{3}{4}).
     """
 
     question: str
     values: dict[str, int]
     styles: tuple[tuple[Step, ...], ...]
-    answers: tuple[Callable[[dict[str, int]], str], ...]
+    final: Callable[[dict[str, int], int], str] = lambda reached, style: str(reached["r"])
     level: int | None = None
     subject: str | None = None
 
@@ -100,7 +103,7 @@ def solve(
             result = _slip(result, rng)
         values[step.name] = result
         equations.append((step.text, f"{left}{step.op}{right}={result}"))
-    answer = worked.answers[style](values)
+    answer = worked.final(values, style)
     text = " ".join(template.replace("{}", equation) for template, equation in equations)
     return Solution(f"{text} The answer is \\boxed{{{answer}}}.", equations[-1][1], answer, style)
 

@@ -75,29 +75,29 @@ GOOD = lines(numbered("gsm", 9))
 # (task, files of the folder, words); None stands for a folder of that name, a path for a link
 FILES = {
     "blank lines": ("gsm", {"gsm8k_test.jsonl": b"\n\r\n\n"}, ["holds no problem of gsm"]),
-    "missing": ("gsm", {}, ["gsm needs gsm8k_test.jsonl", "there is none in"]),
+    "missing": ("gsm", {}, ["gsm needs gsm8k_test.jsonl", "has no such file"]),
     "missing, of two names": (
         "mmlu",
         {},
-        ["mmlu needs mmlu_test.jsonl or mmlu_stem_test.jsonl", "there is none in"],
+        ["mmlu needs mmlu_test.jsonl or mmlu_stem_test.jsonl", "has no such file"],
     ),
     "another set's records": ("gsm", {"gsm8k_test.jsonl": lines([MATH])}, ["question"]),
-    "packed": ("gsm", {"gsm8k_test.jsonl": gzip.compress(GOOD)}, ["records are bad", "'skip'"]),
+    "packed": ("gsm", {"gsm8k_test.jsonl": gzip.compress(GOOD)}, ["has bad records", "'skip'"]),
     "UTF-16": (
         "gsm",
         {"gsm8k_test.jsonl": GOOD.decode().encode("utf-16")},
         ["gsm8k_test.jsonl:1 ", "'skip'"],
     ),
-    "cut short": ("gsm", {"gsm8k_test.jsonl": GOOD[:-20]}, ["1 records are bad", "jsonl:9 "]),
+    "cut short": ("gsm", {"gsm8k_test.jsonl": GOOD[:-20]}, ["bad records (1)", "jsonl:9 "]),
     "printed prettily": (
         "gsm",
         {"gsm8k_test.jsonl": json.dumps(GSM, indent=1).encode()},
-        ["4 records are bad", "jsonl:1 "],
+        ["bad records (4)", "jsonl:1 "],
     ),
     "a question with two answers": (
         "gsm",
         {"gsm8k_test.jsonl": lines([GSM, {**GSM, "answer": "#### 3"}])},
-        ["repeats the question of record 1 with another answer"],
+        ["jsonl:2 repeats the question of gsm8k_test.jsonl:1 with another answer"],
     ),
     "a folder": ("gsm", {"gsm8k_test.jsonl": None}, ["gsm8k_test.jsonl cannot be read", "directory"]),
     "a dead link": (
@@ -125,7 +125,7 @@ REQUESTS = {
     "no such level": ({"task": "mini_math", "levels": [9]}, ["levels is 9", "5"]),
     "no levels": ({"task": "mini_math", "levels": []}, ["levels is []"]),
     "a level alone": ({"task": "mini_math", "levels": 3}, ["levels is 3"]),
-    "levels of another task": ({"task": "gsm", "levels": [1]}, ["only math and mini_math have"]),
+    "levels of another task": ({"task": "gsm", "levels": [1]}, ["only math and mini_math do"]),
     "more of a level than there are": (
         {"task": "mini_math", "levels": [3], "num": 500},
         ["has only", "ask for fewer"],
