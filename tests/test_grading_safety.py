@@ -34,7 +34,8 @@ def fresh_grader(monkeypatch):
     process.ask.cache_clear()
     equivalence._same.cache_clear()
     yield workers
-    workers.close()
+    for worker in workers.workers:
+        process._stop(worker)
 
 
 def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch):

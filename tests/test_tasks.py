@@ -11,7 +11,7 @@ import pytest
 from maft_lib.grading import extract_answer, is_equivalent
 from maft_lib.study import check_disjoint
 from maft_lib.tasks import GENERATED, answer_type, canonical, load_problems
-from maft_lib.tasks.generated import draw, draw_split
+from maft_lib.tasks.generated import draw_split
 from maft_lib.tasks.problem import normalised
 from maft_lib.tasks.worked import boxes, solve, style_of
 
@@ -20,7 +20,7 @@ from maft_lib.tasks.worked import boxes, solve, style_of
 def test_every_style_of_solution_ends_in_the_answer(task):
     rng = random.Random(1)
     for _ in range(300):
-        worked = draw(task, rng, max_operand=9)
+        _, worked = draw_split(task, "eval", rng, max_operand=9)
         for style in range(len(worked.styles)):
             solution = solve(worked, style)
             assert is_equivalent(extract_answer(solution.text, task), worked.answer, task)
@@ -30,7 +30,7 @@ def test_every_style_of_solution_ends_in_the_answer(task):
 def test_written_steps_are_true_unless_they_slip(task):
     rng = random.Random(2)
     for _ in range(200):
-        worked = draw(task, rng, max_operand=9)
+        _, worked = draw_split(task, "eval", rng, max_operand=9)
         solution = solve(worked, rng.randrange(len(worked.styles)))
         for a, op, b, c in re.findall(r"(-?\d+)([-+*/%])(-?\d+)=(-?\d+)", solution.text):
             true = {
@@ -65,7 +65,7 @@ def test_arithmetic_has_the_papers_form_and_value():
 def test_slips_come_at_the_documented_rate():
     rng, right = random.Random(3), 0
     for _ in range(2000):
-        worked = draw("arithmetic", rng, max_operand=9)
+        _, worked = draw_split("arithmetic", "corpus", rng, max_operand=9)
         right += solve(worked, 0, accuracy=0.55, rng=rng).text == solve(worked, 0).text
     assert 0.52 < right / 2000 < 0.58
 

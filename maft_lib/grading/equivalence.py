@@ -38,7 +38,7 @@ class Several:
     """More than one value, or one where there could be more.
 
     A `set` in braces, a `list` without brackets, a `union` of intervals, a `matrix` and each `row` of
-    it, a ratio (`::`); a tuple, point or interval has its brackets for its kind, such as `[)`.
+    it; a tuple, point or interval has its brackets for its kind, such as `[)`.
     """
 
     kind: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
 
 from maft_lib.tasks.worked import boxes
 
@@ -43,8 +44,7 @@ def candidates(text: str, answer_type: str) -> Iterator[str]:
     A box ends the search, even if nothing in it can be read: an answer in words after it would be a
     guess at what the agent meant.
     """
-    found = [box for box in boxes(text) if box.lower() not in _PLACEHOLDERS]
-    if found:
+    if found := [box for box in boxes(text) if box.lower() not in _PLACEHOLDERS]:
         yield found[-1]
         return
     tail = text[-TAIL:]
@@ -125,9 +125,9 @@ def choice(answer: str, options: Sequence[str] = ()) -> str | None:
     if len(answer) > _LONGEST_CHOICE:
         return None
     wanted = _folded(answer)
-    same = [n for n, option in enumerate(options) if _folded(str(option)) == wanted]
+    same = [letter for letter, option in zip(ascii_uppercase, options) if _folded(option) == wanted]
     if wanted and len(same) == 1:
-        return chr(ord("A") + same[0])
+        return same[0]
     plain = re.sub(r"\\(?:text|math)[a-z]*|\\[() ,]|[$*_`{}\[\]\"<>]", " ", answer)
     found = _CHOICE.fullmatch(re.sub(r"\s+", " ", plain).strip())
     if not found or re.match(r"\s*(?:,|and\b|or\b|&)\s*\(?[A-Za-z]\b", found["rest"]):
@@ -135,7 +135,7 @@ def choice(answer: str, options: Sequence[str] = ()) -> str | None:
     if re.search(r"\([A-Z]\)", found["rest"]) or _DENIED.match(found["rest"].strip()):
         return None
     letter = (found[1] or found[2] or found[3]).upper()
-    return letter if not options or ord(letter) - ord("A") < len(options) else None
+    return letter if not options or letter in ascii_uppercase[: len(options)] else None
 
 
 def _folded(text: str) -> str:

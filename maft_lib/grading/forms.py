@@ -16,7 +16,6 @@ from maft_lib.grading.scalars import Scalar, read_number, strip_unit
 _EMPTY = re.compile(
     r"\\emptyset|\\\{\s*\\\}|(?:\\text\{)?\s*(?:(?:the )?empty set|no (?:real )?solutions?)\s*\}?", re.I
 )
-_REALS = re.compile(r"(?:\\text\{)?\s*(?:all )?real numbers\s*\}?|all reals", re.I)
 _TEXT_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[\s.'()])+")
 _BARE_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['. ])*|[^\W\d_]{3,}(?: +\w+)+")
 _TIME = re.compile(r"\d{1,2}:\d\d\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?", re.I)
@@ -47,7 +46,7 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 
 
 def read(answer: str) -> Form | None:
-    """The form of a mathematical answer; None if it is no answer (empty, too long, unprintable)."""
+    """The form of a mathematical answer; None if it cannot be one (empty, too long, unprintable)."""
     text = clean(answer) or ""
     return _form(text) if re.search(r"[^\W_]|\\\{|\\emptyset|\\infty", text) else None
 
@@ -61,8 +60,6 @@ def _form(text: str) -> Form:
         return replace(number, unit=unit)
     if _EMPTY.fullmatch(text):
         return Several("set", (), r"\emptyset")
-    if _REALS.fullmatch(text):
-        text = r"(-\infty,\infty)"
     for reader in (_words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
         if form := reader(text):
             return form
@@ -105,11 +102,10 @@ def _matrix(text: str) -> Form | None:
     found = _MATRIX.fullmatch(text)
     if not found:
         return None
-    body = re.sub(r"\\hline", "", found["body"]).strip()
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body) if row.strip()]
-    entries = (tuple(_form(entry) for entry in row.split("&")) for row in rows)
-    latex = r"\begin{pmatrix}" + body + r"\end{pmatrix}"
-    return Several("matrix", tuple(Several("row", row, "") for row in entries), latex) if rows else None
+    body = found["body"].strip()
+    entries = (map(_form, row.split("&")) for row in body.split(r"\\") if row.strip())
+    rows = tuple(Several("row", tuple(row), "") for row in entries)
+    return Several("matrix", rows, rf"\begin{{pmatrix}}{body}\end{{pmatrix}}") if rows else None
 
 
 def _union(text: str) -> Form | None:
@@ -124,16 +120,14 @@ def _several(text: str) -> Form | None:
     parts = [part for part in split(text, _SEPARATOR) if part]
     if len(parts) < 2:
         return _plus_minus(text)
-    items = _flat([_form(part) for part in parts])
-    bounds = [(i.name, i.value) for i in items if isinstance(i, Assignment) and _is_interval(i.value)]
-    if len(bounds) == len(items) and len(dict(bounds)) == 1 and re.search(r"\bor\b", text):
-        name, values = bounds[0][0], tuple(value for _, value in bounds)  # x < 1 or x > 3
-        return Assignment(name, Several("union", values, text), text)
+    items = _items(parts)
+    bounds = [
+        i for i in items if isinstance(i, Assignment) and getattr(i.value, "kind", "")[:1] in ("(", "[")
+    ]
+    if len(bounds) == len(items) and len({i.name for i in bounds}) == 1 and re.search(r"\bor\b", text):
+        union = Several("union", tuple(i.value for i in bounds), text)  # x < 1 or x > 3
+        return Assignment(bounds[0].name, union, text)
     return Several("list", items, text)
-
-
-def _is_interval(form: Form) -> bool:
-    return isinstance(form, Several) and form.kind not in ("set", "list", "union", "matrix")
 
 
 def _plus_minus(text: str) -> Form | None:
@@ -144,8 +138,9 @@ def _plus_minus(text: str) -> Form | None:
     return Several("list", tuple(_form(f"{before}{sign}{after}") for sign in "+-"), text)
 
 
-def _flat(items: list[Form]) -> tuple[Form, ...]:
-    nested = (i.items if isinstance(i, Several) and i.kind == "list" else (i,) for i in items)
+def _items(parts: list[str]) -> tuple[Form, ...]:
+    forms = map(_form, parts)
+    nested = (f.items if isinstance(f, Several) and f.kind == "list" else (f,) for f in forms)
     return tuple(item for group in nested for item in group)
 
 
@@ -155,7 +150,7 @@ def _bracketed(text: str) -> Form | None:
         if re.search(r"\\mid|\||:", inside):
             return None
         parts = [part for part in split(inside, f",|{_SEPARATOR}") if part]
-        return Several("set", _flat([_form(part) for part in parts]), text)
+        return Several("set", _items(parts), text)
     if text[:1] in ("(", "[") and closing(text, 0) == len(text) - 1:
         parts = split(text[1:-1], r",|;")
         if len(parts) > 1 and all(parts):
@@ -209,7 +204,7 @@ def _inequality(text: str) -> Form | None:
     sides = split(text, _ORDER)
     if len(sides) != len(signs) + 1 or len(sides) > 3 or not all(sides):
         return None
-    if len({sign[-1] in ">e" and sign != r"\le" for sign in signs}) > 1:
+    if len({sign[-1] in ">e" and sign != r"\le" for sign in signs}) > 1:  # 0 < x > 3
         return None
     if signs[0] in (">", r"\ge"):
         sides, signs = sides[::-1], signs[::-1]
@@ -229,12 +224,9 @@ def _inequality(text: str) -> Form | None:
 def _ratio(text: str) -> Form | None:
     parts = [read_number(part) for part in split(text, r":|\\colon(?![a-zA-Z])")]
     values = [part.value for part in parts if part is not None and part.value is not None]
-    if len(values) < 2 or len(values) < len(parts) or not values[-1]:
+    if len(values) != 2 or len(parts) != 2 or not values[1]:
         return None
-    if len(values) == 2:
-        return Scalar(text, values[0] / values[1])
-    shares = [value / values[-1] for value in values]
-    return Several("::", tuple(Scalar(str(share), share) for share in shares), text)
+    return Scalar(text, values[0] / values[1])
 
 
 def _scalar(text: str) -> Form:

@@ -3,12 +3,12 @@
 What a model writes can keep a computer algebra system busy for ever or fill the memory, and
 math-verify's own limits need signals of the main thread. So `worker.py` runs as a process of its own,
 with little memory and no right to write files, and is killed when a question takes longer than `LIMIT`.
-It is started as a program, so it works in a Jupyter kernel, in threads and in daemonic processes.
+It is started as a program, so it works in a Jupyter kernel, in threads and in daemonic processes. It
+ends with the process that started it, when its standard input closes.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import subprocess
@@ -54,7 +54,7 @@ class Grader:
         with self.lock:
             if self.unreadable & {first, second}:
                 return 0.0
-            for _ in range(2):  # the first may have been killed by somebody else
+            for _ in range(2):  # the first may have been killed from outside
                 said, expired = self._ask([first, second])
                 if said and said[-1] != READ:
                     return float(said[-1])
@@ -80,11 +80,6 @@ class Grader:
                 self.workers.remove(worker)
                 _stop(worker)
         return said, expired
-
-    def close(self) -> None:
-        """Ends the workers."""
-        while self.workers:
-            _stop(self.workers.pop())
 
 
 def _started(library: str) -> subprocess.Popen:
@@ -122,12 +117,6 @@ def _stop(worker: subprocess.Popen) -> None:
 
 
 _graders: dict[str, Grader] = {}
-
-
-@atexit.register
-def _close() -> None:
-    for grader in _graders.values():
-        grader.close()
 
 
 def _start_afresh() -> None:

@@ -90,11 +90,11 @@ def read_number(text: str) -> Scalar | None:
         if not below:
             return None
         size = above / below
-    elif (found := _MIXED.fullmatch(text)) and int(found["a"] or found["c"]) < int(
-        found["b"] or found["d"]
-    ):
-        part = Fraction(int(found["a"] or found["c"]), int(found["b"] or found["d"]))
-        size = int(found["whole"]) + part
+    elif found := _MIXED.fullmatch(text):
+        part, parts = int(found["a"] or found["c"]), int(found["b"] or found["d"])
+        if part >= parts:  # 2 3/2 is not a mixed number but a product
+            return None
+        size = int(found["whole"]) + Fraction(part, parts)
     elif found := _SCALED.fullmatch(text):
         size = _plain(found["plain"]) * _SCALES[found["scale"].lower()]
     elif found := _REPEATING.fullmatch(text):
@@ -154,17 +154,14 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
             words.append(token["sign"] or token["per"] or f"^{token['power']}")
         spaced = token[0].isspace()
         place = token.end()
-    return words if _is_unit(words) else None
-
-
-def _is_unit(words: list[str]) -> bool:
     names = [word.rstrip(".").lower() for word in words if word[0].isalpha()]
     after_degree = any(word.startswith("\\degree") for word in words)
     letters = [n for n in names if len(n) == 1 and _unit_of(n) is None]
     if letters and not (after_degree and letters in (["f"], ["c"])):
-        return False
-    starts_well = bool(words) and words[0] not in ("^2", "^3")
-    return starts_well and not _NO_UNITS & set(names) and not (set(names) <= set(_POWERS) and names)
+        return None
+    only_powers = names and set(names) <= set(_POWERS)
+    starts_well = words and words[0] not in ("^2", "^3")
+    return words if starts_well and not _NO_UNITS & set(names) and not only_powers else None
 
 
 def _unit_of(word: str) -> str | None:

@@ -19,17 +19,6 @@ NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo")
 THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pencils", "stamps")
 
 
-def draw(
-    task: str, rng: random.Random, levels: Sequence[int] | None = None, max_operand: int = 30
-) -> Worked:
-    """One random problem of a generated task together with its worked solutions."""
-    if task == "arithmetic":
-        return _draw_arithmetic(rng, max_operand)
-    if task == "mini_math":
-        return _MATH_OF_LEVEL[rng.choice(levels or list(_MATH_OF_LEVEL))](rng)
-    return _draw_mini_gsm(rng) if task == "mini_gsm" else _draw_mini_mmlu(rng)
-
-
 def draw_split(
     task: str,
     split: str,
@@ -44,7 +33,12 @@ def draw_split(
     which is pretrained on `corpus` only, has seen none of the others.
     """
     while True:
-        worked = draw(task, rng, levels, max_operand)
+        if task == "arithmetic":
+            worked = _draw_arithmetic(rng, max_operand)
+        elif task == "mini_math":
+            worked = _MATH_OF_LEVEL[rng.choice(levels or list(_MATH_OF_LEVEL))](rng)
+        else:
+            worked = _draw_mini_gsm(rng) if task == "mini_gsm" else _draw_mini_mmlu(rng)
         identifier = problem_id(worked.question)
         if {0: "eval", 1: "train"}.get(int(identifier[:8], 16) % 8, "corpus") == split:
             fields = worked.question, worked.answer, worked.level, worked.subject

@@ -107,13 +107,10 @@ FILES = {
     ("math", "test"): ("math_test.jsonl",),
     ("mmlu", "test"): ("mmlu_test.jsonl", "mmlu_stem_test.jsonl"),
 }
-HUB = {  # repository, configuration and revision; MATH is a mirror, since the original was taken down
+_MATH_MIRROR = "DigitalLearningGmbH/MATH-lighteval"  # since the original was taken down
+HUB = {  # repository, configuration and revision
     "gsm": ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"),
-    "math": (
-        "DigitalLearningGmbH/MATH-lighteval",
-        "default",
-        "0530c78699ea5e8eb5530600900e1f328b48acad",
-    ),
+    "math": (_MATH_MIRROR, "default", "0530c78699ea5e8eb5530600900e1f328b48acad"),
     "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
 }
 
@@ -174,8 +171,7 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
     path = folder and _find(task, split, folder)
     if folder and not path:
         raise _missing(task, split, f"{folder} has no such file")
-    repo, _, revision = HUB[task]
-    source = path.name if path else f"{repo} {split}@{revision[:7]}"
+    source = path.name if path else f"{HUB[task][0]} {split}@{HUB[task][2][:7]}"
     first: dict[str, tuple[str, Problem]] = {}
     bad, repeated = [], []
     for at, record in _lines(path) if path else _hub_rows(task, split):
@@ -189,20 +185,17 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
             repeated.append(f"{at} repeats {place}")
         elif place != at:
             bad.append(f"{at} repeats the question of {place} with another answer")
-    if bad and on_bad_records == "refuse":
-        raise DataError(
-            f"{source} has bad records{_listed(bad)}. Correct them, or set on_bad_records to 'skip'."
-        )
-    if left_out := bad + repeated:
-        warnings.warn(f"{source}: records are left out{_listed(left_out)}.", DataWarning, stacklevel=4)
+    refused = bad if on_bad_records == "refuse" else []
+    if named := refused or bad + repeated:
+        more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        listed = f"({len(named)}): {'; '.join(named[:NAMED])}{more}."
+        if refused:
+            remedy = "Correct them, or set on_bad_records to 'skip'."
+            raise DataError(f"{source} has bad records {listed} {remedy}")
+        warnings.warn(f"{source}: records are left out {listed}", DataWarning, stacklevel=4)
     if not first:
         raise DataError(f"{source} holds no problem of {task}: is it the right file?")
     return [problem for _, problem in first.values()]
-
-
-def _listed(records: list[str]) -> str:
-    more = f"; and {len(records) - NAMED} more" if len(records) > NAMED else ""
-    return f" ({len(records)}): {'; '.join(records[:NAMED])}{more}"
 
 
 def _missing(task: str, split: str, why: str) -> DataError:
@@ -241,7 +234,7 @@ def _hub_rows(task: str, split: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _problem(task: str, record: Any) -> Problem:
-    """The problem of a record. Raises `ValueError` with the reason if it is none."""
+    """The problem of a record. Raises `ValueError` with the reason if it holds no problem."""
     try:
         problem = RECORDS[task].model_validate(record).problem()
     except ValidationError as error:

@@ -1,8 +1,7 @@
 r"""Worked solutions: written from steps, in several styles, with the final answer in a `\boxed{}`.
 
-A generated problem carries its solution as steps rather than as text, so that the same problem can
-be solved in another order or in other words, and so that a step can slip: a wrong result that the
-rest of the chain then builds on, the way a person's does.
+A generated problem carries its solution as steps rather than as text, so that it can be solved in
+another order or in other words, and so that a step can slip: the rest builds on its wrong result.
 """
 
 from __future__ import annotations
@@ -114,8 +113,6 @@ def _slip(value: int, rng: random.Random) -> int:
     return rng.choice([w for w in wrong if w >= 0 or value < 0])
 
 
-# --- boxes ---------------------------------------------------------------------------------------
-
 LONGEST_ANSWER = 300  # characters that grading reads; the longest ground truth of MATH has 81
 # A backslash with what follows it, so that \{, \} and \\ open and close nothing; or a lone brace.
 _TOKEN = re.compile(
@@ -131,9 +128,7 @@ def boxes(text: str) -> list[str]:
 
     Braces may nest, `\{` and `\}` count as text, and white space at the ends is dropped. `\boxed 5`
     without braces is a box too, if what follows up to white space, `$`, a brace or a backslash has a
-    digit or is one letter. A box that is never closed is passed over for the last complete one. Of a
-    box within a box the outer one counts. An empty box is a box, with the content "". One pass from
-    left to right, so the time is linear in the text whatever a model wrote.
+    digit or is one letter. Of a box within a box the outer one counts. The time is linear in the text.
     """
     found: list[tuple[int, int]] = []
     opened: list[int | None] = []  # where the content of each open brace begins, if it is a box's
