@@ -101,12 +101,10 @@ def _rounds(decimal: Scalar, exact: Scalar) -> bool:
     """Whether a decimal of six digits or more rounds a fraction that no decimal can write."""
     if decimal.value is None or exact.value is None or exact.decimals is not None:
         return False
-    endless = exact.value.denominator
-    for prime in (2, 5):
-        while endless % prime == 0:
-            endless //= prime
+    parts = exact.value.denominator
+    endless = pow(10, parts.bit_length(), parts) > 0  # no power of ten is a multiple of it
     gap = abs(decimal.value - exact.value)
-    return endless > 1 and (decimal.decimals or 0) >= DECIMALS and 2 * gap * 10**DECIMALS <= 1
+    return endless and (decimal.decimals or 0) >= DECIMALS and 2 * gap * 10**DECIMALS <= 1
 
 
 def _same_based(a: Form, b: Form) -> bool:
@@ -152,9 +150,8 @@ def _same_members(a: Several, b: Several) -> bool:
 
 def _in_any_order(a: Several, b: Several) -> bool:
     """Whether each member of either has an equal in the other: {1, 1, 2} is {1, 2}."""
-    return all(any(same(x, y) for y in b.items) for x in a.items) and all(
-        any(same(x, y) for x in a.items) for y in b.items
-    )
+    sides = ((a.items, b.items), (b.items, a.items))
+    return all(any(same(x, y) for y in others) for items, others in sides for x in items)
 
 
 def _paired(a: Several, b: Several) -> bool:

@@ -178,9 +178,8 @@ def _related(text: str) -> Form | None:
     exact = split(text, r"\\approx(?![a-zA-Z])")
     if len(exact) == 2:
         left, right = exact
-        if not left or not right:
-            return _form(left or right)
-        return Assignment(_name(left), _form(right), text) if _NAME.fullmatch(left) else _form(left)
+        named = right and _NAME.fullmatch(left)
+        return Assignment(_name(left), _form(right), text) if named else _form(left or right)
     sides = split(text, "=|\\\\equiv ")
     if len(sides) < 2 or not all(sides):
         return None
@@ -223,7 +222,7 @@ def _inequality(text: str) -> Form | None:
 
 def _ratio(text: str) -> Form | None:
     parts = [read_number(part) for part in split(text, r":|\\colon(?![a-zA-Z])")]
-    values = [part.value for part in parts if part is not None and part.value is not None]
+    values = [part.value for part in parts if part and part.value is not None]
     if len(values) != 2 or len(parts) != 2 or not values[1]:
         return None
     return Scalar(text, values[0] / values[1])

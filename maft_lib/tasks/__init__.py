@@ -35,12 +35,12 @@ IN_VAIN = 10_000  # draws in a row without a new problem after which the problem
 
 
 def canonical(task: str) -> str:
-    """The name of a task that has another one too (`gsm8k` is `gsm`); any other text as it is."""
+    """The name of a task that has a second one (`gsm8k` is `gsm`); any other text as it is."""
     return ALIASES.get(task, task)
 
 
 def answer_type(task: str) -> str:
-    """`number`, `expression`, `choice`, or `text` of reasoning_gym. Raises `DataError` for no task."""
+    """`number`, `expression`, `choice` or, of reasoning_gym, `text`. Raises `DataError` if unknown."""
     if str(task).startswith(reasoning_gym.PREFIX):
         return "text"
     if canonical(task) not in ANSWER_TYPES:

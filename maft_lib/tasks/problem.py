@@ -16,11 +16,11 @@ _SAME = str.maketrans({"‘": "'", "’": "'", "`": "'", "–": "-", "—": "-",
 
 
 class DataError(ValueError):
-    """Problems cannot be had; the message says why and what to do."""
+    """Problems cannot be loaded; the message says why and what to do."""
 
 
 class DataWarning(UserWarning):
-    """Records were left out or read in a way that a user should know of."""
+    """Records were left out."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,8 @@ class Problem:
     `id` is a hash of the question, so the same question has the same id in every split, seed and
     run. `answer` is the ground truth; no method may use it to build finetuning data (STaR apart).
     `options` are the texts of a choice's options, which the question shows too; `scoring` is JSON for
-    a task that judges answers itself; `source` says where the problem comes from and `styles` has a
-    regular expression for each way of reasoning that is known (`worked.style_of` reads them); the two
-    take no part in comparisons.
+    a task that judges answers itself; `source` says where the problem comes from; `styles` has a
+    regular expression for each known way of reasoning (see `worked.style_of`).
     """
 
     id: str
