@@ -1,18 +1,14 @@
 """The contact sheet figures/<profile>/index.html: every figure and table, and the run that made it.
 
-    python -m maft_lib.gallery laptop
-
 Profile, seeds and time are read from the executed copies in runs/<profile>/notebooks/, where
 `run_notebooks` keeps what each notebook wrote.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,9 +19,8 @@ import mistune
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from maft_lib.config import Config, ConfigError
-from maft_lib.profiles import load_config
-from maft_lib.store.files import StoreError, replacing
+from maft_lib.config import Config
+from maft_lib.store.files import replacing
 
 SHEET = "index.html"
 KEY = "maft"  # of an executed copy's metadata
@@ -132,19 +127,3 @@ def _table(path: Path) -> str:
     for rule in ("link", "auto_link", "auto_email"):
         markdown.inline.rules.remove(rule)
     return str(markdown(path.read_text(encoding="utf-8", errors="replace")))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write a profile's figures and tables on one page.")
-    parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
-    try:
-        print(write_gallery(load_config(parser.parse_args(arguments).profile)))
-    except (ConfigError, StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

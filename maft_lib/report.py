@@ -18,11 +18,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
-from nbformat import NotebookNode
 
 from maft_lib import gallery
 from maft_lib.config import Config, ConfigError
@@ -38,16 +37,6 @@ class ReportError(RuntimeError):
     """There is no report to make, or no place for it; the message says what to do."""
 
 
-class Page(NamedTuple):
-    """A notebook of the profile: what it is called, what came of it, and its executed copy if any."""
-
-    name: str
-    title: str
-    outcome: str
-    failed: bool
-    notebook: NotebookNode | None
-
-
 def write_report(config: Config, folder: Path | None = None) -> Path:
     """Makes the site of a profile, in place of an earlier one, and returns its front page.
 
@@ -56,11 +45,8 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     """
     home = config.own("runs_dir")
     folder = folder or home / "report"
-    names = {*NOTEBOOKS, *(path.stem for path in (home / "notebooks").glob("*.ipynb"))}
-    pages = [_read_page(home / "notebooks" / f"{name}.ipynb") for name in sorted(names)]
-    if folder.is_symlink():
-        raise ReportError(f"{folder} is a link to another place: take it away, or name that.")
-    if not any(page.notebook for page in pages):
+    pages = [_page(home / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS]
+    if not any(page["notebook"] for page in pages):
         raise ReportError(
             f"no notebook of the profile {config.profile} has been executed: say "
             f"`make figures PROFILE={config.profile}` first."
@@ -68,7 +54,8 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     front = folder / gallery.SHEET
     try:
         ours = front.is_file() and MARK in front.read_text(encoding="utf-8", errors="replace")
-        if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        if folder.is_symlink() or not (ours or empty):
             raise ReportError(f"{folder} holds something else than a report: name a new folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as beside:
@@ -83,43 +70,34 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     return front
 
 
-def _read_page(path: Path) -> Page:
-    """A notebook's title, the first heading, and its outcome in words."""
-    name = path.stem
-    if not path.exists():
-        return Page(name, name, "has not been executed with this profile", True, None)
+def _page(path: Path) -> dict[str, Any]:
+    """A notebook's executed copy, None if there is none to read, its first heading, what came of it."""
+    page: dict[str, Any] = {"name": path.stem, "title": path.stem, "failed": True, "notebook": None}
     try:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError):
-        return Page(name, name, "has an executed copy that cannot be read: run it again", True, None)
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    title = next((line[2:].strip() for line in prose.splitlines() if line.startswith("# ")), name)
+        return {**page, "outcome": "has not been executed with this profile"}
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+    title = next((line[2:].strip() for line in lines if line.startswith("# ")), path.stem)
     errors = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
     timed = notebook.metadata.get("papermill", {})
-    outcome, failed = "executed", True
+    outcome = f"took {timed['duration']:.0f} s" if timed.get("duration") else "has been executed"
     if errors:
-        first = next(iter(str(errors[0].evalue).splitlines()), "")[:300]
-        outcome = f"failed with {errors[0].ename}: {first}"
-    elif timed.get("exception"):
-        outcome = "failed"
-    elif not any(cell.get("execution_count") for cell in notebook.cells):
-        outcome = "has never been executed"
+        outcome = f"failed with {errors[0].ename}: {str(errors[0].evalue)[:300]}"
     elif timed and not timed.get("end_time"):
         outcome = "was cut short, or is still running"
-    else:
-        outcome = f"took {timed['duration']:.0f} s" if timed.get("duration") else "executed"
-        failed = False
-    return Page(name, title or name, outcome, failed, notebook)
+    failed = bool(errors) or outcome.startswith("was")
+    return {**page, "title": title, "outcome": outcome, "failed": failed, "notebook": notebook}
 
 
-def _write_site(config: Config, pages: Sequence[Page], site: Path) -> None:
-    told = {"profile": config.profile, "policy": POLICY, "mark": MARK}
-    shown = [page for page in pages if page.notebook is not None]
+def _write_site(config: Config, pages: Sequence[dict[str, Any]], site: Path) -> None:
+    common = {"profile": config.profile, "policy": POLICY, "mark": MARK}
+    shown = [page for page in pages if page["notebook"]]
     for before, page, after in zip([None, *shown], shown, [*shown[1:], None]):
-        body = notebook_html(page.name, page.notebook)
-        html = gallery.render(**told, page=page, before=before, after=after, body=body)
-        (site / f"{page.name}.html").write_text(html, encoding="utf-8")
-    linked = [page.name for page in shown]
+        body = notebook_html(page["notebook"])
+        html = gallery.render(**common, page=page, before=before, after=after, body=body)
+        (site / f"{page['name']}.html").write_text(html, encoding="utf-8")
+    linked = [page["name"] for page in shown]
     front = gallery.sheet(config, policy=POLICY, mark=MARK, pages=pages, linked=linked)
     (site / gallery.SHEET).write_text(front, encoding="utf-8")
     for path in config.figures.iterdir():
@@ -127,7 +105,7 @@ def _write_site(config: Config, pages: Sequence[Page], site: Path) -> None:
             shutil.copyfile(path, site / path.name)
 
 
-def notebook_html(name: str, notebook: Any) -> str:
+def notebook_html(notebook: Any) -> str:
     """The cells of an executed copy as HTML, without scripts."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config as Settings
@@ -141,9 +119,6 @@ def notebook_html(name: str, notebook: Any) -> str:
     body = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
     for script in body.find_all("script"):  # a widget's state; the policy would stop it anyway
         script.decompose()
-    for image in body.find_all("img"):
-        if str(image.get("alt")).startswith("No description"):
-            image["alt"] = f"figure of the notebook {name}"
     return str(body)
 
 

@@ -287,13 +287,3 @@ def test_side_by_side_a_failure_stops_the_run_and_says_why(project, tmp_path, ca
     assert notebooks.main(["own", *names, "--jobs", "2"]) == 1
     assert "RuntimeError: no memory left" in capfd.readouterr().err
     assert not (tmp_path / "begun").exists() and (project.figures / gallery.SHEET).is_file()
-
-
-def test_the_command_line(project, capsys):
-    tabulate(project, "table01")
-    assert gallery.main(["own"]) == 0
-    assert capsys.readouterr().out.strip().endswith("figures/own/index.html")
-    assert "Table 1" in (project.figures / gallery.SHEET).read_text()
-    assert gallery.main(["owm"]) == 2
-    error = capsys.readouterr().err
-    assert "unknown profile 'owm': did you mean 'own'?" in error and error.count("\n") == 1

@@ -105,9 +105,7 @@ def test_the_front_page_is_the_contact_sheet_with_all_notebooks(site):
         for line in listed
     )
     assert said["D"] == "D_cooperative was cut short, or is still running"
-    assert (
-        said["E"] == "E_additional_comparisons has an executed copy that cannot be read: run it again"
-    )
+    assert said["E"] == "E_additional_comparisons has not been executed with this profile"
     assert said["F"] == "F_more_agents has not been executed with this profile"
     assert len(page.select(".notebooks .failed")) == len(NOTEBOOKS) - 1
 
