@@ -164,12 +164,12 @@ def test_the_card_says_what_was_done(runs, exports):
     accuracy = 100 * runs["multiagent_ft"].frame.query("iteration == 1").correct.mean()
     for text in (
         "finetuned from `maft_lib/miniature/model` by `multiagent_ft`",
-        f"| 1           | {accuracy}",
+        f"| 1 | {accuracy}",
         "`learning_rate: 0.0001`",
         "**Train problems:** 8; source: `generated`",
         "@inproceedings{subramaniam2025multiagent",
     ):
-        assert text in card.text, text
+        assert text in " ".join(card.text.split()), text
 
 
 HOSTILE = '```\n# Heading\n<script>alert(1)</script> | x | {{ 7 * 7 }}\r\n---\n"quoted", \u2028\n```'
