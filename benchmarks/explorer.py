@@ -48,8 +48,6 @@ def actions(explorer):
         return lambda n: setattr(control, "value", values[n % len(values)])
 
     return {
-        "next": lambda _: explorer._next.click(),
-        "previous": lambda _: explorer._previous.click(),
         "pick in the list": lambda n: setattr(explorer._list, "index", 7 * n + 1),
         "filter by outcome": set_to(explorer._outcome, "split_vote", "critic_fixed_it", "vote_wrong"),
         "clear filters": lambda _: explorer._clear.click(),

@@ -248,8 +248,6 @@ def test_no_match_says_so_and_clears(explorer):
     assert matching(explorer) == [] and explorer.selected is None and not is_compared(explorer)
     assert listed(explorer) == [] and control(explorer, "list").index is None
     assert "No debate matches these filters" in page(explorer).text
-    for name in ("next", "previous"):
-        control(explorer, name).click()
     control(explorer, "compare").index = 2
     assert "No debate matches" in page(explorer).text
     control(explorer, "clear").click()
@@ -268,23 +266,15 @@ def test_the_debate_on_screen_stays_if_it_still_matches(explorer):
 # --- leafing through -------------------------------------------------------------------------------
 
 
-def test_next_previous_and_the_list_agree(explorer):
-    control(explorer, "previous").click()
-    assert explorer.selected is explorer.debates[0]  # nothing before the first
-    control(explorer, "next").click()
-    control(explorer, "next").click()
-    assert explorer.selected is explorer.debates[2] and control(explorer, "list").index == 2
+def test_what_is_selected_in_the_list_is_shown(explorer):
+    assert explorer.selected is explorer.debates[0]
     control(explorer, "list").index = 13
-    assert explorer.selected is explorer.debates[13]
-    control(explorer, "next").click()
-    assert explorer.selected is explorer.debates[13]  # nothing after the last
-    assert QUESTIONS[1] in page(explorer).text
+    assert explorer.selected is explorer.debates[13] and QUESTIONS[1] in page(explorer).text
 
 
 def test_controls_are_never_replaced_nor_disabled(explorer):
     before = list(walk(explorer))
-    for name in ("next", "previous", "clear"):
-        control(explorer, name).click()
+    control(explorer, "clear").click()
     choose(explorer, "outcome", "tie")
     control(explorer, "search").value = "nothing like it"
     control(explorer, "compare").index = 1
@@ -302,7 +292,7 @@ def test_the_same_problem_before_and_after(explorer):
     before, after = page(explorer).find_all("section")
     assert "multiagent_ft, iteration 0" in before.text and "unanimous and wrong" in before.text
     assert "multiagent_ft, iteration 2" in after.text and "unanimous and right" in after.text
-    control(explorer, "next").click()
+    control(explorer, "list").index = 1
     assert len(page(explorer).find_all("section")) == 2
     choose(explorer, "compare", "nothing")
     assert not is_compared(explorer) and len(page(explorer).find_all("section")) == 1

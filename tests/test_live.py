@@ -70,11 +70,11 @@ def test_what_is_planned_is_what_is_done(method, config, trainer):
     with view.study(0):
         study = Study(method, "arithmetic", config, ScriptedBackend(said), report=str)
         METHODS[method].recipe(study)
-    done = {phase: view.studies[0].done[phase] for phase in expected}
-    assert done == expected or method in OPEN
-    assert [(share.done, share.total) for share in view.shares().values()] == [
-        (num, num) for num in done.values() if num
-    ]
+    phases = view.phases()
+    assert {name: phase.done for name, phase in phases.items()} == {
+        name: num for name, num in expected.items() if num
+    } or method in OPEN
+    assert all(phase.done == phase.total > 0 for phase in phases.values())
     assert len(view.studies[0].frames) == (study.result().frame.iteration.nunique())
 
 
@@ -93,8 +93,13 @@ def test_stored_responses_are_counted_apart(config, tmp_path):
                 base_society("m", 3, summarizer="m")
             )
     half = planned("debate", config)["answers"]
-    assert two.shares() == {"answers": (2 * half, 2 * half, half)}
-    assert f"{2 * half:,} responses ({half:,} of them from the store)" in two.summary("finished")
+    assert list(two.phases()) == ["answers"] and two.phases()["answers"][:3] == (
+        2 * half,
+        2 * half,
+        half,
+    )
+    shown = BeautifulSoup(two.html(ended=True), "html.parser").dd.get_text(" ")
+    assert f"{2 * half:,} of {2 * half:,} responses , {half:,} from the store" in shown
     tokens = sum(len(said(r).split()) for r in backend.inner.requests)
     assert [study.num_tokens for study in two.studies] == [tokens, 0]
 
@@ -107,18 +112,18 @@ def test_tokens_per_second_count_the_time_in_which_somebody_waits(config):
         next(first)
         clock.now += 5
         list(first), list(second)
-        assert "1,000 tokens generated at 200 tokens/s" in two.summary("failed")
+        assert "1,000 tokens generated at 200 tokens/s" in two.pace()
         with two.studies[0].during("training", 1), two.studies[1].during("training", 1):
             clock.now += 100
         list(two.studies[0].counted(completions(50, stored=True)))
-    assert "1,000 tokens generated at 200 tokens/s" in two.summary("finished")
+    assert "1,000 tokens generated at 200 tokens/s" in two.pace()
 
 
 def test_time_left_by_hand(config):
     clock = Clock()
     config = config.replace(num_iterations=1, num_train=10, num_eval=10, num_agents=2, num_rounds=1)
     one = LiveView([("majority_ft", "arithmetic", config)], clock)  # 20 + 20 + 1 agent + 20
-    assert one.summary() == "0 of 1 study finished · 0 s so far · time left not known yet"
+    assert one.summary() == "0 of 1 finished, 0 s so far, time left not known yet"
     with one.study(0):
         with events.during("answers", 0):
             for answer in completions(20):
@@ -134,8 +139,9 @@ def test_time_left_by_hand(config):
             clock.now += 30
             events.trained()
         assert one.summary().endswith("about 20 s left")
-        clock.now += 5  # work on the next one has begun
-        assert one.summary() == "0 of 1 study finished · 1 min 35 s so far · about 15 s left"
+        with events.during("answers", 1):
+            clock.now += 5  # work on the next one has begun
+            assert one.summary() == "0 of 1 finished, 95 s so far, about 15 s left"
 
 
 def test_time_left_knows_that_studies_run_side_by_side(config):
@@ -147,7 +153,7 @@ def test_time_left_knows_that_studies_run_side_by_side(config):
             clock.now += 1
             for study in four.studies[:2]:
                 list(study.counted(completions(1)))
-        assert four.summary().endswith("about 2 min 30 s left")
+        assert four.summary().endswith("about 2 min left")
 
 
 def test_a_resumed_run_does_not_promise_the_pace_of_the_store(config):
@@ -159,7 +165,7 @@ def test_a_resumed_run_does_not_promise_the_pace_of_the_store(config):
         assert "not known yet" in one.summary()
         clock.now += 9
         pass_through(completions(1))
-        assert one.summary().endswith("about 6 min 30 s left")
+        assert one.summary().endswith("about 6 min left")
 
 
 def test_threads_count_for_their_own_studies(config):
@@ -175,7 +181,7 @@ def test_threads_count_for_their_own_studies(config):
     threads = [threading.Thread(target=run, args=(number,)) for number in range(num)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert [study.done["answers"] for study in whole.studies] == [each - n for n in range(num)]
+    assert [study.phases["answers"].done for study in whole.studies] == [each - n for n in range(num)]
     assert not events.is_heard() and {study.state for study in whole.studies} == {"finished"}
 
 
@@ -195,8 +201,8 @@ def test_trainings_are_told_as_they_finish_and_found_ones_at_the_end(config, exa
         with whole.study(number), events.during("training", 1, 2):
             jobs = [(agent, examples), (agent, examples[:8])]
             finetuning.finetune_all(jobs, config)
-        study = whole.studies[number]
-        assert (study.done["training"], study.fresh["training"]) == (2, fresh)
+        phase = whole.studies[number].phases["training"]
+        assert (phase.done, phase.fresh) == (2, fresh)
 
 
 # --- the view ------------------------------------------------------------------------------------
@@ -226,16 +232,16 @@ def test_the_chart_has_a_line_per_method_and_a_bar_per_point(config):
         assert len(page.svg.find_all(style=re.compile(f"stroke: {color}"))) >= 3
 
 
-def test_seeds_are_pooled_and_configs_that_differ_are_told_apart(config):
+def test_seeds_are_pooled_and_each_config_has_a_chart(config):
     runs = [config.replace(seed=seed, num_agents=num) for num in (3, 5) for seed in (0, 1)]
     whole = LiveView([("debate", "arithmetic", run) for run in runs])
     for study, right in zip(whole.studies, (10, 30, 40, 40)):
         study.frames.append(evaluated("debate", right, seed=study.config.seed))
     page = BeautifulSoup(live.charts_html(whole.studies), "html.parser")
-    rows = [row.get_text(" ", strip=True) for row in page.table.find_all("tr")]
-    assert [row.split(" ± ")[0] for row in rows] == [
-        "Debate (num_agents 3) 50.0",
-        "Debate (num_agents 5) 100.0",
+    tables = [table.get_text(" ", strip=True).split(" ± ")[0] for table in page.find_all("table")]
+    assert tables == [
+        "accuracy (%), arithmetic, num_agents 3 Debate 50.0",
+        "accuracy (%), arithmetic, num_agents 5 Debate 100.0",
     ]
 
 
@@ -244,9 +250,9 @@ def test_what_is_shown_is_escaped_and_keeps_nothing_foreign(config):
     whole.studies[0].frames.append(evaluated("<img onerror=x>", 1))
     hostile = "<script>alert(2)</script>"
     whole.say(hostile)
-    for outcome in ("", "failed"):
+    for ended in (False, True):
         with whole.study(0):
-            html = whole.html(outcome)
+            html = whole.html(ended)
         page = BeautifulSoup(html, "html.parser")
         assert not page.find_all(["script", "img"]) and "<script>alert(1)" in page.text
         assert not re.search(r"(href|src)=.https?:|url\([^#]", html)
@@ -255,7 +261,7 @@ def test_what_is_shown_is_escaped_and_keeps_nothing_foreign(config):
 
 @pytest.mark.parametrize(
     "seconds, words",
-    [(0.2, "0 s"), (59.7, "1 min"), (130, "2 min 10 s"), (2040, "34 min"), (18100, "5 h 2 min")],
+    [(0.2, "0 s"), (95, "95 s"), (130, "2 min"), (2040, "34 min"), (18360, "5.1 h")],
 )
 def test_times_are_for_people(seconds, words):
     assert live.span(seconds) == words
@@ -294,12 +300,12 @@ def test_a_watched_study_shows_itself_and_prints_nothing(config, trainer, monkey
     times = [when for when, _ in screen.outputs]
     assert len(times) > 3 and len(times) <= 2 + 2 * (times[-1] - times[0]) + 1
     last = screen.outputs[-1][1]
-    assert re.match(r"1 study in \d s: [\d,]+ responses, 12 agents trained, [\d,]+ tokens generated at",
-                    last["text/plain"])  # fmt: skip
+    assert re.match(r"1 of 1 finished, \d s in all\n[\d,]+ tokens generated at", last["text/plain"])
     assert last["text/plain"].count("% right") == 3  # the lines that would have been printed
-    assert "<progress" in screen.outputs[1][1]["text/html"] and "<progress" not in last["text/html"]
     page = BeautifulSoup(last["text/html"], "html.parser")
-    assert page.svg and "arithmetic, seed 0, multiagent_ft, iteration 2" in page.details.text
+    assert "12 of 12 agents" in page.get_text() and "now:" in screen.outputs[1][1]["text/html"]
+    assert page.svg and "now:" not in page.get_text()
+    assert "arithmetic, seed 0, multiagent_ft, iteration 2" in page.details.text
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
@@ -327,11 +333,11 @@ def test_a_study_that_fails_says_so_in_its_view(config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_study("base", "arithmetic", config, ScriptedBackend(broken))
     last = screen.outputs[-1][1]["text/plain"]
-    assert re.match(r"Interrupted after \d s, 0 of 1 study finished: 0 responses, no tokens", last)
+    assert re.match(r"0 of 1 finished, \d s in all\nno tokens generated", last)
     backend = ScriptedBackend(["only one"])
     with pytest.raises(Exception, match="ran out of answers"):
         run_study("base", "arithmetic", config, backend)
-    assert screen.outputs[-1][1]["text/plain"].startswith("Stopped by an error after")
+    assert screen.outputs[-1][1]["text/plain"].startswith("0 of 1 finished")
 
 
 def test_a_report_of_the_callers_gets_the_lines(config, monkeypatch):
@@ -387,6 +393,6 @@ def test_a_front_end_gets_one_output_that_changes():
     assert len({m["content"]["transient"]["display_id"] for m in shown}) == 1
     assert "<progress" in shown[1]["content"]["data"]["text/html"]
     last = shown[-1]["content"]["data"]
-    assert last["text/plain"].startswith("2 studies in") and "<svg" in last["text/html"]
+    assert last["text/plain"].startswith("2 of 2 finished") and "<svg" in last["text/html"]
     assert not [m for m in messages if m["header"]["msg_type"] == "stream"
                 and m["content"]["name"] == "stdout"]  # fmt: skip

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
-import mistune
 import pytest
 from bs4 import BeautifulSoup
 
@@ -19,13 +18,12 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Debate, debate_rounds, run_debates
 from maft_lib.lab import studio as studio_module
-from maft_lib.lab.studio import DebateStudio, to_markdown
+from maft_lib.lab.studio import DebateStudio
 from maft_lib.prompts import load_prompts
 from maft_lib.run import run_study
 from maft_lib.society import base_society, save_society
 from maft_lib.store import Store
 from maft_lib.tasks import load_problems
-from tests.conftest import debate
 from tests.openai_server import BASE, Handler, Server
 
 HOSTILE = (
@@ -360,10 +358,12 @@ def test_the_links_hold_the_transcript(config):
     made = studio(config, Typist())
     said = finish(made)
     texts = transcripts(made)
-    assert texts["md"].startswith("# A debate on arithmetic")
+    page = BeautifulSoup(texts["html"], "html.parser")
+    assert page.meta["charset"] == "utf-8" and said.problem.question in page.text
+    assert len(page.select(".maft-rounds > tbody > tr")) == 2 and "3 of 3 agents" in page.text
     whole = json.loads(texts["json"])
     assert Debate.from_dict(whole["debate"]) == said and whole["parameters"]["num_agents"] == 3
-    assert whole["parameters"]["model"] == config.model_name_or_path
+    assert whole["parameters"]["model_name_or_path"] == config.model_name_or_path
     assert whole["parameters"]["agents"] == "base agents"
 
 
@@ -375,7 +375,7 @@ def test_a_studio_can_be_stopped_and_started_again(config):
     wait_for(lambda: "Stopped" in status(made), 5)
     made._thread.join(5)
     assert "I think" in made._screen.value and made.debates == [] and made.said.vote is None
-    assert "stopped" in transcripts(made)["md"]
+    assert "waiting" in (page := transcripts(made)["html"]) and "I think" in page
     made._backend = Typist()
     assert finish(made).vote == "7" and "Finished" in status(made)
 
@@ -402,7 +402,6 @@ def test_what_is_typed_needs_no_ground_truth(config):
     problem = finish(made).problem
     assert problem.answer == "" and problem.source == "typed"
     assert "✗" not in made._screen.value and "✓" not in made._screen.value
-    assert "none given" in transcripts(made)["md"]
     made._truth.value = "7"
     assert finish(made).problem.answer == "7" and "✓" in made._screen.value
 
@@ -481,8 +480,9 @@ def test_text_of_models_stays_text(config):
     made = studio(config, Typist(HOSTILE))
     made._question.value, made._task.value = HOSTILE, "mini_math"
     finish(made)
-    for widget in (made._screen, made._status, made._downloads):
-        page = BeautifulSoup(widget.value, "html.parser")
+    shown = [widget.value for widget in (made._screen, made._status, made._downloads)]
+    for html in (*shown, transcripts(made)["html"]):
+        page = BeautifulSoup(html, "html.parser")
         assert not page.find_all(["script", "img"]) and "onerror" not in str(
             [tag.attrs for tag in page.find_all(True)]
         )
@@ -524,39 +524,6 @@ def test_one_finetuned_agent_alone_answers_once(config, model):
     assert [request.model for request in backend.requests] == [alone.generators[0].model]
     made._agents.index = 0
     assert len(finish(made).turns[0]) == 2
-
-
-# Transcripts
-
-
-def blocks(markdown):
-    """Code blocks and headings of Markdown, as a reader of it sees them."""
-    tokens = mistune.create_markdown(renderer="ast")(markdown)
-    code = [token["raw"] for token in tokens if token["type"] == "block_code"]
-    titles = [token["children"][0]["raw"] for token in tokens if token["type"] == "heading"]
-    return code, titles
-
-
-def test_a_transcript_tells_the_debate():
-    whole = debate([["1", "2"], ["2", "2"]], "2")
-    code, titles = blocks(to_markdown(whole, {"seed": 3}))
-    rounds = ["Round 1", "Agent 1", "Agent 2", "Round 2", "Agent 1", "Agent 2"]
-    assert titles[1:] == [*rounds, "Majority vote", "Parameters"]
-    first = ["I say \\boxed{1}.\n", "1\n", "I say \\boxed{2}.\n", "2\n"]
-    assert code[:-1] == ["What is 1+1?\n", *first, *["summary\n", *first[2:]] * 2, "2\n", "2\n"]
-    assert json.loads(code[-1]) == {"seed": 3}
-
-
-def test_nothing_breaks_out_of_a_transcript():
-    whole = debate([["1", "2"], ["2", "2"]], "2")
-    turn = replace(whole.turns[0][0], response=HOSTILE, summary=HOSTILE, answer=HOSTILE)
-    problem = replace(whole.problem, question=HOSTILE, answer=HOSTILE)
-    whole = replace(whole, problem=problem, turns=((turn, turn), (turn, turn)), vote=HOSTILE)
-    text = to_markdown(whole, {"model": HOSTILE})
-    code, titles = blocks(text)
-    assert code[:-1] == [HOSTILE + "\n"] * 15 and len(titles) == 9
-    page = BeautifulSoup(mistune.create_markdown(escape=False)(text), "html.parser")
-    assert not page.find_all(["script", "img"])
 
 
 def test_no_thread_of_a_debate_is_left(config):

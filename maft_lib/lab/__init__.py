@@ -15,18 +15,23 @@ RECORDS = {
 
 
 def register(shell: Any) -> None:
-    """Has IPython show our records as HTML; what draws them is imported with the first one shown."""
+    """Has IPython show our records as HTML, and running studies where somebody watches.
+
+    That is where the front end could answer `input()`: JupyterLab, Notebook and VS Code say so with
+    every cell that they send; nbclient, and so papermill, nbconvert and nbval, say the contrary.
+    """
     formatter = shell.display_formatter.formatters["text/html"]
     for name, module in RECORDS.items():
         formatter.for_type_by_name(module, name, html)
+
+    def open_view(studies: Any) -> Any:
+        if not getattr(getattr(shell, "kernel", None), "_allow_stdin", False):
+            return None
+        from maft_lib.lab.live import LiveView
+
+        return LiveView(studies)
+
     events.open_view = open_view
-
-
-def open_view(studies: Any) -> Any:
-    """The live view of studies, None where nobody watches."""
-    from maft_lib.lab import live
-
-    return live.open_view(studies)
 
 
 def html(record: Any) -> str:

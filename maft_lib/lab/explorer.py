@@ -1,4 +1,4 @@
-"""A browser of finished debates for JupyterLab: filter by what happened, leaf through, compare runs."""
+"""A browser of finished debates for JupyterLab: filter by what happened, compare runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 
 from maft_lib.debate import Debate
 from maft_lib.grading import group_equivalent, is_correct
-from maft_lib.lab.debates import debate_body
-from maft_lib.lab.page import chip, escaped, framed
+from maft_lib.lab.debates import View
+from maft_lib.lab.page import drawn, escaped, framed
 from maft_lib.study import Result
 
 Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
@@ -30,20 +30,18 @@ def entries(explorable: Explorable) -> Iterator[tuple[Debate, dict[str, Any]]]:
     if isinstance(explorable, Mapping):
         for key, part in explorable.items():
             name = ", ".join(map(str, key)) if isinstance(key, tuple) else str(key)
-            yield from ((debate, {**run, "method": name}) for debate, run in entries(part))
+            yield from ((debate, run | {"method": name}) for debate, run in entries(part))
         return
     for part in explorable if isinstance(explorable, Iterable) else [explorable]:
         if isinstance(part, Debate):
             yield part, {}
         elif isinstance(part, Result):
-            run = {"method": part.method, "seed": part.config.seed if part.config else None}
+            seed = part.config.seed if part.config else None
             for iteration, debates in enumerate(part.evaluations):
-                yield from ((debate, {**run, "iteration": iteration}) for debate in debates)
+                run = {"method": part.method, "seed": seed, "iteration": iteration}
+                yield from ((debate, run) for debate in debates)
         else:
-            raise ValueError(
-                f"A {type(part).__name__} cannot be explored: give a list of Debates, a Result, or a "
-                "list or dict of Results."
-            )
+            raise ValueError(f"A {type(part).__name__} cannot be explored: give Debates or Results.")
 
 
 def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
@@ -60,8 +58,8 @@ def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
     vote_right = is_correct(debate.vote, problem)
     vote_wrong = not vote_right and (bool(problem.answer.strip()) or problem.scoring is not None)
     unanimous = len(last) == 1 and len(last[0]) == len(right) > 1
-    could_win = [any(right[n][0] for n in members) for members in _largest(first)]
-    several_rounds = len(right[0]) > 1
+    could_win = [any(right[n][0] for n in c) for c in first if len(c) == len(max(first, key=len))]
+    turned = len(right[0]) > 1  # it can be
     return {
         "problem": problem.id,
         "task": problem.task,
@@ -73,19 +71,15 @@ def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
         "vote_right": vote_right,
         "vote_wrong": vote_wrong,
         "split_vote": len(last) > 1,
-        "tie": len(_largest(last)) > 1,
+        "tie": [len(c) for c in last].count(max(map(len, last), default=0)) > 1,
         "unanimous_and_right": unanimous and vote_right,
         "unanimous_and_wrong": unanimous and vote_wrong,
         "critic_fixed_it": any(agent[-1] and not agent[0] for agent in right),
         "critic_broke_it": any(agent[0] and not agent[-1] for agent in right),
-        "turned_right": several_rounds and vote_right and not any(could_win),
-        "turned_wrong": several_rounds and vote_wrong and bool(could_win) and all(could_win),
+        "turned_right": turned and vote_right and not any(could_win),
+        "turned_wrong": turned and vote_wrong and bool(could_win) and all(could_win),
         "unparsable": sum(map(len, last)) < len(right),
     }
-
-
-def _largest(classes: list[list[int]]) -> list[list[int]]:
-    return [members for members in classes if len(members) == max(map(len, classes))]
 
 
 def index_frame(found: Iterable[tuple[Debate, dict[str, Any]]]) -> pd.DataFrame:
@@ -93,16 +87,16 @@ def index_frame(found: Iterable[tuple[Debate, dict[str, Any]]]) -> pd.DataFrame:
     frame = pd.DataFrame([index_row(debate, **run) for debate, run in found])
     frame = frame.astype(dict.fromkeys(("level", "seed", "iteration"), "Int64"))
     differing = [name for name in RUN if frame[name].nunique(dropna=False) > 1]
-    words = {name: "" if name == "method" else f"{name} " for name in differing}
+    words = ["" if name == "method" else f"{name} " for name in differing]
     runs = [
-        ", ".join(f"{words[name]}{v}" for name, v in zip(differing, values) if pd.notna(v))
+        ", ".join(f"{word}{value}" for word, value in zip(words, values) if pd.notna(value))
         for values in frame[differing].to_numpy()
     ]
     return frame.assign(run=runs)
 
 
 class DebateExplorer(widgets.VBox):
-    """Finished debates to filter, leaf through and compare, in JupyterLab.
+    """Finished debates to filter and compare, in JupyterLab.
 
     Takes a list of Debates, a `Result` (its debates on the eval problems after every iteration), or a
     list or dict of Results; a dict's keys stand where the methods do, and its values may be lists of
@@ -142,34 +136,25 @@ class DebateExplorer(widgets.VBox):
         for name in ("task", "level", *RUN):
             values = self.frame[name].dropna().unique().tolist()
             values = values if name in ("task", "method") else sorted(values)
-            self._filters[name] = _choice(name, name, "all", {str(v): v for v in values})
+            self._filters[name] = _choice(name, "all", {str(value): value for value in values})
         runs = self.frame["run"].unique().tolist()
-        self._compare = _choice("compare", "compare with", "nothing", {run: run for run in runs})
+        self._compare = _choice("compare", "nothing", {run: run for run in runs})
         happened = [name for name in self._outcomes if self.frame[name].any()]
         known = {name.replace("_", " "): name for name in [*happened, *(BECAME if runs[1:] else ())]}
-        self._outcome = _choice("outcome", "outcome", "all", known)
+        self._outcome = _choice("outcome", "all", known)
         hint = {"placeholder": "words in the question", "width": "16rem"}
         self._search = control("search", widgets.Text, description="search", **hint)
-        for choice in (*self._filters.values(), self._compare, self._outcome, self._search):
+        above = [*self._filters.values(), self._outcome, self._search]
+        for choice in (*above, self._compare):
             choice.observe(self._filter, "value")
         self._clear = button("clear", "clear filters", self._show_all)
-        self._previous = button("previous", "← previous", lambda _: self._go(-1))
-        self._next = button("next", "next →", lambda _: self._go(1))
         self._count, self._screen = control("count", widgets.HTML), control("screen", widgets.HTML)
         self._list = control("list", widgets.Select, rows=16, tooltip=LEGEND)
         self._list.observe(self._draw, "value")
-        above = row(*self._filters.values(), self._outcome, self._search, self._clear)
-        beside = widgets.VBox([self._count, self._list])
-        beside.layout = widgets.Layout(flex="1 1 18rem", min_width="0")
-        debate = widgets.VBox([row(self._previous, self._next, self._compare), self._screen])
-        debate.layout = widgets.Layout(flex="4 1 34rem", min_width="0")
-        both = row(beside, debate)
-        both.layout.align_items = "flex-start"
-        return [above, both, own_keys()]
-
-    def _go(self, step: int) -> None:
-        if self._list.options:
-            self._list.index = min(max(self._list.index + step, 0), len(self._list.options) - 1)
+        narrow, wide = ({"flex": flex, "min_width": "0"} for flex in ("1 1 18rem", "4 1 34rem"))
+        beside = widgets.VBox([self._count, self._list], layout=narrow)
+        debate = widgets.VBox([self._compare, self._screen], layout=wide)
+        return [row(*above, self._clear), row(beside, debate), own_keys()]
 
     def _show_all(self, _: widgets.Button) -> None:
         for choice in (*self._filters.values(), self._outcome, self._search):
@@ -205,24 +190,21 @@ class DebateExplorer(widgets.VBox):
         text = f"<b>{len(self._list.options):,}</b> of {len(frame):,} debates match{number}."
         self._count.value = f'<span role="status">{text}</span>'
         if place is None:
-            nothing = "No debate matches these filters: clear them, or change one."
-            self._screen.value = framed(f"<p>{nothing}</p>")
+            self._screen.value = framed("<p>No debate matches these filters: clear or change them.</p>")
             return
         panes = [self._pane(place)]
         if run != ANY:
             same = (frame["problem"] == frame["problem"][place]) & (frame["run"] == run)
             same &= frame["run"] != frame["run"][place]
-            missing = f"<p><b>{escaped(run)}</b>: this run has no other debate of the problem.</p>"
+            missing = f"<section><b>{escaped(run)}</b>: no other debate of the problem.</section>"
             panes.append(self._pane(int(same.argmax())) if same.any() else missing)
-        sections = "".join(f"<section>{pane}</section>" for pane in panes)
-        self._screen.value = framed(f'<div class="maft-panes">{sections}</div>', "maft-debate")
+        self._screen.value = framed(f'<div class="maft-panes">{"".join(panes)}</div>', "maft-debate")
 
     def _pane(self, place: int) -> str:
         """A debate headed by its run and by what happened in it."""
         values = self.frame.iloc[place]
-        happened = (name.replace("_", " ") for name in self._outcomes if values[name])
-        chips = " ".join(chip(outcome, "plain") for outcome in happened)
-        return f"<p><b>{escaped(values['run'])}</b> {chips}</p>{debate_body(self.debates[place])}"
+        happened = [name.replace("_", " ") for name in self._outcomes if values[name]]
+        return drawn("pane", values["run"], happened, drawn("debate", View(self.debates[place])))
 
 
 def _line(values: Any, debate: Debate) -> str:
@@ -253,19 +235,19 @@ def button(name: str, label: str, react: Callable[[widgets.Button], None]) -> An
 
 def row(*controls: widgets.Widget) -> widgets.Box:
     """Controls side by side, on several lines where there is no room."""
-    layout = widgets.Layout(flex_flow="row wrap", align_items="center", width="100%")
+    layout = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
     return widgets.Box(controls, layout=layout)
 
 
-def _choice(name: str, label: str, nothing: str, options: dict[str, Any]) -> Any:
+def _choice(name: str, nothing: str, known: dict[str, Any]) -> Any:
     """A drop-down list, hidden if it has no choice to offer; `nothing` stands for none."""
-    options = {nothing: ANY, **options}
-    made = control(name, widgets.Dropdown, description=label, options=list(options.items()))
-    made.layout.display = None if len(options) > 2 else "none"
+    options = [(nothing, ANY), *known.items()]
+    made = control(name, widgets.Dropdown, description=name, options=options)
+    made.layout.display = None if len(known) > 1 else "none"
     return made
 
 
 def own_keys() -> widgets.Output:
     """A widget that shows nothing; on a page with it, our widgets get the keys pressed in them."""
     script = {"output_type": "display_data", "data": {"application/javascript": KEYS}, "metadata": {}}
-    return widgets.Output(outputs=(script,), layout=widgets.Layout(display="none"))
+    return widgets.Output(outputs=(script,), layout={"display": "none"})

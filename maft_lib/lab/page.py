@@ -1,4 +1,4 @@
-r"""The parts of a shown record: frame, chips, folds, tables, and text with its LaTeX as MathML.
+r"""What `records.html` draws, in its frame, and text with its LaTeX as MathML.
 
 Text of models and people is escaped, and MathML passes through nh3: nothing in it is markup. Where a
 front end drops stylesheet and MathML (JupyterLab, in a notebook that is not trusted), tables, lists,
@@ -12,26 +12,46 @@ digit behind that), so `$5 and $6` stays money. What latex2mathml cannot read st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import tostring  # no XML is read  # nosec B405
 
 import nh3
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from maft_lib.tasks import answer_type
 
 STYLE = Path(__file__).with_name("maft.css").read_text(encoding="utf-8")
 LONGEST = 2_000  # characters of a formula; longer ones stay text
 READ = 16_000  # characters of a text in which formulas are looked for
 
-_NO_MATHJAX = "tex2jax_ignore mathjax_ignore"  # formulas are MathML already
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_SIGNS = {"right": "✓", "wrong": "✗", "none": "–"}
+
+
+_RECORDS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=lambda value: value if isinstance(value, Markup) else _writable(str(value)),
+)
+_RECORDS.globals["signs"] = {"right": "✓", "wrong": "✗", "none": "–"}
+_RECORDS.filters["text"] = lambda text: Markup(text_html(text))
+_RECORDS.filters["answer"] = lambda answer, task: Markup(answer_html(answer, task))
+
+
+def drawn(macro: str, *values: Any) -> Markup:
+    """A macro of `records.html` with its values, as HTML."""
+    return Markup(getattr(_RECORDS.get_template("records.html").module, macro)(*values))
 
 
 def framed(body: str, *classes: str) -> str:
     """HTML `body` as one output of a notebook: its root element, with the stylesheet in it."""
-    names = " ".join(("maft", *classes, _NO_MATHJAX))
+    names = " ".join(("maft", *classes, "tex2jax_ignore mathjax_ignore"))  # formulas are MathML
     return f'<div class="{names}"><style>{STYLE}</style>{body}</div>'
 
 
@@ -45,50 +65,13 @@ def _writable(text: str) -> str:
     return _CONTROL.sub("�", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def chip(label: object, kind: str, html: str | None = None) -> str:
-    """A label with a mark: `kind` is `right` (✓), `wrong` (✗), `none` (–) or `plain`.
-
-    `html` is shown in place of the label, which then is what the pointer finds.
-    """
-    mark = f'<b aria-hidden="true">{_SIGNS[kind]}</b> ' if kind in _SIGNS else ""
-    spoken = unseen(f"{kind}: ") if kind in ("right", "wrong") else ""
-    title = f' title="{escaped(label)}"' if html is not None else ""
-    return f'<span class="maft-chip maft-{kind}"{title}>{mark}{spoken}{html or escaped(label)}</span>'
-
-
-def fold(title: object, body: str, opened: bool = False) -> str:
-    """HTML `body` behind a title that opens it."""
-    state = " open" if opened else ""
-    return f"<details{state}><summary>{escaped(title)}</summary>{body}</details>"
-
-
-def unseen(text: object) -> str:
-    """Text for those who listen to the page, and for pages without the stylesheet."""
-    return f'<span class="maft-said">{escaped(text)}</span>'
-
-
-def letter(number: int) -> str:
-    """A, B, ..., Z, AA, AB, ... for 0, 1, 2, ..."""
-    return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
-
-
-def facts(pairs: Iterable[tuple[object, str]], name: str = "maft-facts") -> str:
-    """Names with what they are (HTML), as a list of terms."""
-    rows = "".join(f"<div><dt>{escaped(term)}</dt><dd>{html}</dd></div>" for term, html in pairs)
-    return f'<dl class="{name}">{rows}</dl>'
-
-
-def table(caption: object, heads: Iterable[object], rows: Iterable[Iterable[str]]) -> str:
-    """A plain table; cells are HTML, the first of each row is its head."""
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
-    body = ""
-    for first, *others in rows:
-        cells = "".join(f"<td>{cell}</td>" for cell in others)
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
-    return (
-        f'<table class="maft-table"><caption>{escaped(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+def answer_html(answer: str, task: str) -> str:
+    """A final answer: its LaTeX as mathematics where the answers of the task are expressions."""
+    try:
+        is_latex = answer_type(task) == "expression"
+    except ValueError:  # a task of one's own
+        is_latex = True
+    return formula_html(answer) if is_latex else text_html(answer)
 
 
 # --- text with formulas --------------------------------------------------------------------------

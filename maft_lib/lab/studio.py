@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import zip_longest
 
 import ipywidgets as widgets
 
@@ -73,15 +71,15 @@ class DebateStudio(widgets.VBox):
         self._agents = control("agents", widgets.Dropdown, **agents)
         self._settings = {}
         for name in SETTINGS:
-            value, css = getattr(self.config, name), name.replace("_", "-")
+            value = getattr(self.config, name)
             kind, traits = KINDS[type(value)]
-            self._settings[name] = control(css, kind, description=name, value=value, **traits)
+            traits = {"description": name, "value": value, **traits}
+            self._settings[name] = control(name.replace("_", "-"), kind, **traits)
         self._start = button("start", "Start", self._begin)
         self._stop = button("stop", "Stop", lambda _: self._stopping.set())
         self._start.button_style, self._stop.disabled = "primary", True
-        self._status = control("status", widgets.HTML)
-        self._screen = control("screen", widgets.HTML)
-        self._downloads = control("downloads", widgets.HTML)
+        shown = ("status", "screen", "downloads")
+        self._status, self._screen, self._downloads = (control(name, widgets.HTML) for name in shown)
         asking = row(self._task, self._draw, self._truth, self._agents)
         running = [row(self._start, self._stop, self._status), self._screen, self._downloads]
         return [self._question, asking, row(*self._settings.values()), *running, own_keys()]
@@ -163,21 +161,22 @@ class DebateStudio(widgets.VBox):
         except Exception as error:  # whatever it is: a thread's errors would end in a log
             ending = error
         self._screen.value = debate_html(self.said, finished)
-        self._offer(self.said, config, finished)
+        self._offer(self.said, config)
         self._start.disabled, self._stop.disabled = False, True
         self._say(ending)
 
-    def _offer(self, debate: Debate, config: Config, finished: bool) -> None:
-        """Links that hold the transcript themselves, so that saving it needs no server."""
-        described = {"model": config.model_name_or_path, "agents": self._agents.value}
-        described |= {name: getattr(config, name) for name in ("backend", "top_p", *SETTINGS)}
-        described["num_agents"] = len(debate.turns)
-        whole = json.dumps({"debate": debate.to_dict(), "parameters": described}, indent=1)
+    def _offer(self, debate: Debate, config: Config) -> None:
+        """Links that hold the transcript themselves, as a page and as JSON: that needs no server."""
+        names = {"model_name_or_path", "backend", "top_p", *SETTINGS}
+        parameters = {"agents": self._agents.value, **config.model_dump(include=names)}
+        whole = json.dumps({"debate": debate.to_dict(), "parameters": parameters}, indent=1)
         links = []
-        for suffix, text in (("md", to_markdown(debate, described, finished)), ("json", whole)):
+        page = f'<!doctype html><meta charset="utf-8">{self._screen.value}'
+        for suffix, text in (("html", page), ("json", whole)):
             content = base64.b64encode(text.encode(errors="replace")).decode()
+            link = f"data:text/{suffix};charset=utf-8;base64,{content}"
             name = f"debate-{debate.problem.id}.{suffix}"
-            links.append(f'<a download="{name}" href="data:text/plain;base64,{content}">{name}</a>')
+            links.append(f'<a download="{name}" href="{link}">{name}</a>')
         self._downloads.value = f"Save the transcript: {' · '.join(links)}"
 
     def _say(self, what: str | Exception) -> None:
@@ -195,26 +194,3 @@ def society_label(about: Mapping) -> str:
         f"{method}, {trained_on}{about['task']}, seed {about['seed']}, "
         f"iteration {about['iteration']}: {100 * about['accuracy']:.0f} %{profile}"
     )
-
-
-def to_markdown(debate: Debate, parameters: Mapping[str, object], finished: bool = True) -> str:
-    """A transcript: the question, every round with all agents, the vote, the parameters."""
-    parts = [f"# A debate on {debate.problem.task}", fenced(debate.problem.question)]
-    for number, turns in enumerate(zip_longest(*debate.turns), start=1):
-        parts.append(f"## Round {number}")
-        for n, turn in enumerate(turns, start=1):
-            if turn is None:  # the debate was stopped before
-                continue
-            summary = [] if turn.summary is None else ["Summary it read:", fenced(turn.summary)]
-            parts += [f"### Agent {n}", *summary, "Response:", fenced(turn.response)]
-            parts += ["Final answer:", fenced(turn.answer or "none")]
-    vote = debate.vote or "none" if finished else "none: the debate was stopped"
-    truth = debate.problem.answer or "none given"
-    parts += ["## Majority vote", fenced(vote), "Ground truth:", fenced(truth)]
-    return "\n\n".join([*parts, "## Parameters", fenced(json.dumps(parameters, indent=1))]) + "\n"
-
-
-def fenced(text: str) -> str:
-    """Text as a block of Markdown code that nothing in it can end."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}"

@@ -58,7 +58,7 @@ def test_by_mouse(studio, notebook, measured):
     assert rounds(studio) == 2 and studio.locator(".maft-verdict").is_visible()
     links = studio.locator(".maft-downloads a")
     name, text = saved(notebook.page, links.nth(0).click)
-    assert name.endswith(".md") and question in text
+    assert name.endswith(".html") and question in text
     name, text = saved(notebook.page, links.nth(1).click)
     assert name.endswith(".json") and question in text and json.loads(text)
 
