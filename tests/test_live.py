@@ -300,7 +300,7 @@ def test_a_watched_study_shows_itself_and_prints_nothing(config, trainer, monkey
     times = [when for when, _ in screen.outputs]
     assert len(times) > 3 and len(times) <= 2 + 2 * (times[-1] - times[0]) + 1
     last = screen.outputs[-1][1]
-    assert re.match(r"1 of 1 finished, \d s in all\n[\d,]+ tokens generated at", last["text/plain"])
+    assert re.match(r"1 of 1 finished, \d+ s in all\n[\d,]+ tokens generated at", last["text/plain"])
     assert last["text/plain"].count("% right") == 3  # the lines that would have been printed
     page = BeautifulSoup(last["text/html"], "html.parser")
     assert "12 of 12 agents" in page.get_text() and "now:" in screen.outputs[1][1]["text/html"]
@@ -333,7 +333,7 @@ def test_a_study_that_fails_says_so_in_its_view(config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_study("base", "arithmetic", config, ScriptedBackend(broken))
     last = screen.outputs[-1][1]["text/plain"]
-    assert re.match(r"0 of 1 finished, \d s in all\nno tokens generated", last)
+    assert re.match(r"0 of 1 finished, \d+ s in all\nno tokens generated", last)
     backend = ScriptedBackend(["only one"])
     with pytest.raises(Exception, match="ran out of answers"):
         run_study("base", "arithmetic", config, backend)
