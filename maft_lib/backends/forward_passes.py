@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from maft_lib.backends import BackendError, chunks, memory_holders
-from maft_lib.backends.decoding import padded
+from maft_lib.backends.decoding import growing_cache, padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
 from maft_lib.backends.models import cached_model
 from maft_lib.backends.rendering import IGNORED, render_conversation
@@ -80,12 +80,20 @@ def _passes(
         )
     rows = max(1, min(LOGITS // (longest * config.vocab_size), TOKENS // length))
     for part in chunks(pairs, rows):
-        # what follows the last token of a response is not asked for
-        inputs, mask = padded([prompt + ids[:-1] for prompt, ids in part], loaded)
+        # Equal prompts are read once, but for the last token, whose logits are asked for.
+        prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in part))
+        owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in part]
+        inputs, mask = padded(prompts, loaded)
+        cache, keep = growing_cache(loaded), torch.tensor(owners, device=loaded.device)
+        how: Any = {"past_key_values": cache, "use_cache": True}
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        texts_at: Any = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
-        logits = loaded(input_ids=inputs, logits_to_keep=longest, **texts_at).logits
-        yield from ((ids, logits[row, -len(ids) :]) for row, (_, ids) in enumerate(part))
+        loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
+        cache.batch_select_indices(keep)
+        inputs, own = padded([[prompt[-1], *ids[:-1]] for prompt, ids in part], loaded, "right")
+        mask = torch.cat([mask[keep], own], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        logits = loaded(inputs, attention_mask=mask, position_ids=positions, **how).logits
+        yield from ((ids, logits[row, : len(ids)]) for row, (_, ids) in enumerate(part))
 
 
 def _token_ids(tokenizer, asked: Turns, response: str) -> tuple[list[int], list[int]]:

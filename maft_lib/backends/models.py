@@ -15,9 +15,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, hub, memory_holders, release_memory
@@ -70,7 +67,8 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
             model = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
         else:
             model = load_whole(folder, **how)
-        model.set_attn_implementation(_attention(model))
+        if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+            model.set_attn_implementation("eager")  # faster ones would not cap (Gemma-2)
     for name, weights in model.named_parameters():
         if weights.is_floating_point() and not weights.isfinite().all():
             raise BackendError(f"model {folder} has NaN or inf in {name}: copy or download it again.")
@@ -130,35 +128,6 @@ def save_adapter(model: Any, start: str | Path, folder: Path) -> None:
     settings["base_model_name_or_path"] = None  # no path of this machine in what gives the identity
     (folder / ADAPTER).write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
-
-def _attention(model: PreTrainedModel) -> str:
-    """Plain for models that cap its logits (Gemma-2), as faster ones do not; grouped for few keys."""
-    config, chosen = model.config.get_text_config(), str(model.config._attn_implementation)
-    if getattr(config, "attn_logit_softcapping", None):
-        return "eager"
-    shared = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
-    return "maft_grouped" if shared and chosen == "sdpa" else chosen
-
-
-def _grouped(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    """Attention of one new token, (rows, heads, 1, width), where fewer heads of keys are shared.
-
-    All heads that read the same keys see the same positions, so they pass as so many queries of one
-    head; transformers would copy the keys for each of them, which grows with the conversation.
-    """
-    (rows, heads, tokens, width), shared = query.shape, key.shape[1]
-    if tokens > 1 or shared == heads or kwargs.get("position_bias") is not None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-    output = torch.nn.functional.scaled_dot_product_attention(
-        query.reshape(rows, shared, heads // shared, width), key, value, attention_mask, scale=scaling
-    )
-    return output.reshape(rows, heads, 1, -1).transpose(1, 2).contiguous(), None
-
-
-ALL_ATTENTION_FUNCTIONS.register("maft_grouped", _grouped)
-ALL_MASK_ATTENTION_FUNCTIONS.register("maft_grouped", sdpa_mask)
 
 # --- the canary: a fixed text whose likelihood tells whether an engine holds a model's weights ------
 

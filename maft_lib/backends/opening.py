@@ -36,9 +36,10 @@ def bare_backend(config: Config) -> Backend:
 
         return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
     if config.backend == "vllm":
-        from maft_lib.backends.vllm import VLLMBackend
+        from maft_lib.backends.vllm import Settings, VLLMBackend
 
-        return VLLMBackend.of(config)
+        settings = Settings(*(getattr(config, name) for name in Settings._fields))
+        return VLLMBackend(settings, config.lora_rank)
     from maft_lib.backends.transformers import TransformersBackend
 
     return TransformersBackend(**TransformersBackend.settings(config, config.dtype))

@@ -116,8 +116,7 @@ class Cluster:
         room = sum(int(resources.get(kind, 0) // amount) for resources in alive)
         if not room:
             raise BackendError(
-                f"no node of the Ray cluster has {amount} {kind}s: add one, or lower "
-                "tensor_parallel_size or nproc_per_node."
+                f"no node of the Ray cluster has {amount} {kind}s: add one, or lower nproc_per_node."
             )
         return room if size else min(room, self.max_workers or room)
 
@@ -166,8 +165,7 @@ def open_cluster(config: Config) -> Cluster:
     device = config.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-    num_gpus = config.tensor_parallel_size if config.backend == "vllm" else 1
-    return Cluster(device, num_gpus if device == "cuda" else 0, config.num_workers)
+    return Cluster(device, int(device == "cuda"), config.num_workers)
 
 
 def _join(address: str | None, num_cpus: int) -> None:
