@@ -146,6 +146,8 @@ class Config(BaseModel):
     def _consistent(self) -> Config:
         if self.load_in_4bit and self.lora_rank is None:
             raise ConfigError("load_in_4bit: a base in 4 bits is frozen, so give a lora_rank, too.")
+        if self.executor == "ray" and self.backend == "vllm":
+            raise ConfigError("executor: on Ray models answer with backend: transformers, not vllm.")
         for name in ("tasks", "methods", "seeds", "levels"):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
@@ -192,8 +194,11 @@ class Config(BaseModel):
         return str(folder) if os.path.exists(folder) else name
 
     def own(self, name: Literal["runs_dir", "figures_dir"]) -> Path:
-        """This profile's folder in one of the two."""
-        return self.path(getattr(self, name)) / self.profile
+        """This profile's folder in one of the two, which a stranger's link must not lead elsewhere."""
+        folder = self.path(getattr(self, name)) / self.profile
+        if folder.is_symlink():
+            raise ConfigError(f"{name}: {folder} is a link to another place: remove it.")
+        return folder
 
     @property
     def figures(self) -> Path:

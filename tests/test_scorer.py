@@ -88,11 +88,11 @@ def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch)
     sizes, padded = [], forward_passes.padded
     monkeypatch.setattr(forward_passes, "LOGITS", 1)
     monkeypatch.setattr(
-        forward_passes, "padded", lambda rows, loaded: sizes.append(len(rows)) or padded(rows, loaded)
+        forward_passes, "padded", lambda rows, *how: sizes.append(len(rows)) or padded(rows, *how)
     )
     scorer.store = Store(scorer.store.folder / "other")
     parts = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    assert sizes == [1, 1, 1, 1]
+    assert sizes == [1] * 8  # of each conversation its prompt, then its response
     assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(whole, parts))
 
 
@@ -241,7 +241,7 @@ def test_wrong_encoders_are_named(scorer, tmp_path, monkeypatch):
         scorer.embeddings(str(tmp_path / "nowhere"), ["a"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(BackendError, match="empty cannot be loaded"):
+    with pytest.raises(BackendError, match="empty has no .safetensors file"):
         scorer.embeddings(str(tmp_path / "empty"), ["a"])
     monkeypatch.setattr(hub, "PACKAGES", {"some-encoder": "no_such_module"})
     with pytest.raises(BackendError, match="pip install some-encoder"):

@@ -72,7 +72,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
         "embeddings": lambda name: scorer.embeddings(name, ["6"]),
         "training": train,
         "training of an adapter": lambda name: train(name, lora_rank=2),
-        "vllm": lambda name: vllm.VLLMBackend(vllm.Settings(name, "float32")),
+        "vllm": lambda name: vllm.VLLMBackend(name, dtype="float32"),
         "adapters of vllm": hub.check_weights,
         "weights": lambda name: models.load_model(name, "float32", "cpu"),
     }
@@ -159,10 +159,8 @@ def test_keys_tell_whose_code_ran(folder, mark, model):
 
 def test_vllm_is_told(monkeypatch):
     monkeypatch.setattr(vllm, "on_cpu", lambda: False)
-    chosen = vllm.arguments(vllm.Settings("model", "float32"), 0)
-    assert chosen["trust_remote_code"] is False and chosen["load_format"] == "safetensors"
-    trusted = vllm.arguments(vllm.Settings("model", "float32", trust_remote_code=True), 0)
-    assert trusted["trust_remote_code"] is True
+    chosen = vllm.arguments({"trust_remote_code": True}, 0)
+    assert chosen["trust_remote_code"] is True and chosen["load_format"] == "safetensors"
 
 
 @pytest.mark.parametrize("trust", [False, True])

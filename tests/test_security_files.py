@@ -1,6 +1,7 @@
 """Names in a stranger's files lead nowhere else, and words in them stay words in cards and pages."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from maft_lib import training
 from maft_lib.backends import BackendError, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
@@ -25,6 +25,7 @@ from maft_lib.run import run_study
 from maft_lib.society import Agent, list_societies, save_society
 from maft_lib.store.files import content_key
 from maft_lib.tables import save_table
+from maft_lib.training import trainer
 from maft_lib.training.data import AgentData, Example
 from tests.test_security import mark, trap  # noqa: F401  fixtures
 from tests.test_societies import ABOUT, finetuned
@@ -235,12 +236,14 @@ def test_figures_and_tables_do_not_follow_links(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../x", "/../x", "a/b"])
-def test_a_report_of_training_stays_in_its_folder(tmp_path, name):
-    (tmp_path / "new" / "events").mkdir(parents=True)
-    place = tmp_path / "runs" / "tensorboard"
-    training._save_events({"run_name": name, "folder": str(place)}, tmp_path / "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "runs"]
-    assert [p.name.rsplit("-", 2)[0] for p in place.iterdir()] == [Path(name).name]
+def test_a_report_of_training_stays_in_its_folder(tmp_path, monkeypatch, name):
+    for variable in ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR"):
+        monkeypatch.setenv(variable, "")
+    report = {"report_to": "none", "run_name": name, "folder": str(tmp_path)}
+    own = {"nproc_per_node": None, "lora_rank": None, "report": report}
+    trainer._arguments(own, {"seed": 0}, "cpu", tmp_path / "new", "random")
+    place = Path(os.environ["TENSORBOARD_LOGGING_DIR"])
+    assert place.parent == tmp_path and place.name.startswith(f"{Path(name).name}-")
 
 
 # Pages

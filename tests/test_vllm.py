@@ -19,7 +19,7 @@ from maft_lib.backends.hub import identity, load_tokenizer, model_folder
 from maft_lib.backends.models import canary_nll, load_model
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.backends.vllm import Settings, VLLMBackend
+from maft_lib.backends.vllm import VLLMBackend
 from maft_lib.miniature import MODEL
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
@@ -201,7 +201,7 @@ def test_an_interrupted_swap_is_not_trusted(vllm, model, trained, monkeypatch):
 
 def test_a_missing_model_is_said():
     with pytest.raises(BackendError, match="/nowhere"):
-        VLLMBackend(Settings("/nowhere", "float32"))
+        VLLMBackend("/nowhere", dtype="float32")
 
 
 def test_adapters_of_one_base_are_answered_in_one_batch(vllm, transformers, model, adapters):
@@ -227,7 +227,7 @@ def test_a_real_model_from_a_package(vllm, transformers, folder):
     weights = load_file(other / "model.safetensors")
     weights["model.embed_tokens.weight"] *= 1.02  # the head is tied to it
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    smol = VLLMBackend(Settings(base, "float32", max_model_len=512))
+    smol = VLLMBackend(base, dtype="float32", max_model_len=512)
     drawn = Sampling(0.0, 1.0, 24)
     for weights in (base, str(other), base):
         requests = asked([weights], drawn, 3)

@@ -14,13 +14,12 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
-    AutoTokenizer,
 )
 
 from maft_lib.backends import BackendError, chunks, memory_holders
 from maft_lib.backends.decoding import growing_cache, padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
-from maft_lib.backends.models import cached_model
+from maft_lib.backends.models import cached_model, load_whole
 from maft_lib.backends.rendering import IGNORED, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
@@ -80,20 +79,24 @@ def _passes(
         )
     rows = max(1, min(LOGITS // (longest * config.vocab_size), TOKENS // length))
     for part in chunks(pairs, rows):
-        # Equal prompts are read once, but for the last token, whose logits are asked for.
-        prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in part))
-        owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in part]
-        inputs, mask = padded(prompts, loaded)
-        cache, keep = growing_cache(loaded), torch.tensor(owners, device=loaded.device)
-        how: Any = {"past_key_values": cache, "use_cache": True}
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
-        cache.batch_select_indices(keep)
-        inputs, own = padded([[prompt[-1], *ids[:-1]] for prompt, ids in part], loaded, "right")
-        mask = torch.cat([mask[keep], own], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
-        logits = loaded(inputs, attention_mask=mask, position_ids=positions, **how).logits
-        yield from ((ids, logits[row, : len(ids)]) for row, (_, ids) in enumerate(part))
+        yield from zip((ids for _, ids in part), _logits(loaded, part))
+
+
+def _logits(loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[torch.Tensor]:
+    """Logits of each response. Equal prompts are read once, up to the token that a response follows."""
+    prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in pairs))
+    inputs, mask = padded(prompts, loaded)
+    how: Any = {"past_key_values": growing_cache(loaded), "use_cache": True}
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
+    owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in pairs]
+    repeated = torch.tensor(owners, device=loaded.device)
+    how["past_key_values"].batch_select_indices(repeated)
+    inputs, own = padded([[prompt[-1], *ids[:-1]] for prompt, ids in pairs], loaded, "right")
+    mask = torch.cat([mask[repeated], own], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+    logits = loaded(inputs, attention_mask=mask, position_ids=positions, **how).logits
+    return (logits[row, : len(ids)] for row, (_, ids) in enumerate(pairs))
 
 
 def _token_ids(tokenizer, asked: Turns, response: str) -> tuple[list[int], list[int]]:
@@ -124,7 +127,8 @@ def embeddings(model: Model, items: Sequence[tuple[str, str]]) -> np.ndarray:
         return np.asarray(encoder.encode([text for text, _ in items]), dtype="<f4")
     # an empty text says nothing, but exists
     texts = [text if text.strip() else tokenizer.pad_token for text, _ in items]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True).to(model.device)
+    right: Any = {"padding": True, "padding_side": "right"}
+    inputs = tokenizer(texts, return_tensors="pt", **right).to(model.device)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     window = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
     if window and ids.shape[1] > window:
@@ -133,10 +137,8 @@ def embeddings(model: Model, items: Sequence[tuple[str, str]]) -> np.ndarray:
             "take one with a larger window, T5 for one."
         )
     states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-    if pooling == "first":
-        return states[:, 0].cpu().numpy().astype("<f4")
     means = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
-    return means.cpu().numpy().astype("<f4")
+    return (states[:, 0] if pooling == "first" else means).cpu().numpy()
 
 
 def _load_encoder(model: Model) -> tuple:
@@ -150,18 +152,11 @@ def _load_encoder(model: Model) -> tuple:
         return SentenceTransformer(
             model.folder, device=model.device, trust_remote_code=trust, **how
         ), None
-    has_encoder = (
-        type(AutoConfig.from_pretrained(folder, trust_remote_code=trust))
-        in MODEL_FOR_TEXT_ENCODING_MAPPING
-    )
-    kind: Any = AutoModelForTextEncoding if has_encoder else AutoModel
-    how = {"use_safetensors": True, "output_loading_info": True, "dtype": getattr(torch, model.dtype)}
-    encoder, found = kind.from_pretrained(folder, trust_remote_code=trust, **how)
-    if absent := [name for name in found["missing_keys"] if "pooler" not in name]:  # which is not used
-        raise ValueError(f"its weights lack {absent[0]}.")
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right", trust_remote_code=trust)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return encoder.to(model.device).eval(), tokenizer
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+    kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+    how = {"dtype": getattr(torch, model.dtype), "trust_remote_code": trust}
+    encoder = load_whole(folder, kind, **how).to(model.device).eval()
+    return encoder, load_tokenizer(model.folder, chat=False, trust=trust)
 
 
 def _check_modules(folder: Path, trust: bool) -> None:

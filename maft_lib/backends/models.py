@@ -75,16 +75,17 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
     return model.to(device).eval()
 
 
-def load_whole(folder: str | Path, **how: Any) -> Any:
-    """A model that is no adapter. Raises `BackendError` for weights that are no safetensors and for
-    those that are not what its config says: transformers would draw missing ones at random."""
+def load_whole(folder: str | Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
+    """A model that is no adapter, loaded as `kind`. Raises `BackendError` for weights that are no
+    safetensors or not what its config says: transformers would draw missing ones at random."""
     hub.check_weights(folder)
     how |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     with hub.loading(f"model {folder}"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
+        loaded = kind.from_pretrained(folder, **how)
         for what in ("mismatched", "missing"):
             for name in sorted(map(str, loaded[1][f"{what}_keys"])):
-                raise ValueError(f"its config.json asks for weights that are {what}: {name}, ...")
+                if "pooler" not in name:  # of an encoder, which is not used
+                    raise ValueError(f"its config.json asks for weights that are {what}: {name}, ...")
     return loaded[0]
 
 

@@ -12,11 +12,13 @@ from maft_lib.store.files import content_key
 from maft_lib.workers import Claims
 
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
+_OF_VLLM = (
+    *("dtype", "trust_remote_code", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"),
+)
 # What a backend is opened with: configs that differ in nothing else share one.
 _SETTINGS = (
-    *("backend", "base_model", "trust_remote_code", "runs_dir", "device", "dtype", "num_workers"),
-    *("max_batch_size", "executor", "ray_address", "tensor_parallel_size", "gpu_memory_utilization"),
-    *("max_model_len", "max_concurrency", "max_retries", "request_timeout"),
+    *("backend", "base_model", "runs_dir", "device", "num_workers", "max_batch_size", "executor"),
+    *("ray_address", "max_concurrency", "max_retries", "request_timeout", *_OF_VLLM),
 )
 _opened: dict[tuple, CachedBackend] = {}
 
@@ -36,10 +38,11 @@ def bare_backend(config: Config) -> Backend:
 
         return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
     if config.backend == "vllm":
-        from maft_lib.backends.vllm import Settings, VLLMBackend
+        from maft_lib.backends.vllm import VLLMBackend
 
-        settings = Settings(*(getattr(config, name) for name in Settings._fields))
-        return VLLMBackend(settings, config.lora_rank)
+        settings = {name: getattr(config, name) for name in _OF_VLLM}
+        settings["max_num_seqs"] = config.max_batch_size
+        return VLLMBackend(config.base_model, config.lora_rank, **settings)
     from maft_lib.backends.transformers import TransformersBackend
 
     return TransformersBackend(**TransformersBackend.settings(config, config.dtype))

@@ -2,7 +2,7 @@
 
 Requests are grouped by model, sorted by length and generated in batches of as many rows as fit; on a
 CPU the batches run side by side in worker processes of one thread each. In fp32 a response depends on
-its own request alone, not on what it is batched with (see `sampling`). Text that someone listens to is
+its own request alone, not on what it is batched with (see `decoding`). Text that someone listens to is
 decoded in this process.
 """
 

@@ -11,12 +11,10 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
-from typing import Any, NamedTuple
-
-import psutil
+from typing import Any
 
 from maft_lib.backends import (
     BackendError,
@@ -35,36 +33,23 @@ from maft_lib.workers import busy_seconds
 
 MAX_LORAS = 8  # adapters in one batch; more wait for a slot
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM can reserve
-# Of the free memory, for keys and values on a CPU; the rest is for the weights and other processes.
-CPU_CACHE_SHARE = 0.2
-
-
-class Settings(NamedTuple):
-    """How an engine is started, in the config's words; `base_model` gives its first weights."""
-
-    base_model: str
-    dtype: str
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    max_model_len: int | None = None
-    max_batch_size: int | None = None
-    trust_remote_code: bool = False
+CPU_CACHE = 2**30  # bytes for keys and values on a CPU
 
 
 class VLLMBackend:
-    """Answers requests by one engine, which starts when it is first asked.
+    """Answers requests by one engine, which starts with `base_model` when it is first asked.
 
-    `num_starts` and `num_swaps` count what that cost. With `lora_rank` the engine starts with room for
-    adapters, else again when the first of them comes. Raises `BackendError` if vLLM cannot start,
-    fails, or holds other weights than it was given.
+    `settings` are those of `vllm.LLM`, `dtype` among them. With `lora_rank` the engine starts with room
+    for adapters, else again when the first comes; `num_starts` and `num_swaps` count what that cost.
+    Raises `BackendError` if vLLM cannot start, fails, or holds other weights than it was given.
     """
 
     name = "vllm"
 
-    def __init__(self, settings: Settings, lora_rank: int | None = None):
-        self.version, self.trust = _version(), settings.trust_remote_code
-        self.settings = settings._replace(base_model=str(hub.model_folder(settings.base_model)))
-        hub.check_weights(self.settings.base_model)
+    def __init__(self, base_model: str, lora_rank: int | None = None, **settings: Any):
+        self.version, self.base_model = _version(), str(hub.model_folder(base_model))
+        hub.check_weights(self.base_model)
+        self.settings, self.trust = settings, settings.get("trust_remote_code", False)
         self.lora_rank = lora_rank or 0  # of the largest adapter that there is room for
         self.num_starts = self.num_swaps = 0
         self.holds = ""  # identity of the weights in memory
@@ -79,7 +64,7 @@ class VLLMBackend:
     def describe(self, request: Request) -> list:
         """Engine and its version, model content, rendered prompt, sampling, seed, precision, window."""
         content, prompt = hub.identity(request.model, self.trust), hub.rendered(request, self.trust)
-        precision = [self.settings.dtype, self.settings.max_model_len]
+        precision = [self.settings["dtype"], self.settings.get("max_model_len")]
         return [self.name, self.version, content, prompt, *request.drawn(), *precision]
 
     def stream(
@@ -172,11 +157,11 @@ class VLLMBackend:
         # Its processes inherit the mask: Ctrl-C is for this process, not for them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._llm = LLM(self.settings.base_model, **arguments(self.settings, self.lora_rank))
+            self._llm = LLM(self.base_model, **arguments(self.settings, self.lora_rank))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.num_starts += 1
-        self._check(self.settings.base_model)
+        self._check(self.base_model)
 
     def _check(self, folder: str) -> None:
         """The canary: the likelihood of a fixed text must be that of the weights just given.
@@ -188,7 +173,7 @@ class VLLMBackend:
             found, wanted = self.canary(folder), models.expected_canary(folder)
             if wanted is None:
                 wanted = self._canaries.setdefault(identity, found)
-            if not abs(found - wanted) <= models.TOLERANCE[self.settings.dtype]:
+            if not abs(found - wanted) <= models.TOLERANCE[self.settings["dtype"]]:
                 self.stop()
                 raise BackendError(
                     f"vLLM does not hold the weights of {folder}: a fixed text has {found:.4f} nats a "
@@ -199,7 +184,7 @@ class VLLMBackend:
     def _run(self, requests: Sequence[Request], adapted: bool) -> Iterator[tuple[int, Completion]]:
         """Lets the engine answer all requests at once; it batches them itself, continuously."""
         engine, last = self._llm.llm_engine, busy_seconds("cuda")
-        tokenizer = hub.load_tokenizer(self.settings.base_model, trust=self.trust)
+        tokenizer = hub.load_tokenizer(self.base_model, trust=self.trust)
         places = {str(next(self._ids)): place for place in range(len(requests))}
         try:
             for name, place in places.items():
@@ -262,17 +247,15 @@ def _version() -> str:
     )
 
 
-def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
+def arguments(settings: Mapping[str, Any], lora_rank: int) -> dict[str, Any]:
     """What `vllm.LLM` is given beside the model; with `lora_rank` there is room for such adapters."""
-    chosen: dict[str, Any] = settings._asdict() | {
+    chosen = {
+        **settings,
         "load_format": "safetensors",  # of others vLLM would take pickles, too
         "worker_extension_cls": f"{__name__}.WeightSwap",
         "disable_log_stats": True,
         "seed": 0,
     }
-    del chosen["base_model"]
-    if most := chosen.pop("max_batch_size"):
-        chosen["max_num_seqs"] = most
     if lora_rank:
         fitting = next((rank for rank in LORA_RANKS if rank >= lora_rank), lora_rank)
         chosen |= {"enable_lora": True, "max_loras": MAX_LORAS, "max_lora_rank": fitting}
@@ -280,8 +263,7 @@ def arguments(settings: Settings, lora_rank: int) -> dict[str, Any]:
         return chosen | {"enable_sleep_mode": True}
     # A prompt read in parts has its seed's generator rewound, which vLLM 0.32 cannot do on a CPU.
     chosen |= {"enable_chunked_prefill": False, "enforce_eager": True}
-    free = psutil.virtual_memory().available
-    return chosen | {"kv_cache_memory_bytes": int(CPU_CACHE_SHARE * free)}
+    return chosen | {"kv_cache_memory_bytes": CPU_CACHE}
 
 
 def on_cpu() -> bool:

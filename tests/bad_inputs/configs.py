@@ -38,6 +38,7 @@ VALUES = {
     "unknown backend": ({"backend": "tgi"}, ["backend", "'vllm'", "'tgi'"]),
     "unknown device": ({"device": "gpu"}, ["device", "'cuda'", "'gpu'"]),
     "4 bits without an adapter": ({"load_in_4bit": True}, ["load_in_4bit", "lora_rank"]),
+    "vLLM on Ray": ({"backend": "vllm", "executor": "ray"}, ["executor", "vllm"]),
     "no model": ({"model_name_or_path": ""}, ["model_name_or_path"]),
     "a blank model": ({"model_name_or_path": "  "}, ["model_name_or_path"]),
     "a model of two lines": ({"model_name_or_path": "a\nb"}, ["model_name_or_path", "one line"]),
