@@ -91,35 +91,6 @@ def test_a_batch_with_a_cache_sees_what_plain_attention_sees(tmp_path):
             batch.append(logits.argmax(dim=-1))
 
 
-@pytest.mark.parametrize("small", [0, 10**9])
-def test_a_row_alone_does_not_depend_on_when_it_was_asked(model, monkeypatch, small):
-    """Bit for bit; and up to rounding its logits are those of one pass over the row."""
-    monkeypatch.setattr(decoding, "SMALL", small)
-    loaded = models.load_model(model, "float32", "cpu")
-    ids = torch.randint(3, 448, (150,), generator=torch.Generator().manual_seed(0)).tolist()
-    prompt, written = ids[:50], ids[50:]
-    often, seldom = decoding.Alone(loaded), decoding.Alone(loaded)
-    with torch.inference_mode():
-        asked = {n: often.logits(0, prompt, written[:n]) for n in range(0, 100, 3)}
-        for n in (0, 33, 96, 99):
-            assert torch.equal(seldom.logits(0, prompt, written[:n]), asked[n])
-            whole = loaded(torch.tensor([ids[: 50 + n]])).logits[:, -1]
-            assert torch.allclose(asked[n], whole, atol=1e-4)
-    assert bool(seldom.caches) is (small == 0)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_large_model_writes_the_same_in_batches_of_any_size(model, monkeypatch, temperature):
-    """One whose rows are remembered for draws that the last bits decide."""
-    monkeypatch.setattr(decoding, "SMALL", 0)
-    monkeypatch.setattr(decoding, "MARGIN", 1e-3)
-    here = TransformersBackend("cpu", num_workers=1)
-    here.num_workers = 0
-    asked = requests(model, 6, temperature, 0.9)
-    together = generate(here, asked)
-    assert [generate(here, [request])[0] for request in asked] == together
-
-
 @pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])
 def test_what_seeds_cannot_change_is_generated_once(backend, model, tmp_path, temperature, calls):
     first = requests(model, 3, temperature)[0]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks
@@ -29,8 +29,6 @@ from maft_lib.workers import busy_seconds
 MARGIN = 3e-5
 FEW = 1024  # tokens
 ROOM = 64  # tokens that a cache grows by
-SMALL = 10**7  # parameters: a pass over such a model costs less than to remember a row
-STRIDE = 8  # tokens of a response that are remembered at once
 _loading = threading.Lock()  # several threads may listen at once, and one alone may read the weights
 
 
@@ -145,7 +143,6 @@ class _Batch:
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[Row]):
         self.model, self.rows, self.cache = model, rows, growing_cache(model)
-        self.alone = Alone(model)
         self.written: list[list[int]] = [[] for _ in rows]
         self.places = list(range(len(rows)))
         self.going = set(self.places)
@@ -170,7 +167,9 @@ class _Batch:
         tokens, unsure = draw(self.logits(), drawn.temperature, drawn.top_p, uniform)
         for i in unsure.nonzero().flatten().tolist() if self.model.dtype == torch.float32 else ():
             if (place := self.places[i]) in self.going:
-                logits = self.alone.logits(place, self.rows[place].prompt, self.written[place])
+                row = self.rows[place].prompt + self.written[place]
+                ids = torch.tensor([row], device=self.model.device)
+                logits = self.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
                 single = draw(logits, drawn.temperature, drawn.top_p, uniform[i : i + 1])
                 tokens[i] = single[0][0]
         self.append(tokens)
@@ -186,8 +185,6 @@ class _Batch:
     def leave(self, ended: set[int]) -> None:
         """Marks rows as finished and takes them out once they are many."""
         self.going -= ended
-        for place in ended:
-            self.alone.caches.pop(place, None)
         if not self.going or len(self.going) > 0.75 * len(self.places):
             return
         staying = [i for i, place in enumerate(self.places) if place in self.going]
@@ -289,35 +286,3 @@ def growing_cache(model: PreTrainedModel) -> DynamicCache:
     cache = DynamicCache(config=model.config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
-
-
-class Alone:
-    """Next-token logits of single rows of a batch, whatever the batch and whenever they are asked for.
-
-    With a large model a row is remembered up to a place that is given by the row itself: the prompt,
-    and then every `STRIDE` tokens of the response. So each token has gone through the model in the same
-    company of its own row's tokens.
-    """
-
-    def __init__(self, model: PreTrainedModel):
-        self.model, self.caches = model, dict[int, Cache]()
-        whole = all(type(layer) is GrowingLayer for layer in growing_cache(model).layers)
-        self.remembers = whole and model.num_parameters() > SMALL  # sliding windows cannot be cut
-
-    def logits(self, place: int, prompt: list[int], written: list[int]) -> torch.Tensor:
-        """Next-token logits in fp32 (1, vocabulary) of the row at `place` of the batch."""
-        if not self.remembers:
-            return self._pass(prompt + written, None)
-        ids, cache = prompt + written, self.caches.setdefault(place, growing_cache(self.model))
-        for end in range(len(prompt), len(ids), STRIDE):
-            if cache.get_seq_length() < end:
-                self._pass(ids[cache.get_seq_length() : end], cache)
-        known = cache.get_seq_length()
-        logits = self._pass(ids[known:], cache)
-        cache.crop(known)
-        return logits
-
-    def _pass(self, ids: list[int], cache: Cache | None) -> torch.Tensor:
-        inputs, use = torch.tensor([ids], device=self.model.device), cache is not None
-        output = self.model(input_ids=inputs, past_key_values=cache, use_cache=use, logits_to_keep=1)
-        return output.logits[:, -1].float()
