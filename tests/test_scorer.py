@@ -174,12 +174,6 @@ def test_what_does_not_fit_is_refused(scorer, model):
         scorer.embeddings(model, [endless[1]["content"]])
 
 
-def test_long_responses_are_averaged_in_slices(monkeypatch):
-    logits = torch.randn(700, 11)
-    whole = logits.double().softmax(-1).mean(0).log()
-    torch.testing.assert_close(forward_passes.mean_distribution(logits), whole)
-
-
 def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, monkeypatch):
     monkeypatch.setattr(type(scorer), "batches", lambda self, items, *_: [[item] for item in items])
     likelihoods, done = forward_passes.log_likelihoods, []

@@ -24,7 +24,6 @@ from maft_lib.backends.rendering import IGNORED, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
 TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions
-PLACES = 256  # of a response, whose distributions are added up at a time
 
 Turns = Sequence[tuple[str, str]]  # (role, content) of each message
 
@@ -51,8 +50,7 @@ def mean_distribution(logits: torch.Tensor) -> torch.Tensor:
 
     In fp64, and by logarithms, so that no probability becomes 0.
     """
-    sums = [torch.log_softmax(part.double(), -1).logsumexp(0) for part in logits.split(PLACES)]
-    return torch.stack(sums).logsumexp(0) - np.log(len(logits))
+    return torch.log_softmax(logits.double(), -1).logsumexp(0) - np.log(len(logits))
 
 
 def divergence_matrix(logs: torch.Tensor) -> torch.Tensor:
