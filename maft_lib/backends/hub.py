@@ -97,12 +97,12 @@ def _in_package(package: str) -> Path:
 
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=cache) as beside:
-        file: Any = {"gguf_file": next(source.glob("*.gguf")).name, "trust_remote_code": False}
+        how: Any = {"gguf_file": next(source.glob("*.gguf")).name, "trust_remote_code": False}
         plain = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
-        model = AutoModelForCausalLM.from_pretrained(source, **file, **plain)
+        model = AutoModelForCausalLM.from_pretrained(source, **how, **plain)
         vars(model.config).pop("quantization_config", None)  # what is saved is plain fp32
         model.save_pretrained(Path(beside) / "model")
-        AutoTokenizer.from_pretrained(source, **file).save_pretrained(Path(beside) / "model")
+        AutoTokenizer.from_pretrained(source, **how).save_pretrained(Path(beside) / "model")
         if not folder.is_dir():  # another process may have been faster
             (Path(beside) / "model").rename(folder)
     return folder
