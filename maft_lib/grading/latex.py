@@ -118,7 +118,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def closing(text: str, start: int) -> int:
-    """The place of the bracket that closes the one at `start`, any kind by any; -1 if there is none."""
+    """The place of the bracket that closes the one at `start`, any kind by any; else -1."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] in _OPEN) - (text[place] in _CLOSE)

@@ -80,7 +80,7 @@ class Scalar:
 
 
 def read_number(text: str) -> Scalar | None:
-    """A number in any of its notations; None if the text is none, or not a finite one."""
+    """A number in any of its notations; None for any other text."""
     text, decimals = text.strip(), None
     if found := _NUMBER.fullmatch(text):
         size, (_, point, places) = _plain(found["plain"]), found["plain"].partition(".")
