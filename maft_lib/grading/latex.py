@@ -61,6 +61,7 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))", r"\\degree "),
     (r"\\%", "%"),
     (r"\\overline\s*\{([A-Z]{2,})\}", r"\1"),
+    (r"\\(?:angle|triangle)(?![a-zA-Z])\s*", ""),
     (r"\*\*", "^"),
     (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?![a-zA-Z])", r"\\\1 "),
     (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"√"),
