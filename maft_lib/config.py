@@ -1,8 +1,7 @@
 """Every parameter of a study: its type, default and bounds.
 
 The defaults are the paper's (Section 3.1, Appendix B.3); a profile is a YAML file of `params/` that
-changes some of them, flat, as papermill reads it. Whatever is wrong is said in one sentence, as a
-`ConfigError`.
+changes some of them, flat, as papermill reads it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ class ConfigError(ValueError):
     """A parameter is wrong; the message names it, what was expected and the nearest valid name."""
 
 
-def _one_line(text: str) -> str:
+def _printable(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise ValueError("Input should be one line of printable text")
     return text
 
 
-Line = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[str, AfterValidator(_printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -162,9 +161,7 @@ class Config(BaseModel):
         try:
             return cls(**keys)
         except ValidationError as error:
-            found = [_sentence(problem) for problem in error.errors()]
-            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-            raise ConfigError("; ".join(found[:5]) + f"{more}.") from None
+            raise ConfigError(_sentence(error.errors()[0])) from None
 
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
@@ -204,33 +201,27 @@ class Config(BaseModel):
     def figures(self) -> Path:
         """Where this profile's figures and tables go; made if need be."""
         folder = self.own("figures_dir")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"figures_dir: {folder} cannot be made ({error.strerror}).") from error
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
 def _sentence(problem: Any) -> str:
     """One of pydantic's errors, in words."""
-    name = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    if not name:
-        return message
-    note = ""
-    if problem["type"] == "float_type" and isinstance(problem["input"], str):
-        note = ". In YAML a float with an exponent needs a point: 5.0e-7"
-    return f"{name}: {message}, but it is {shown(problem['input'])}{note}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # one of `_consistent`
+        return str(message)
+    if problem["type"] == "float_type":
+        message += " (in YAML a float with an exponent needs a point: 5.0e-7)"
+    return f"{'.'.join(map(str, problem['loc']))}: {message}, but it is {shown(problem['input'])}."
 
 
 def check_name(kind: str, name: object, valid: Collection[str]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
-    if isinstance(name, str) and name in valid:
-        return
-    hint = f"expected one of {', '.join(valid)}." if len(valid) <= 25 else "see maft_lib/config.py."
-    if near := nearest(name, valid, cutoff=0.5):
-        hint = f"did you mean {near!r}?"
-    raise ConfigError(f"unknown {kind} {shown(name)}: {hint}")
+    if not isinstance(name, str) or name not in valid:
+        hint = f"expected one of {', '.join(valid)}." if len(valid) <= 25 else "see maft_lib/config.py."
+        if near := nearest(name, valid, cutoff=0.5):
+            hint = f"did you mean {near!r}?"
+        raise ConfigError(f"unknown {kind} {shown(name)}: {hint}")
 
 
 def project_root() -> Path:
@@ -246,30 +237,20 @@ def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> 
     """The mapping in a YAML file, as params and prompts are. Raises `error_class` without one."""
     try:
         found = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        said = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
-        raise error_class(f"{kind} {path} cannot be read: {where}{one_line(said, 200)}.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise error_class(f"{kind} {path} cannot be read: {one_line(error)}.") from error
     if not isinstance(found, dict) or not found:
         raise error_class(f"{kind} {path} has no `key: value` lines.")
     return found
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses aliases, with which a short file can stand for gigabytes, and keys that stand twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(None, None, "an alias (*name): write the value out", mark)
-        return super().compose_node(parent, index)
+    """Refuses keys that stand twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                twice = f"the key {key.value!r} stands there twice"
-                raise yaml.MarkedYAMLError(None, None, twice, key.start_mark)
-            seen.add(str(key.value))
+        keys = [key.value for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                mark = node.value[i][0].start_mark
+                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands there twice", mark)
         return super().construct_mapping(node, deep)

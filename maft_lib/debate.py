@@ -6,14 +6,13 @@ batch of summaries and one of critic turns for every further round.
 
 from __future__ import annotations
 
-import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from maft_lib.backends import Backend, Completion, Message, Request, Sampling, generate
 from maft_lib.config import Config
@@ -21,9 +20,7 @@ from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
-from maft_lib.store.files import replacing
 from maft_lib.tasks.problem import Problem
-from maft_lib.wording import one_line
 
 
 @dataclass(frozen=True)
@@ -72,39 +69,7 @@ class Debate:
     @classmethod
     def from_dict(cls, values: dict) -> Debate:
         """The inverse of `to_dict`. Raises `ValueError` for values that are not a debate."""
-        try:
-            return _reader().validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the whole"
-            raise ValueError(
-                f"this is not a debate as to_dict writes it: {place}: {first['msg']}."
-            ) from error
-
-
-@cache
-def _reader() -> TypeAdapter[Debate]:
-    return TypeAdapter(Debate)
-
-
-def save_debates(debates: Sequence[Debate], path: str | Path) -> None:
-    """Writes debates as JSON lines. Raises `StoreError` if the disk refuses."""
-    lines = (json.dumps(debate.to_dict()) + "\n" for debate in debates)
-    with replacing(Path(path)) as new:
-        new.write_text("".join(lines), encoding="utf-8")
-
-
-def load_debates(path: str | Path) -> list[Debate]:
-    """Reads what `save_debates` wrote. Raises `ValueError` for a file that holds something else."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        debates = [Debate.from_dict(json.loads(line)) for line in lines]
-    except (OSError, ValueError, RecursionError) as error:
-        said = one_line(error).rstrip(".")
-        raise ValueError(f"{path} cannot be read as debates ({said}): save them again.") from error
-    if not debates:
-        raise ValueError(f"{path} is empty: save the debates again.")
-    return debates
+        return TypeAdapter(cls).validate_python(values)
 
 
 def run_debates(
@@ -143,9 +108,13 @@ def debate_rounds(
     run = _Run(society, problems, config, backend, iteration, on_turn)
     run.first_round()
     for number in range(2, config.num_rounds + 1):
-        yield [run.so_far(i) for i in range(len(problems))]
+        yield run.debates()
         run.critic_round(number)
-    yield [run.finished(i) for i in range(len(problems))]
+    yield [
+        replace(debate, vote=majority_vote([a[-1] for a in debate.answers], debate.problem.task, seed))
+        for debate in run.debates()
+        for seed in [derive_seed(config.seed, iteration, debate.problem.id, "vote")]
+    ]
 
 
 class _Run:
@@ -168,47 +137,40 @@ class _Run:
         agents = range(len(society.generators))
         self.places = [(i, n) for n in agents for i in range(len(problems))]
         self.turns: list[list[list[Turn]]] = [[[] for _ in agents] for _ in problems]
-        self.costs = [(0, 0, 0, 0.0) for _ in problems]
+        self.costs: list[Any] = [Counter() for _ in problems]
+
+    def debates(self) -> list[Debate]:
+        """The debates as far as they have come, without votes."""
+        parts = zip(self.problems, self.turns, self.costs)
+        return [Debate(p, tuple(map(tuple, turns)), None, **cost) for p, turns, cost in parts]
 
     def first_round(self) -> None:
         """Every generation agent answers every problem: one batch of N x P requests."""
-        asked = [self.prompts.generation(problem) for problem in self.problems]
-        prompts = [asked[i] for i, _ in self.places]
-        self._respond(self.society.generators, prompts, [None] * len(prompts), 1)
+        asked = [self.prompts.generation(self.problems[i]) for i, _ in self.places]
+        self._respond(self.society.generators, asked, [None] * len(asked), 1)
 
     def critic_round(self, number: int) -> None:
         """Every critic reads about the others' responses of the previous round and answers again."""
+        summaries: Sequence[str | None] = [None] * len(self.places)
         others = [
             [agent[-1].response for k, agent in enumerate(self.turns[i]) if k != n]
             for i, n in self.places
         ]
+        problems = [self.problems[i] for i, _ in self.places]
         if self.config.summarize:
-            summaries = self._summaries(others, number)
+            summaries = written = self._summaries(others, number)
             prompt = self.prompts.cooperative if self.config.cooperative else self.prompts.critic
-            asked = [prompt(self.problems[i], s) for (i, _), s in zip(self.places, summaries)]
-            self._respond(self.society.critics, asked, summaries, number)
+            asked = list(map(prompt, problems, written))
         else:
-            asked = [
-                self.prompts.critic_without_summary(self.problems[i], responses)
-                for (i, _), responses in zip(self.places, others)
-            ]
-            self._respond(self.society.critics, asked, [None] * len(asked), number)
-
-    def so_far(self, i: int) -> Debate:
-        """The debate of problem `i` as far as it has come, without a vote."""
-        return Debate(self.problems[i], tuple(map(tuple, self.turns[i])), None, *self.costs[i])
-
-    def finished(self, i: int) -> Debate:
-        """The debate of problem `i` with its majority vote."""
-        problem, turns = self.problems[i], self.turns[i]
-        seed = derive_seed(self.config.seed, self.iteration, problem.id, "vote")
-        vote = majority_vote([agent[-1].answer for agent in turns], problem.task, seed)
-        return replace(self.so_far(i), vote=vote)
+            asked = list(map(self.prompts.critic_without_summary, problems, others))
+        self._respond(self.society.critics, asked, summaries, number)
 
     def _summaries(self, others: list[list[str]], number: int) -> list[str]:
         """What each critic will read of the others' responses, from the summarizer."""
         requests = [
-            self._request(self.society.summarizer, [self.prompts.summary(texts)], i, number, listener=n)
+            self._request(
+                self.society.summarizer, [self.prompts.summary(texts)], i, number, f"for agent {n + 1}"
+            )
             for (i, n), texts in zip(self.places, others)
         ]
         completions = self._generate(requests, lambda k, text: Turn("", text, "", None))
@@ -227,8 +189,9 @@ class _Run:
                 self.prompts.identified(message, agents[n].role, n + 1)
                 for (_, n), message in zip(self.places, asked)
             ]
+        so_far = self.debates()
         requests = [
-            self._request(agents[n], [*self.so_far(i).conversation(n), message], i, number)
+            self._request(agents[n], [*so_far[i].conversation(n), message], i, number, agents[n].role)
             for (i, n), message in zip(self.places, asked)
         ]
 
@@ -240,35 +203,27 @@ class _Run:
             self.turns[i][n].append(self._answered(i, turn(k, completion.text)))
 
     def _request(
-        self, agent: Agent, messages: Sequence[Message], i: int, number: int, listener: int = -1
+        self, agent: Agent, messages: Sequence[Message], i: int, number: int, purpose: str
     ) -> Request:
         """A request with a seed of its own; agents that share a model must not share seeds."""
-        who = (agent.name, number, agent.role if listener < 0 else f"for agent {listener + 1}")
+        who = (agent.name, number, purpose)
         seed = derive_seed(self.config.seed, self.iteration, self.problems[i].id, *who)
         return Request(agent.model, tuple(messages), self.sampling, seed)
 
     def _generate(self, requests: list[Request], turn: Callable[[int, str], Turn]) -> list[Completion]:
         """Completions of one batch; `turn(k, text)` is the turn that request k goes into."""
 
-        def on_text(k: int, text: str) -> None:
-            if self.on_turn is not None:
-                self.on_turn(*self.places[k], turn(k, text))
+        def show(k: int, said: str | Completion) -> None:
+            i, n = self.places[k]
+            new = turn(k, said) if isinstance(said, str) else self._answered(i, turn(k, said.text))
+            self.on_turn(i, n, new)  # type: ignore[misc]
 
-        def on_completion(k: int, completion: Completion) -> None:
-            if self.on_turn is not None:
-                i, n = self.places[k]
-                self.on_turn(i, n, self._answered(i, turn(k, completion.text)))
-
-        watched = (on_text, on_completion) if self.on_turn else ()
+        watched = (show, show) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
         for (i, _), done in zip(self.places, completions):
-            read, written, calls, seconds = self.costs[i]
-            self.costs[i] = (
-                read + done.num_prompt_tokens,
-                written + done.num_completion_tokens,
-                calls + 1,
-                seconds + done.seconds,
-            )
+            self.costs[i]["num_calls"] += 1
+            for name in ("num_prompt_tokens", "num_completion_tokens", "seconds"):
+                self.costs[i][name] += getattr(done, name)
         return completions
 
     def _answered(self, i: int, turn: Turn) -> Turn:
@@ -281,8 +236,7 @@ def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | 
     """The answer that most agents gave, under mathematical equivalence; None if none can be read.
 
     Unreadable answers do not vote. A tie is broken at random by the seed, whatever the order of the
-    answers (Section 3.2: "one of the potential answers is chosen at random"). Raises `ValueError` for
-    answers that are not a list of texts, and `DataError` for an unknown task.
+    answers (Section 3.2: "one of the potential answers is chosen at random").
     """
     groups = [[answers[i] or "" for i in group] for group in group_equivalent(answers, task)]
     if not groups:

@@ -1,7 +1,7 @@
 """What a running study tells a listener: its phases, responses, trained agents and scores.
 
-A study runs in one thread, and a context variable holds its listener: nothing is handed down through
-debates and trainings. Where nobody listens, these functions do nothing.
+A study runs in one thread, and a context variable holds its listener. Where nobody listens, these
+functions do nothing.
 """
 
 from __future__ import annotations
@@ -35,23 +35,21 @@ def is_heard() -> bool:
 
 def during(phase: str, iteration: int, num_agents: int = 0) -> AbstractContextManager[Any]:
     """The study is in `phase` (data, training or answers), which ends with `num_agents` trained."""
-    listener = _listener.get()
-    return listener.during(phase, iteration, num_agents) if listener else nullcontext()
+    return _listener.get().during(phase, iteration, num_agents) if is_heard() else nullcontext()
 
 
 def counted(answers: Iterable[Any]) -> Iterable[Any]:
     """Answers (index of the request, completion), which the listener counts as they pass."""
-    listener = _listener.get()
-    return listener.counted(answers) if listener else answers
+    return _listener.get().counted(answers) if is_heard() else answers
 
 
 def trained() -> None:
     """An agent has been trained."""
-    if listener := _listener.get():
-        listener.trained()
+    if is_heard():
+        _listener.get().trained()
 
 
 def evaluated(frame: Any) -> None:
     """The study has the scores of another iteration, a frame of `metrics.scores`."""
-    if listener := _listener.get():
-        listener.evaluated(frame)
+    if is_heard():
+        _listener.get().evaluated(frame)

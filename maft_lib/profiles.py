@@ -9,7 +9,6 @@ from typing import Any
 from maft_lib.config import Config, ConfigError, check_name, project_root, read_mapping
 from maft_lib.methods import METHODS
 from maft_lib.tasks import answer_type, canonical
-from maft_lib.wording import shown
 
 NOTEBOOKS = (  # in the order of `make figures`
     "Z_miniature_model",
@@ -49,13 +48,10 @@ def load_config(
     and the profile (`notebooks`) say for that one comes before the overrides. MAFT_RUNS_DIR names the
     folder of completions and checkpoints where nothing else does. Raises `ConfigError`.
     """
-    if profile is None:
-        profile = os.environ.get("MAFT_PROFILE") or "laptop"
-    path = _params_file(str(profile))
+    path = _params_file(str(os.environ.get("MAFT_PROFILE") or "laptop" if profile is None else profile))
     keys = read_mapping(path, "params file", ConfigError)
     if keys.get("profile", path.stem) != path.stem:
-        said = shown(keys["profile"])
-        raise ConfigError(f"params file {path} says `profile: {said}`; name it as the file.")
+        raise ConfigError(f"params file {path} has another `profile`: name it as the file.")
     places = {"runs_dir": folder} if (folder := os.environ.get("MAFT_RUNS_DIR")) else {}
     config = _named(Config.of({**places, **keys, "profile": path.stem, **overrides}))
     if notebook is None:
@@ -64,19 +60,22 @@ def load_config(
     if {key for key, value in keys.items() if value is not None} <= {*overrides, "profile"}:
         # papermill -f gives the whole file: what it says is not said for this notebook
         overrides = {name: value for name, value in overrides.items() if keys.get(name, ...) != value}
-    own = OWN_PARAMETERS.get(notebook, {}) | config.notebooks.get(notebook, {})
-    return _named(config.replace(**{**own, **overrides}))
+    return _named(config.replace(**{**own_parameters(config, notebook), **overrides}))
+
+
+def own_parameters(config: Config, notebook: str | None) -> dict[str, Any]:
+    """What the paper and the profile say for one notebook alone."""
+    return OWN_PARAMETERS.get(notebook or "", {}) | config.notebooks.get(notebook or "", {})
 
 
 def _named(config: Config) -> Config:
     """The config with its names checked; a task with two names has its first (`gsm8k` is `gsm`)."""
     for method in config.methods:
         check_name("method", method, METHODS)
-    changeable = [name for name in Config.model_fields if name not in ("profile", "notebooks")]
     for notebook, own in config.notebooks.items():
         check_name("notebook", notebook, NOTEBOOKS)
         for key in own:
-            check_name(f"parameter of {notebook}", key, changeable)
+            check_name(f"parameter of {notebook}", key, Config.model_fields.keys() - {"profile"})
     try:
         for task in (config.task, *config.tasks, config.eval_task or config.task):
             answer_type(task)
@@ -84,18 +83,15 @@ def _named(config: Config) -> Config:
         raise ConfigError(str(error)) from error
     return config.replace(
         task=canonical(config.task),
-        tasks=[canonical(task) for task in config.tasks],
+        tasks=list(map(canonical, config.tasks)),
         eval_task=config.eval_task and canonical(config.eval_task),
     )
 
 
 def _params_file(profile: str) -> Path:
     if profile.endswith((".yml", ".yaml")):
-        path = Path(os.path.expanduser(profile))
-        path = path if os.path.exists(path) else project_root() / path
-        if not os.path.isfile(path):
-            raise ConfigError(f"there is no params file {shown(profile)}: name a YAML file.")
-        return path
+        here = Path(profile).expanduser()
+        return here if os.path.exists(here) else project_root() / here
     folder = project_root() / "params"
     check_name("profile", profile, sorted({p.stem for p in folder.glob("*.yml")} - {"reported"}))
     return folder / f"{profile}.yml"

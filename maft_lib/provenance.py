@@ -1,4 +1,4 @@
-"""What a result was made with, versions and hardware, and what every study ran with."""
+"""What a result was made with: versions and hardware."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 
 from maft_lib import __version__
-from maft_lib.config import Config
-from maft_lib.store.files import STUDIES, save_record
 from maft_lib.workers import may_have_gpu
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "pandas", "papermill")
@@ -34,7 +31,7 @@ def made_with() -> dict[str, str]:
     if (root / ".git").exists() and shutil.which("git"):
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
         rows["commit"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    rows |= {name: version(name) for name in PACKAGES if find_spec(name)}
+    rows |= {name: version(name) for name in PACKAGES}
     rows |= {"processor": f"{platform.machine()}, {os.cpu_count()} cores", "GPU": "none"}
     if may_have_gpu():
         import torch  # takes seconds, so only where there is something to ask
@@ -42,13 +39,3 @@ def made_with() -> dict[str, str]:
         gpus = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
         rows["GPU"] = ", ".join(gpus) or "none"
     return rows
-
-
-def save_provenance(method: str, task: str, config: Config, frame: pd.DataFrame) -> None:
-    """Writes down what a study ran with, and its accuracies from the `frame` of its result."""
-    runs = config.path(config.runs_dir)
-    if os.access(runs, os.W_OK):
-        accuracy = {str(i): share for i, share in frame.groupby("iteration").correct.mean().items()}
-        values = {"method": method, "task": task, "accuracy": accuracy}
-        values |= {"config": config.model_dump(mode="json"), "made_with": made_with()}
-        save_record(runs / STUDIES, values)

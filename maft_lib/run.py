@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from maft_lib import events
@@ -15,15 +16,11 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.backends.ray import open_cluster, stop_clusters
 from maft_lib.config import Config, check_name
 from maft_lib.methods import METHODS
-from maft_lib.provenance import save_provenance
+from maft_lib.provenance import made_with
+from maft_lib.store.files import STUDIES, save_record
 from maft_lib.study import Result, Study
 from maft_lib.tasks import answer_type
-from maft_lib.workers import (
-    as_completed,
-    default_num_workers,
-    interruptible,
-    stop_workers,
-)
+from maft_lib.workers import as_completed, default_num_workers, interruptible, stop_workers
 
 Report = Callable[[str], None]
 
@@ -39,8 +36,8 @@ def run_study(
 
     `method` is one of `maft_lib.methods.METHODS`. Without a backend the config's own is used, with the
     store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
-    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and for what is
-    not a config, `DataError` for an unknown task.
+    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and `DataError`
+    for an unknown task.
     """
     return run_studies([(method, task, config)], backend, report)[0]
 
@@ -54,8 +51,7 @@ def run_studies(
 
     One study alone leaves workers idle whenever it trains a single model or waits for its slowest
     batch. What two of them have in common is still generated and trained once. The first that fails
-    stops the others as soon as they need a worker; what is finished is in the store. Raises as
-    `run_study` does, before the first begins where it can be known.
+    stops the others as soon as they need a worker; what is finished is in the store.
     """
     for method, task, config in studies:
         check_name("method", method, METHODS)
@@ -63,10 +59,16 @@ def run_studies(
         if not isinstance(config, Config):
             raise ValueError(f"config is {config!r:.80}: give a Config, as load_config makes it.")
     num_threads = _side_by_side([config for *_, config in studies])
-    with interruptible(), _shown(studies, report) as (say, listening):
+    view = events.open_view(studies) if report is None and studies else None
+    with interruptible(), view or nullcontext():
         runs = [
-            (method, task, config, backend or open_backend(config), say, listening(number))
-            for number, (method, task, config) in enumerate(studies)
+            (
+                *study,
+                backend or open_backend(study[-1]),
+                view.say if view else report or print,
+                view.study(number) if view else nullcontext(),
+            )
+            for number, study in enumerate(studies)
         ]
         return [_run(*run) for run in runs] if num_threads == 1 else _run_all(runs, num_threads)
 
@@ -83,7 +85,12 @@ def _run(
         study = Study(method, task, config, backend, report)
         METHODS[method].recipe(study)
         result = study.result()
-        save_provenance(method, study.task, study.config, result.frame)
+        runs = config.path(config.runs_dir)
+        if os.access(runs, os.W_OK):
+            means = result.frame.groupby("iteration").correct.mean()
+            values = {"method": method, "task": study.task, "accuracy": means.rename(str).to_dict()}
+            values |= {"config": study.config.model_dump(mode="json"), "made_with": made_with()}
+            save_record(runs / STUDIES, values)
         return result
 
 
@@ -111,16 +118,3 @@ def _side_by_side(configs: Sequence[Config]) -> int:
         return 1 + open_cluster(configs[0]).num_workers
     on_cpu = all(c.backend != "vllm" and resolve_device(c.device) == "cpu" for c in configs)
     return 1 + max(c.num_workers or default_num_workers() for c in configs) if on_cpu else 1
-
-
-@contextmanager
-def _shown(
-    studies: Sequence[tuple[str, str, Config]], report: Report | None
-) -> Iterator[tuple[Report, Callable[[int], AbstractContextManager[Any]]]]:
-    """Yields what takes the lines of studies, and the context in which the study of a number runs."""
-    view = events.open_view(studies) if report is None and studies else None
-    if view is None:
-        yield report or print, lambda number: nullcontext()
-    else:
-        with view:
-            yield view.say, view.study

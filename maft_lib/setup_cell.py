@@ -8,7 +8,7 @@ from typing import Any
 from maft_lib import workers
 from maft_lib.config import Config, ConfigError, check_name
 from maft_lib.estimation import estimate
-from maft_lib.profiles import OWN_PARAMETERS, load_config
+from maft_lib.profiles import load_config, own_parameters
 from maft_lib.wording import shown
 
 
@@ -17,17 +17,17 @@ def notebook_config(
 ) -> Config:
     """The config of a notebook, from the `globals()` of its parameters cell and the notebook's name.
 
-    papermill injects every key it is given and only warns of those that the notebook does not know,
-    so this looks at all plain values that exist when the set-up cell first runs, and raises
-    `ConfigError` for a name that is no parameter. `own` has the parameters of this notebook alone and
-    the values that each may have, as `range(1, 101)` or `("speaker", "listener")`.
-    None means "as in the profile"; values of its own that the notebook has (`OWN_PARAMETERS` and the
-    profile's `notebooks`) are printed, and what one study with the config takes (`maft.estimate`); what
-    this machine cannot hold is refused. On a CPU the workers' libraries begin to be imported here.
+    papermill only warns of keys that the notebook does not know, so this looks at all plain values that
+    exist when the set-up cell first runs, and raises `ConfigError` for a name that is no parameter.
+    None means "as in the profile". `own` has the parameters of this notebook alone and the values that
+    each may have, as `range(1, 101)` or `("speaker", "listener")`. Prints what the notebook has of its
+    own and what one study takes (`maft.estimate`); what this machine cannot hold is refused.
     """
     first_run = "_maft_configured" not in namespace
     for name, allowed in own.items():
-        _check_own(name, namespace.get(name), allowed)
+        value = namespace.get(name)
+        if value not in allowed or type(value) not in set(map(type, allowed)):  # True is not 1 here
+            raise ConfigError(f"{name}: Input should be in {allowed}, but it is {shown(value)}.")
     given = {}
     for name, value in namespace.items():
         if name.startswith("_") or name in {"In", "Out", "profile", *own}:
@@ -39,9 +39,8 @@ def notebook_config(
             given[name] = value
     config = load_config(namespace.get("profile"), notebook=notebook, **given)
     namespace["_maft_configured"] = True
-    own_here = OWN_PARAMETERS.get(notebook or "", {}) | config.notebooks.get(notebook or "", {})
-    kept = [f"{key}: {value}" for key, value in own_here.items() if getattr(config, key) == value]
-    if kept:
+    here = own_parameters(config, notebook).items()
+    if kept := [f"{key}: {value}" for key, value in here if getattr(config, key) == value]:
         print(f"{notebook} has values of its own: {', '.join(kept)}.")
     if config.trust_remote_code:
         named = (config.model_name_or_path, config.scorer, config.encoder)
@@ -54,12 +53,3 @@ def notebook_config(
         print(expected)
         expected.check()
     return config
-
-
-def _check_own(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    """Raises `ConfigError` for a value that a notebook does not allow; True is not 1 here."""
-    if value not in allowed or type(value) not in {type(end) for end in (allowed[0], allowed[-1])}:
-        wanted = " or ".join(map(repr, allowed))
-        if isinstance(allowed, range):
-            wanted = f"a whole number from {allowed[0]:,} to {allowed[-1]:,}"
-        raise ConfigError(f"{name}: Input should be {wanted}, but it is {shown(value)}.")

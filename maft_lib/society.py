@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from maft_lib.config import project_root
 from maft_lib.store import checkpoints
@@ -29,21 +32,17 @@ class Society:
     summarizer: Agent
 
     def __post_init__(self) -> None:
-        if len(self.generators) != len(self.critics):
+        num, roles = len(self.generators), [agent.role for agent in self.agents]
+        if roles != [*["generator"] * num, *["critic"] * num, "summarizer"]:  # critics learn otherwise
             raise ValueError(
-                f"a society of {len(self.generators)} generation agents and {len(self.critics)} critic "
-                "agents: it needs as many critic agents as generation agents."
+                f"a society of {', '.join(roles)}: it has as many critic agents as generation agents, "
+                "and each agent in the place of its role."
             )
-        for role, agents in (
-            ("generator", self.generators),
-            ("critic", self.critics),
-            ("summarizer", [self.summarizer]),
-        ):
-            for agent in agents:
-                if agent.role != role:  # critics learn at another rate
-                    raise ValueError(
-                        f"agent {agent.name!r} has the role {agent.role!r} in the place of a {role}."
-                    )
+
+    @property
+    def agents(self) -> tuple[Agent, ...]:
+        """All of them: the generation agents, the critic agents, the summarizer."""
+        return (*self.generators, *self.critics, self.summarizer)
 
 
 def base_society(model: str, num_agents: int, summarizer: str | None = None) -> Society:
@@ -68,56 +67,37 @@ class SavedSociety:
 
 def save_society(runs_dir: str | Path, society: Society, **about: object) -> Path | None:
     """Writes down a society with finetuned agents; returns the file, None for base agents alone."""
+    runs = Path(runs_dir)
+    if not any(Path(agent.model).parent == runs / checkpoints.FOLDER for agent in society.agents):
+        return None
     values = asdict(society)
-    agents = [*values["generators"], *values["critics"], values["summarizer"]]
-    for agent in agents:
-        for root in (Path(runs_dir), project_root()):  # so that both can be moved
+    for agent in (*values["generators"], *values["critics"], values["summarizer"]):
+        for root in (runs, project_root()):  # so that both can be moved
             if Path(agent["model"]).is_relative_to(root):
                 agent["model"] = Path(agent["model"]).relative_to(root).as_posix()
-    if any(agent["model"].startswith(f"{checkpoints.FOLDER}/") for agent in agents):
-        return save_record(Path(runs_dir) / SOCIETIES, {"society": values, "about": about})
-    return None
+    return save_record(runs / SOCIETIES, {"society": values, "about": about})
 
 
 def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
     """All whose checkpoints are there, in the order of profile, method, task, seed and iteration."""
-    records, damaged = read_records(Path(runs_dir) / SOCIETIES)
-    found = []
-    for path, values in records.items():
-        try:
-            found.append(_read(values, Path(runs_dir)))
-        except FileNotFoundError:
-            continue
-        except (ValueError, LookupError, TypeError):
-            damaged.append(path)
+    runs = Path(runs_dir)
+    records, damaged = read_records(runs / SOCIETIES)
     if damaged:
         warnings.warn(f"damaged files are left out: {', '.join(map(str, damaged))}.", stacklevel=2)
-    return sorted(found, key=_order)
 
+    def located(agent: Agent) -> Agent:
+        is_ours = agent.model.startswith(f"{checkpoints.FOLDER}/")
+        place = (runs if is_ours else project_root()) / agent.model
+        return replace(agent, model=str(place)) if is_ours or place.is_dir() else agent
 
-def _order(saved: SavedSociety) -> tuple:
-    names = [str(saved.about.get(name)) for name in ("profile", "method", "task", "model")]
-    return *names, saved.about.get("seed", 0), saved.about.get("iteration", 0)
-
-
-def _read(values: dict, runs: Path) -> SavedSociety:
-    """From a file's values. Raises `FileNotFoundError` if one of its checkpoints is gone."""
-
-    def agent(saved: dict) -> Agent:
-        return Agent(saved["name"], saved["role"], _located(saved["model"], runs))
-
-    saved = values["society"]
-    generators, critics = (tuple(map(agent, saved[part])) for part in ("generators", "critics"))
-    return SavedSociety(Society(generators, critics, agent(saved["summarizer"])), values["about"])
-
-
-def _located(model: str, runs: Path) -> str:
-    folder = runs / checkpoints.FOLDER / Path(model).name
-    is_checkpoint = model.startswith(f"{checkpoints.FOLDER}/")
-    if ".." in Path(model).parts or (is_checkpoint and folder.is_symlink()):
-        raise ValueError(f"{model} leads out of its folder")
-    if is_checkpoint:
-        if not folder.is_dir():
-            raise FileNotFoundError(folder)
-        return str(folder)
-    return str(project_root() / model) if (project_root() / model).is_dir() else model
+    found = []
+    for values in records.values():
+        saved = TypeAdapter(SavedSociety).validate_python(values)
+        generators = tuple(map(located, saved.society.generators))
+        critics = tuple(map(located, saved.society.critics))
+        society = Society(generators, critics, located(saved.society.summarizer))
+        ours = [a.model for a in society.agents if Path(a.model).parent == runs / checkpoints.FOLDER]
+        if all(map(os.path.isdir, ours)):
+            found.append(SavedSociety(society, saved.about))
+    names = ("profile", "method", "task", "model", "seed", "iteration")
+    return sorted(found, key=lambda saved: [f"{saved.about.get(name)!s:>12}" for name in names])

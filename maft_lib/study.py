@@ -41,15 +41,14 @@ class Result:
 
     `societies[l]` are the agents after l iterations of finetuning, `evaluations[l]` their debates on
     the eval problems, `training[l]` the debates that made the data of iteration l + 1, and `data[l]`
-    that data. `costs` has a row per iteration and phase (`data`, `answers`, and `training` with a row
-    per agent), see `metrics.cost_frame`. `config` is what it ran with, the method's own changes
-    included. `train_ids` and `eval_ids` are the problems in their order; `note` says where train
-    problems come from if that is a test split, as the frame's column `train_source` always does.
+    that data. `costs` has a row per iteration and phase (see `metrics.cost_frame`). `config` is what it
+    ran with, the method's own changes included. `train_ids` and `eval_ids` are the problems in their
+    order; `note` says where train problems come from if that is a test split.
     """
 
     method: str
     task: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
     societies: list[Society] = field(default_factory=list)
     evaluations: list[list[Debate]] = field(default_factory=list)
     training: list[list[Debate]] = field(default_factory=list)
@@ -68,8 +67,8 @@ class Result:
 class Study:
     """One run of a method: the problems of the task, and what happens to them.
 
-    The recipes of `methods` are written in these words. `**changes` are parameters of the config that
-    hold for one step only. With `config.eval_task` what is learned on one task is tested on another.
+    `**changes` are parameters of the config that hold for one step only. With `config.eval_task` what
+    is learned on one task is tested on another.
     """
 
     def __init__(
@@ -87,11 +86,9 @@ class Study:
         check_disjoint(self.train, self.eval)
         self._frames: list[pd.DataFrame] = []
         self._costs: list[dict] = []
-        ids = [tuple(problem.id for problem in split) for split in (self.train, self.eval)]
+        train_ids, eval_ids = (tuple(p.id for p in split) for split in (self.train, self.eval))
         note = note_on_train(self.train)
-        self._result = Result(
-            method, self.task, pd.DataFrame(), train_ids=ids[0], eval_ids=ids[1], note=note
-        )
+        self._result = Result(method, self.task, train_ids=train_ids, eval_ids=eval_ids, note=note)
         if note:
             report(f"{self.task}: {note}")
 
@@ -116,8 +113,11 @@ class Study:
         with events.during("data", iteration):
             debates = self.debate(society, self.train, iteration, **changes)
         self._result.training.append(debates)
-        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(debates)})
+        self._cost(iteration, "data", metrics.spent(debates))
         return debates
+
+    def _cost(self, iteration: int, phase: str, spent: dict) -> None:
+        self._costs.append({"iteration": iteration, "phase": phase, **spent})
 
     def second_tries(
         self, learner: Society, debates: Sequence[Debate], iteration: int
@@ -130,19 +130,20 @@ class Study:
         prompts = load_prompts(self.config.path(self.config.prompts) if self.config.prompts else None)
         sampling = Sampling(self.config.temperature, self.config.top_p, self.config.max_tokens)
         requests = [
-            Request(
-                learner.generators[0].model,
-                (prompts.hint(d.problem),),
-                sampling,
-                derive_seed(self.config.seed, iteration, d.problem.id, "hint"),
-            )
+            Request(learner.generators[0].model, (prompts.hint(d.problem),), sampling, seed)
             for d in wrong
+            for seed in [derive_seed(self.config.seed, iteration, d.problem.id, "hint")]
         ]
         with events.during("data", iteration):
             completions = generate(self.backend, requests)
-        self._costs.append({"iteration": iteration, "phase": "data", **metrics.spent(completions)})
-        tries = (replace_first(d, completion.text) for d, completion in zip(wrong, completions))
-        return right_responses(list(tries))
+        self._cost(iteration, "data", metrics.spent(completions))
+        tries = []
+        for debate, completion in zip(wrong, completions):
+            problem, text = debate.problem, completion.text
+            answer = extract_answer(text, problem.task, problem.options)
+            turn = replace(debate.turns[0][0], response=text, answer=answer)
+            tries.append(replace(debate, turns=((turn,),)))
+        return right_responses(tries)
 
     def evaluate(
         self,
@@ -163,21 +164,20 @@ class Study:
             "iteration": iteration,
             "train_source": ", ".join(sorted({p.source or "unknown" for p in self.train})),
         }
-        trained_on = ""
         if self.config.eval_task:
-            run["trained_on"], trained_on = self.task, f"{self.task} to "
+            run["trained_on"] = self.task
         frame = metrics.scores(debates, pick).assign(**run)
         self._frames.append(frame)
         events.evaluated(frame)
-        self._costs.append({"iteration": iteration, "phase": "answers", **metrics.spent(debates)})
+        self._cost(iteration, "answers", metrics.spent(debates))
         self._result.societies.append(society)
-        runs = self.config.path(self.config.runs_dir)
-        save_society(runs, society, **run, accuracy=frame.correct.mean(), profile=self.config.profile)
         self._result.evaluations.append(debates)
+        accuracy, runs = frame.correct.mean(), self.config.path(self.config.runs_dir)
+        save_society(runs, society, **run, accuracy=accuracy, profile=self.config.profile)
+        trained_on = f"{self.task} to " if self.config.eval_task else ""
         self.report(
-            f"{trained_on}{run['task']}, seed {self.config.seed}, {self.method}, "
-            f"iteration {iteration}: "
-            f"{100 * frame.correct.mean():.1f} % right ({time.perf_counter() - start:.1f} s)"
+            f"{trained_on}{run['task']}, seed {self.config.seed}, {self.method}, iteration {iteration}"
+            f": {100 * accuracy:.1f} % right ({time.perf_counter() - start:.1f} s)"
         )
 
     def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
@@ -187,16 +187,9 @@ class Study:
         for (agent, examples), folder in zip(jobs, folders):
             if examples:
                 log = training_log(folder)
-                self._costs.append(
-                    {
-                        "iteration": iteration,
-                        "phase": "training",
-                        "agent": agent.name,
-                        "num_training_tokens": log["num_tokens"],
-                        "seconds": log["seconds"],
-                        "peak_memory": log.get("peak_memory"),
-                    }
-                )
+                spent = {"agent": agent.name, "num_training_tokens": log["num_tokens"]}
+                spent |= {"seconds": log["seconds"], "peak_memory": log.get("peak_memory")}
+                self._cost(iteration, "training", spent)
         return [str(folder) for folder in folders]
 
     def final_loss(self, model: str) -> float:
@@ -206,10 +199,7 @@ class Study:
         """
         log = training_log(model)
         if not log["losses"]:
-            raise FinetuneError(
-                f"{self.method} goes by the training loss, but the server that trained {model} said "
-                "nothing of it: leave this method out of `methods`."
-            )
+            raise FinetuneError(f"{model} was trained without losses: leave out {self.method}.")
         last = len(log["losses"]) // log["settings"]["num_train_epochs"]
         return sum(log["losses"][-last:]) / last
 
@@ -251,13 +241,6 @@ class Study:
         )
 
 
-def replace_first(debate: Debate, response: str) -> Debate:
-    """A debate of one turn with another response in it."""
-    problem, turn = debate.problem, debate.turns[0][0]
-    answer = extract_answer(response, problem.task, problem.options)
-    return replace(debate, turns=((replace(turn, response=response, answer=answer),),))
-
-
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
     num = config.num_train if split == "train" else config.num_eval
@@ -270,15 +253,12 @@ def problems(task: str, split: str, config: Config) -> list[Problem]:
 
 
 def check_disjoint(train: Sequence[Problem], evaluation: Sequence[Problem]) -> None:
-    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or its question.
-
-    Questions are compared with case, white space, punctuation and LaTeX spacing folded.
-    """
+    """Raises `ValueError` if a problem is both trained on and evaluated, by its id or its question."""
     ids = {problem.id for problem in evaluation}
     asked = {normalised(problem.question) for problem in evaluation}
     shared = [p for p in train if p.id in ids or normalised(p.question) in asked]
     if shared:
         raise ValueError(
-            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one "
-            f"({shared[0].question[:60]!r}): take them out of one of the two."
+            f"{len(shared)} problems are both in train and eval, {shared[0].id} for one: take them out "
+            "of one of the two."
         )

@@ -1,7 +1,4 @@
-"""What sentences of errors are made of: foreign words on one line, and the nearest valid name.
-
-Knows nothing of what is wrong.
-"""
+"""What sentences of errors are made of: foreign words on one line, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -22,8 +19,7 @@ def shown(value: object) -> str:
     """A value as an error shows it: whatever it is, on one line and not long."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 200, 80
-    words = short.repr(value)
-    return one_line(words) if "\n" in words else words  # a data frame's has many
+    return one_line(short.repr(value))
 
 
 def nearest(name: object, valid: Iterable[str], cutoff: float = 0.6) -> str | None:

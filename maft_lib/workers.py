@@ -88,8 +88,7 @@ def run_parallel(
 ) -> Iterator[tuple[int, T]]:
     """Yields (index of the task, `function(*task)`) as the workers finish; 0 workers: right here.
 
-    `function` must be importable. Raises `WorkerError` if a worker is killed; what was yielded before
-    stays valid. If the caller stops early, tasks that have not begun are dropped.
+    Raises `WorkerError` if a worker is killed. If the caller stops early, the other tasks are dropped.
     """
     if num_workers == 0 or not tasks:
         yield from ((i, function(*task)) for i, task in enumerate(tasks))
@@ -122,7 +121,7 @@ def warm_up() -> None:
     get_context("forkserver").set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # which would undo the next line
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for the server and all workers
-    with _main_hidden():
+    with _lock, _main_hidden():
         forkserver.ensure_running()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -130,12 +129,11 @@ def warm_up() -> None:
 @contextmanager
 def _main_hidden() -> Iterator[None]:
     """Processes that start meanwhile do not import this program, so it needs no `__main__` guard."""
-    with _lock:
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start() -> None:

@@ -18,17 +18,14 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
 from maft_lib.exports import ExportError, export, load_export
 from maft_lib.lab import html
-from maft_lib.notebooks import run_notebooks
 from maft_lib.plots.style import save_figure
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
-from maft_lib.society import Agent, list_societies, save_society
-from maft_lib.store.files import content_key
+from maft_lib.society import Agent
 from maft_lib.tables import save_table
 from maft_lib.training import trainer
 from maft_lib.training.data import AgentData, Example
 from tests.test_security import mark, trap  # noqa: F401  fixtures
-from tests.test_societies import ABOUT, finetuned
 
 LOG = {
     "settings": {"learning_rate": 1e-4, "num_train_epochs": 1, "seed": 0},
@@ -165,23 +162,6 @@ def test_a_strangers_words_stay_words_in_the_card(result, tmp_path):
 # Societies, profiles, agents
 
 
-@pytest.mark.parametrize(
-    "model", ["checkpoints/../../x", "checkpoints/..", "checkpoints/link", "checkpoints/ring", "../x"]
-)
-def test_a_society_file_does_not_lead_out_of_the_store(tmp_path, model):
-    (tmp_path / "x").mkdir()
-    runs = tmp_path / "runs"
-    place = save_society(runs, finetuned(runs, "base", "one", "two"), **ABOUT)
-    (runs / "checkpoints" / "link").symlink_to(tmp_path / "x")
-    (runs / "checkpoints" / "ring").symlink_to("ring")
-    values = json.loads(place.read_text())
-    values["society"]["generators"][0]["model"] = model
-    (place.parent / f"{content_key(values)}.json").write_text(json.dumps(values))
-    with pytest.warns(UserWarning, match="damaged files are left out"):
-        found = list_societies(runs)
-    assert [saved.society.generators[0].model for saved in found] == [str(runs / "checkpoints" / "one")]
-
-
 def test_a_profile_is_a_name(tmp_path, monkeypatch):
     """Of a file that lies anywhere only the stem becomes a folder's name."""
     (tmp_path / "a" / "b").mkdir(parents=True)
@@ -192,33 +172,11 @@ def test_a_profile_is_a_name(tmp_path, monkeypatch):
     for profile in ("../x", "x/../..", "..", ".", "/etc", "x\n", ""):
         with pytest.raises(ConfigError, match="profile"):
             config.replace(profile=profile)
-        with pytest.raises(ConfigError, match="profile|does not exist"):
+        with pytest.raises(ConfigError, match="profile|cannot be read"):
             load_config(profile or "?")
     (tmp_path / "...yml").write_text("seed: 1\n")
     with pytest.raises(ConfigError, match="profile"):
         load_config(str(tmp_path / "...yml"))
-
-
-@pytest.mark.parametrize("name", ["figures_dir", "runs_dir"])
-def test_no_link_leads_out_of_a_profiles_folder(config, tmp_path, name):
-    """Such as a stranger's repository may hold; the chosen folder itself may be a link."""
-    (tmp_path / "real").mkdir()
-    (tmp_path / "linked").symlink_to("real")
-    linked = config.replace(**{name: str(tmp_path / "linked")})
-    assert linked.own(name) == tmp_path / "linked" / "smoke"
-    for target in (tmp_path / "home", "../.."):
-        (tmp_path / "real" / "smoke").symlink_to(target)
-        with pytest.raises(ConfigError, match=f"{name}: .*smoke is a link to another place"):
-            linked.figures if name == "figures_dir" else run_notebooks_of(linked, tmp_path)
-        (tmp_path / "real" / "smoke").unlink()
-    assert not (tmp_path / "home").exists()
-
-
-def run_notebooks_of(config, folder):
-    """`make figures`, with a profile of that name and folder of runs."""
-    profile = folder / "smoke.yml"
-    profile.write_text(yaml.safe_dump({"runs_dir": config.runs_dir}))
-    run_notebooks(str(profile))
 
 
 def test_figures_and_tables_do_not_follow_links(tmp_path):

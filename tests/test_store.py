@@ -157,7 +157,7 @@ def test_a_file_that_is_no_database_is_named_and_put_aside_when_asked(tmp_path):
 def test_a_store_of_another_version_is_refused(store, number):
     store.put([("k", {"text": "kept"})])
     store._connection.execute(f"PRAGMA user_version={number}")
-    with pytest.raises(StoreError, match=f"format {number}, this one reads 2"):
+    with pytest.raises(StoreError, match=f"format {number}, not 2"):
         Store(store.folder)
 
 

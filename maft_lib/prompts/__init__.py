@@ -7,7 +7,7 @@ it is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from maft_lib.config import read_mapping
 from maft_lib.tasks import DataError, answer_type
 from maft_lib.tasks.problem import Problem
-from maft_lib.wording import nearest
 
 Message = dict[str, str]
 
@@ -32,6 +31,8 @@ FIELDS = {
     "generator_id": {"number"},
     "critic_id": {"number"},
 }
+FORMATS = "answer_format"
+KNOWN = set[str]().union(*FIELDS.values())
 # `{word}` on its own; after a letter, a brace or a sign of LaTeX it is no field, as in \frac{a}{b}.
 _FREE = re.compile(r"(?<![\w}\]^\\])\{(\w+)\}")
 
@@ -45,10 +46,8 @@ class Prompts:
 
     def __init__(self, path: str | Path = DEFAULT):
         self.texts = read_mapping(path, "prompts file", PromptError)
-        if problem := next(_problems(self.texts), None):
-            raise PromptError(
-                f"prompts file {path}: {problem}; {DEFAULT.name} shows how it is written."
-            )
+        for problem in _problems(self.texts):
+            raise PromptError(f"prompts file {path}: {problem}; {DEFAULT} shows how it is written.")
 
     def generation(self, problem: Problem) -> Message:
         """What a generation agent is asked in round 1."""
@@ -79,7 +78,7 @@ class Prompts:
         return _user(f"{self._fill(f'{role}_id', number=number)}\n{message['content']}")
 
     def _asked(self, name: str, problem: Problem, **values: object) -> Message:
-        formats = self.texts["answer_format"]
+        formats = self.texts[FORMATS]
         wanted = formats.get(problem.task, formats[answer_type(problem.task)])
         return _user(self._fill(name, question=problem.question, answer_format=wanted, **values))
 
@@ -99,36 +98,27 @@ def _user(content: str) -> Message:
 
 def _problems(texts: dict[Any, Any]) -> Iterator[str]:
     """What is wrong with a prompt set, each in a few words."""
-    known = set().union(*FIELDS.values())
-    for name in texts:
-        if name not in FIELDS and name != "answer_format":
-            yield f"there is no prompt {name!r}{_hint(name, FIELDS)}"
     for name, fields in FIELDS.items():
-        text = texts.get(name, "")
-        if not isinstance(text, str):
-            yield f"`{name}` is {type(text).__name__}, not text"
-        for field in sorted(fields):
-            if f"{{{field}}}" not in text:
-                yield f"`{name}` lacks {{{field}}}"
-        for word in _FREE.findall(text):
-            if word not in fields and nearest(word, known, cutoff=0.8):
-                yield f"`{name}` has {{{word}}}, which is not filled in there{_hint(word, fields)}"
-    formats = texts.get("answer_format")
-    formats = formats if isinstance(formats, dict) else {}
-    yield from (f"answer_format needs `{kind}`" for kind in KINDS if kind not in formats)
-    for name, text in formats.items():
-        if not isinstance(text, str) or not text.strip():
-            yield f"`{name}` of answer_format is not text"
-        try:
-            if name not in KINDS:
-                answer_type(name)
-        except DataError as error:
-            yield f"in answer_format, {str(error).rstrip('.')}"
+        text = texts[name] if isinstance(texts.get(name), str) else ""
+        yield from (f"`{name}` lacks {{{field}}}" for field in fields if f"{{{field}}}" not in text)
+        extra = KNOWN.intersection(_FREE.findall(text)) - fields
+        yield from (f"`{name}` has {{{field}}}, which is not filled in there" for field in extra)
+    yield from (f"there is no prompt {name!r}" for name in texts if name not in {*FIELDS, FORMATS})
+    formats = texts.get(FORMATS) or {}
+    yield from (
+        f"{FORMATS} lacks `{name}`"
+        for name in [*KINDS, *formats]
+        if not str(formats.get(name) or "").strip()
+    )
+    yield from (f"{FORMATS} has `{name}`, which is no task" for name in formats if not _is_asked(name))
 
 
-def _hint(word: object, valid: Iterable[str]) -> str:
-    near = nearest(word, valid)
-    return f" (did you mean {near!r}?)" if near else ""
+def _is_asked(name: object) -> bool:
+    """Whether a kind of answers or a task has this name."""
+    try:
+        return name in KINDS or bool(answer_type(str(name)))
+    except DataError:
+        return False
 
 
 @cache

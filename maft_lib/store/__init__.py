@@ -42,10 +42,7 @@ class Store:
         self.path = self.folder / DATABASE
         self._lock = threading.RLock()  # a transaction belongs to one thread
         with explained(self.path):
-            is_read_only = self.path.is_file() and not os.access(self.folder, os.W_OK)
-            if not is_read_only:
-                (self.folder / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
-            self._connection = open_database(self.path, "ro" if is_read_only else "rwc")
+            self._connection = connect(self.path)
         checkpoints.sweep(self.folder)
 
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
@@ -77,23 +74,23 @@ class Store:
         self._connection.close()
 
 
-def open_database(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection to the completions; `mode` is `ro` (to read), `rw`, or `rwc` (made if need be)."""
-    if mode == "ro" and not Path(f"{path}-wal").exists():
-        mode = "ro&immutable=1"  # else SQLite would need to write beside it
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection to the completions, whose database is made if need be; to read where it must not."""
+    is_read_only = path.is_file() and not os.access(path.parent, os.W_OK)
+    mode = "rwc"
+    if is_read_only:  # immutable where SQLite would need to write beside it
+        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+    else:
+        (path.parent / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, 60, isolation_level=None, check_same_thread=False, uri=True)
-    if mode == "rwc":
+    if not is_read_only:
         connection.executescript("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=256")
         with FileLock(f"{path}.lock"):  # SQLite does not wait where two processes turn WAL on at once
             if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
                 connection.executescript(SCHEMA)
     if (found := connection.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
-        connection.close()
-        raise StoreError(
-            f"{path} is of another version of maft_lib (format {found}, this one reads {FORMAT}): use "
-            "that version, or name another folder as `runs_dir`."
-        )
+        raise StoreError(f"{path} has format {found}, not {FORMAT}: name another folder as `runs_dir`.")
     return connection
 
 
@@ -107,8 +104,7 @@ def rows(
     if keys is not None:
         query += " WHERE key IN (SELECT value FROM json_each(:keys))"
     for number, key, value, checksum in connection.execute(query, {"keys": json.dumps(keys)}):
-        is_whole = checksum == _checksum(key, value).encode()
-        yield number, key.decode(errors="replace"), value, is_whole
+        yield number, key.decode(errors="replace"), value, checksum == _checksum(key, value).encode()
 
 
 def _checksum(key: bytes, value: bytes) -> str:

@@ -31,7 +31,6 @@ MODEL_FILES = (
 _is_of_model = re.compile("|".join(map(translate, MODEL_FILES))).match
 MANIFEST = "manifest.json"  # hashes of a checkpoint's files
 LOG = "training.json"  # what the training of a checkpoint said of itself; no part of the model
-DAMAGED = ".damaged-"  # before the name of one that was put aside
 
 
 def model_identity(folder: str | Path) -> str:
@@ -73,11 +72,11 @@ def find_checkpoint(runs: Path, key: str) -> Path | None:
         return None
     if (damaged := damaged_file(folder)) is None:
         return folder
-    aside = folder.with_name(f"{DAMAGED}{key}")
-    message = f"checkpoint {folder} is damaged ({damaged}): it is made anew, and kept as {aside.name}."
+    aside = folder.with_name(f".damaged-{key}")
     with explained(folder):
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
+    message = f"checkpoint {folder} is damaged ({damaged}): it is made anew, and kept as {aside.name}."
     warnings.warn(message, StoreWarning, stacklevel=3)
     return None
 
@@ -85,12 +84,10 @@ def find_checkpoint(runs: Path, key: str) -> Path | None:
 def damaged_file(folder: Path) -> str | None:
     """A file of a checkpoint that is not as it was written, missing or added; None if all are whole."""
     try:
-        manifest = _manifest(folder)
-        hashes = {path.name: file_hash(path) for path in folder.glob("[!.]*") if path.name != MANIFEST}
-        wrong = {name for name, _ in hashes.items() ^ manifest.items()}
-    except (OSError, ValueError, TypeError):
+        wrong = _hashes(folder).items() ^ json.loads((folder / MANIFEST).read_bytes()).items()
+    except (OSError, ValueError, AttributeError):
         return MANIFEST
-    return min(wrong, default=None) if manifest else MANIFEST
+    return min((name for name, _ in wrong), default=None)
 
 
 def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path:
@@ -117,8 +114,12 @@ def make_checkpoint(runs: Path, key: str, write: Callable[[Path], None]) -> Path
 
 def seal(folder: Path) -> None:
     """Writes the manifest of a folder's files."""
-    hashes = {path.name: file_hash(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(_hashes(folder), indent=1) + "\n")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.glob("[!.]*") if path.name != MANIFEST)
+    return {path.name: file_hash(path) for path in paths}
 
 
 def sweep(runs: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -75,12 +75,10 @@ def read_records(folder: Path) -> tuple[dict[Path, dict], list[Path]]:
     found: dict[Path, dict] = {}
     files = sorted(path for path in folder.glob("*.json") if path.is_file())
     for path in files:
-        try:
+        with suppress(ValueError):
             values = json.loads(path.read_bytes())
-        except ValueError:
-            continue
-        if content_key(values) == path.stem:
-            found[path] = values
+            if content_key(values) == path.stem:
+                found[path] = values
     return found, [path for path in files if path not in found]
 
 
@@ -90,12 +88,11 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        of_tokenizers = type(error) is Exception and "(os error " in reason
-        if not (of_tokenizers or isinstance(error, (sqlite3.Error, OSError, SafetensorError))):
+        is_of_disk = isinstance(error, (sqlite3.Error, OSError, SafetensorError))
+        if not is_of_disk and "(os error " not in str(error):  # as tokenizers say it
             raise
-        if type(error) is sqlite3.DatabaseError:
-            remedy = "`maft.verify(runs_dir, repair=True)` puts the damaged database aside."
-        else:
-            remedy = "Free some space, make the folder writable or name another one as `runs_dir`."
-        raise StoreError(f"{path} cannot be used: {reason}. {remedy}") from error
+        raise StoreError(
+            f"{path} cannot be used: {error}. Free some space, make the folder writable or name "
+            "another one as `runs_dir`; `maft.verify(runs_dir, repair=True)` puts the damaged database "
+            "aside."
+        ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from maft_lib.store import DATABASE, checkpoints, open_database, rows
+from maft_lib.store import DATABASE, checkpoints, connect, rows
 from maft_lib.store.files import NEW, SOCIETIES, STUDIES, explained, read_records, size
 
 YOUNG = 7 * 24 * 3600  # seconds in which a study may be running that needs what no society has yet
@@ -28,8 +28,8 @@ def verify(runs_dir: str | Path, repair: bool = False) -> pd.DataFrame:
     runs = Path(runs_dir)
     with explained(runs / DATABASE):
         damaged = [(runs / DATABASE, what) for what in _verify_completions(runs / DATABASE, repair)]
-        for folder in _checkpoints(runs):
-            if name := checkpoints.damaged_file(folder):
+        for folder in sorted((runs / checkpoints.FOLDER).glob("[!.]*")):
+            if folder.is_dir() and (name := checkpoints.damaged_file(folder)):
                 damaged.append((folder, name))
                 if repair:
                     checkpoints.find_checkpoint(runs, folder.name)
@@ -42,9 +42,10 @@ def verify(runs_dir: str | Path, repair: bool = False) -> pd.DataFrame:
 
 def _verify_completions(path: Path, repair: bool) -> list[str]:
     """Keys of damaged entries, and what SQLite says of the database."""
+    path.stat()  # a new one would be made where there is none
     damaged: dict[int, str] = {}
     try:
-        with closing(open_database(path, "rw" if repair else "ro")) as connection:
+        with closing(connect(path)) as connection:
             if repair:
                 connection.execute("REINDEX")
             damaged = {number: key for number, key, _, is_whole in rows(connection) if not is_whole}
@@ -52,9 +53,9 @@ def _verify_completions(path: Path, repair: bool) -> list[str]:
                 delete = "DELETE FROM completions WHERE rowid = ?"
                 connection.executemany(delete, [(number,) for number in damaged])
             said = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    except sqlite3.OperationalError:  # the disk's, not the database's
+        raise
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # the disk's, not the database's
-            raise
         said = [str(error)]
     if repair and said:
         for part in path.parent.glob(f"{DATABASE}*"):
@@ -62,38 +63,30 @@ def _verify_completions(path: Path, repair: bool) -> list[str]:
     return [*said, *damaged.values()]
 
 
-def _checkpoints(runs: Path) -> list[Path]:
-    return sorted(path for path in (runs / checkpoints.FOLDER).glob("[!.]*") if path.is_dir())
-
-
 def gc(
     runs_dir: str | Path, keep: Callable[[dict], bool] | None = None, dry_run: bool = True
 ) -> pd.DataFrame:
-    """Removes checkpoints of no society that is to be kept, and what was damaged or left half written.
+    """Removes what no society needs that is to be kept, and what was damaged or left half written.
 
     Returns their `path` and `num_bytes`; with `dry_run` nothing is removed yet. `keep` is asked with
-    what is known `about` each of `list_societies`; None keeps all. A checkpoint of no society stays for
-    a week, since a study may be running, and while a society's file is damaged, whose it may be.
+    what is known `about` each of `list_societies`; None keeps all. What is younger than a week stays,
+    since a study may be running, and so do all checkpoints while a society's file is damaged.
     Completions stay: they are small, and dear to make again.
     """
     runs = Path(runs_dir)
     records, damaged = read_records(runs / SOCIETIES)
-    known, wanted = set(), set()
+    freed = {*runs.glob("damaged-*"), *runs.glob(f"*/{NEW}*")}
+    if not damaged:
+        freed |= {path for path in (runs / checkpoints.FOLDER).glob("*") if not path.is_symlink()}
     for values in records.values():
-        society = values["society"]
-        agents = (*society["generators"], *society["critics"], society["summarizer"])
-        folders = {runs / agent["model"] for agent in agents}
-        known |= folders
-        wanted |= folders if keep is None or keep(values["about"]) else set()
+        if keep is None or keep(values["about"]):
+            society = values["society"]
+            agents = (*society["generators"], *society["critics"], society["summarizer"])
+            freed -= {runs / agent["model"] for agent in agents}
     old = time.time() - YOUNG
-    freed = [*runs.glob("damaged-*"), *runs.glob(f"*/{checkpoints.DAMAGED}*")]
-    freed += [path for path in runs.glob(f"*/{NEW}*") if path.stat().st_mtime < old]
-    for folder in _checkpoints(runs):
-        is_nobodys = folder not in known and not damaged and folder.stat().st_mtime < old
-        if is_nobodys or folder in known - wanted:
-            freed.append(folder)
-    sizes = [size(path) for path in freed]
-    for path in freed if dry_run is False else ():
+    paths = sorted(path for path in freed if path.stat().st_mtime < old)
+    found = pd.DataFrame({"path": paths, "num_bytes": list(map(size, paths))})
+    for path in [] if dry_run else paths:
         with explained(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return pd.DataFrame({"path": freed, "num_bytes": sizes})
+    return found

@@ -125,11 +125,6 @@ ROWS = {
         lambda case: maft.verify(case.tmp),
         ["completions.sqlite", "runs_dir"],
     ),
-    "figures in a file": (
-        ConfigError,
-        lambda case: case.config.replace(figures_dir=str(file(case))).figures,
-        ["figures_dir", "cannot be made"],
-    ),
     "notebooks of no profile": (
         ConfigError,
         lambda case: notebooks.run_notebooks("smok"),
