@@ -5,8 +5,6 @@ Accuracies and standard errors are in percent, as printed.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -14,8 +12,6 @@ import yaml
 
 from maft_lib.config import project_root
 
-# The tables of the paper, and the rebuttal's GSM with 1,000 problems
-TABLES = (*(f"table_{number}" for number in range(1, 8)), "openreview_gsm")
 MODELS = {  # Appendix B.3
     "microsoft/Phi-3-mini-128k-instruct": "Phi-3",
     "mistralai/Mistral-7B-Instruct-v0.2": "Mistral",
@@ -26,7 +22,7 @@ MODELS = {  # Appendix B.3
 
 
 def published(table: str = "table_1") -> pd.DataFrame:
-    """One of `TABLES`: `model`, `method`, `task`, `accuracy`, `standard_error`, a row per cell."""
+    """`table_1` to `table_7` of the paper, or `openreview_gsm` of the rebuttal: a row per cell."""
     rows = [
         (model, method, task, *cell)
         for model, methods in _read()[table].items()
@@ -36,21 +32,15 @@ def published(table: str = "table_1") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "method", "task", "accuracy", "standard_error"])
 
 
-def model_of(model_name_or_path: str) -> str | None:
-    """What the paper's tables call a model, or None for one that they do not have."""
-    return MODELS.get(model_name_or_path)
-
-
 def about(table: str) -> dict[str, Any]:
     """What there is to know of a table or text: `title`, `section`, `page`, `problems`, `oddities`."""
-    return deepcopy(_read()["about"][table])
+    return _read()["about"][table]
 
 
 def numbers(text: str) -> dict[str, Any]:
     """Numbers in sentences, with what they mean: `figure_1_text`, `cost_text` or `openreview`."""
-    return deepcopy(_read()[text])
+    return _read()[text]
 
 
-@cache
 def _read() -> dict[str, Any]:
     return yaml.safe_load((project_root() / "params" / "reported.yml").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ NOTE = (
     "McNemar test on the same problems, corrected by Holm over the whole table)."
 )
 APART = "(measured - published) / SE"
-NOTE_APART = f"{APART}: SE is the square root of the sum of both squared standard errors"
 SAME = {"math": {"math", "math_all_levels"}}  # a task's names in published tables, where it has others
 COUNTERPARTS = {"mini_gsm": "gsm", "mini_math": "math", "mini_mmlu": "mmlu"}
 
@@ -44,26 +44,23 @@ def methods_by_task(
 ) -> pd.DataFrame:
     """Table 1: a row per method and a column per task, cells "accuracy ± standard error" in percent.
 
-    `accuracies` has `method`, `task`, `accuracy` and `standard_error`, one row per cell. Marks are
-    decided on unrounded accuracies. `significance` is the frame of `statistics.compare`: a lead that it
-    does not find significant gets a dagger. `unreadable` adds a column per task with the share of
-    results that could not be read (%); `costs` adds its columns, a row per method (its index or column
-    `method`). With either, columns are in groups: (group, task or cost).
+    `accuracies` has `method`, `task`, `accuracy` and `standard_error`, one row per cell. A lead that
+    `significance`, a frame of `statistics.compare`, does not find significant gets a dagger.
+    `unreadable` adds the share of results that could not be read (%), `costs` its columns, a row per
+    method. With either, columns are in groups: (group, task or cost).
     """
     cells = _cells(accuracies)
     doubtful: set[tuple[str, str]] = set()
     if significance is not None:  # whoever trails has no lead; baselines claim none
         leads = significance[(significance.difference >= 0) & ~significance.significant.astype(bool)]
         doubtful = set(zip(leads.method, leads.task))
-    columns: dict[tuple[str, str], list[str]] = {}
-    for task in tasks:
-        columns["accuracy (%)", task] = _accuracies(cells, doubtful, task, methods)
+    columns = {("accuracy (%)", task): _marked(cells, doubtful, task, methods) for task in tasks}
     for task in tasks if unreadable else ():
-        shares = [getattr(cells.get((m, task)), "unreadable", math.nan) for m in methods]
-        columns["unreadable (%)", task] = ["" if math.isnan(s) else f"{s:.1f}" for s in shares]
+        found = [cells.get((method, task)) for method in methods]
+        columns["unreadable (%)", task] = [f"{cell.unreadable:.1f}" if cell else "" for cell in found]
     if costs is not None:
-        costs = (costs.set_index("method") if "method" in costs else costs).reindex(list(methods))
-        columns |= {("cost", str(name)): [_number(value) for value in costs[name]] for name in costs}
+        costs = costs.reindex(list(methods))
+        columns |= {("cost", name): [_number(value) for value in costs[name]] for name in costs}
     table = _table(columns, methods, "" if significance is None else NOTE)
     return table if unreadable or costs is not None else table.droplevel(0, axis=1)
 
@@ -83,7 +80,7 @@ def beside_published(
     imitates. Where both are the same, a third column says how many standard errors apart they are.
     """
     published = reported.published(table)
-    models, own = list(published.model.unique()), reported.model_of(model_name_or_path)
+    models, own = list(published.model.unique()), reported.MODELS.get(model_name_or_path)
     model = next((name for name in (own, "Phi-3") if name in models), models[0])
     ours, theirs = _cells(measured), _cells(published[published.model == model])
     if methods is None:
@@ -96,8 +93,9 @@ def beside_published(
         pairs = [(ours.get((m, task)), theirs.get((m, other))) for m in methods]
         columns[task, "measured"] = [_plain(a, 1, NOT_RUN) for a, _ in pairs]
         columns[task, "published"] = [_plain(b, 2) for _, b in pairs]
-        columns[task, APART] = [_apart(a, b) if is_same else "" for a, b in pairs]
-    note = f"{NOTE_APART}{'.' if model == own else '; empty, as the models differ.'}"
+        columns[task, APART] = [_apart(a, b) if is_same and a and b else "" for a, b in pairs]
+    note = f"{APART}: SE is the square root of the sum of both squared standard errors"
+    note += "." if model == own else "; empty, as the models differ."
     return _table(columns, methods, f"{note} Published: {reported.about(table)['title']}; {model}.")
 
 
@@ -115,36 +113,35 @@ def _cells(frame: pd.DataFrame) -> dict[tuple[str, str], Any]:
     return {(r.method, r.task): r for r in frame.itertuples() if not pd.isna(r.accuracy)}
 
 
-def _accuracies(cells: Mapping, doubtful: set, task: str, methods: Sequence[str]) -> list[str]:
-    """One column, with its marks."""
+def _marked(cells: Mapping, doubtful: set, task: str, methods: Sequence[str]) -> list[str]:
+    """The accuracies of one column, with its marks."""
     # Equal shares of right answers may differ in a float's last bits, no others do so little.
     means = {m: round(cells[m, task].accuracy, 9) for m in methods if (m, task) in cells}
     marks = dict(zip(sorted(set(means.values()), reverse=True), ("**", "_")))
-    column = dict.fromkeys(methods, NOT_RUN)
-    for method, mean in means.items():
-        mark, dagger = marks.get(mean, ""), DAGGER if (method, task) in doubtful else ""
-        first, rest = _plain(cells[method, task], 1).split(" ", 1)
-        column[method] = f"{mark}{first}{mark} {rest}{dagger}"
-    return list(column.values())
+    column = []
+    for method in methods:
+        mark, dagger = marks.get(means.get(method), ""), DAGGER if (method, task) in doubtful else ""
+        column.append(_plain(cells.get((method, task)), 1, NOT_RUN, mark) + dagger)
+    return column
 
 
 def _number(value: Any) -> str:
     """Whole numbers and large ones without decimals and with thousands apart; nothing for nan."""
-    if isinstance(value, str) or pd.isna(value):
-        return value if isinstance(value, str) else ""
+    if pd.isna(value):
+        return ""
     whole = float(value).is_integer() or abs(value) >= 100
     return f"{value:,.0f}" if whole else f"{value:.1f}"
 
 
-def _plain(cell: Any, decimals: int, missing: str = "") -> str:
+def _plain(cell: Any, decimals: int, missing: str = "", mark: str = "") -> str:
     if cell is None:
         return missing
-    return f"{cell.accuracy:.{decimals}f} ± {cell.standard_error:.{decimals}f}"
+    return f"{mark}{cell.accuracy:.{decimals}f}{mark} ± {cell.standard_error:.{decimals}f}"
 
 
 def _apart(ours: Any, theirs: Any) -> str:
-    numbers = [n for cell in (ours, theirs) if cell for n in (cell.accuracy, cell.standard_error)]
-    z = standard_errors_apart(*numbers) if len(numbers) == 4 else math.nan
+    values = attrgetter("accuracy", "standard_error")
+    z = standard_errors_apart(*values(ours), *values(theirs))
     return "" if math.isnan(z) else f"{z:+.1f}"
 
 
@@ -176,11 +173,10 @@ def _markdown(table: pd.DataFrame) -> str:
     def piped(value: Any) -> Any:  # a bar inside a cell would end it
         return value.replace("|", "\\|") if isinstance(value, str) else value
 
-    texts = table.apply(lambda c: c if is_numeric_dtype(c) else c.map(lambda cell: piped(_text(cell))))
+    texts = table.apply(lambda c: c if is_numeric_dtype(c) else c.map(_text).map(piped))
     texts = texts.rename(piped, axis=0).rename(piped, axis=1).rename_axis(index=piped)
-    written = [
-        n for n, kind in enumerate(table.dtypes, table.index.nlevels) if not is_numeric_dtype(kind)
-    ]
+    kinds = enumerate(table.dtypes, table.index.nlevels)
+    written = [place for place, kind in kinds if not is_numeric_dtype(kind)]
     return texts.to_markdown(disable_numparse=written) + "\n"  # "55,889" stays as it is
 
 

@@ -55,7 +55,6 @@ def test_disagreement_is_the_share_that_is_not_the_vote():
         debate([["5", "2"], ["5", "2"], ["5", None]], vote="2", question="Another?"),
     ]
     assert list(diversity.disagreement(debates).value) == pytest.approx([1 / 3, 1 / 3])
-    assert diversity.consensus(debates) == pytest.approx(2 / 3)
     # the authors' way with a single agent: the first answers and their own vote
     assert list(diversity.disagreement(debates, number=0).value) == pytest.approx([1 / 3, 0])
 
@@ -69,7 +68,7 @@ def test_flips_count_both_ways():
     frame = diversity.flips([debate([["2", "3"], ["3", "2"], [None, "2"], ["2", "2.0"]], vote="2")])
     matrix = pd.crosstab(frame.before, frame.after)
     assert matrix.loc["right", "wrong"] == 1 and matrix.loc["wrong", "right"] == 2
-    assert matrix.loc["right", "right"] == 1 and set(frame["round"]) == {1}
+    assert matrix.loc["right", "right"] == 1
 
 
 def test_following_a_majority_of_the_others():
@@ -95,7 +94,7 @@ def test_distinct_styles():
     assert np.isnan(diversity.distinct_styles(either).value[1])
     assert np.isnan(diversity.distinct_styles([debate([["2"]], vote="2")]).value[0])
     unknown = replace(own, turns=debate([["2"], ["2"], ["2"]], vote="2").turns)  # as real models write
-    assert diversity.knows_styles(either[:1]) and not diversity.knows_styles([unknown])
+    assert np.isnan(diversity.distinct_styles([unknown], 0).value[0])
     assert np.isnan(
         diversity.style_separation([unknown], Table(vectors={"I say \\boxed{2}.": [1]}), "any")
     )
@@ -198,7 +197,7 @@ def test_kl_from_the_base_agents_is_over_all_pairs_with_one_of_them():
     scorer = Table(divergence=lambda a, b: known.get((a, b), 100.0))
     pair = debate([["1", "1"], ["1", "1"]], vote="1")
     ours, base = spoken(pair, "x", "y"), spoken(pair, "u", "v")
-    assert diversity.kl_from_base([ours], [base], scorer, "any").value[0] == 3.0
+    assert diversity.kl_divergence([ours], scorer, "any", base=[base]).value[0] == 3.0
 
 
 # Embeddings
@@ -261,12 +260,12 @@ def test_every_measure_runs_over_a_real_study(config):
     results = maft.run_studies(
         [(m, "arithmetic", config) for m in ("multiagent_ft", "single_agent_ft")], report=lambda _: None
     )
-    scorer, base = maft.open_scorer(config), config.base_model
+    scorer, base, first = maft.open_scorer(config), config.base_model, results[0].evaluations[0]
     measures = {
         "nll": lambda d, s: diversity.negative_log_likelihood(d, s, scorer),
         "own": lambda d, s: diversity.kl_by_own_likelihoods(d, s, scorer),
         "kl": lambda d, s: diversity.kl_divergence(d, scorer, base),
-        "kl from base": lambda d, s: diversity.kl_from_base(d, results[0].evaluations[0], scorer, base),
+        "kl from base": lambda d, s: diversity.kl_divergence(d, scorer, base, base=first),
         "embeddings": lambda d, s: diversity.embedding_dissimilarity(d, scorer, base, agreeing=False),
         "disagreement": lambda d, s: diversity.disagreement(d),
         "styles": lambda d, s: diversity.distinct_styles(d),

@@ -11,7 +11,7 @@ from maft_lib import estimation
 from maft_lib.config import ConfigError, project_root
 from maft_lib.estimation import GIB, H200, PUBLISHED, Machine, estimate, model_shape, planned
 from maft_lib.methods import METHODS
-from maft_lib.metrics import total_costs
+from maft_lib.metrics import COSTS
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
 
@@ -163,14 +163,14 @@ def test_against_a_real_study(config):
     config = config.replace(num_iterations=1)
     made = estimate(config)
     result = run_study("multiagent_ft", "arithmetic", config, report=lambda line: None)
-    (spent,) = total_costs(result.costs).to_dict("records")
+    spent = result.costs[COSTS].sum()
     workers = config.num_workers or made.machine.num_cores
     taken = config.path(config.runs_dir).rglob("*.safetensors")
     found = {
         "requests": made.requests / spent["num_calls"],
         "read": made.tokens_read / spent["num_prompt_tokens"],
         "generated": made.tokens_generated / spent["num_completion_tokens"],
-        "memory": made.training_bytes / workers / spent["peak_memory"],
+        "memory": made.training_bytes / workers / result.costs.peak_memory.max(),
         "disk": made.disk_bytes / sum(path.stat().st_size for path in taken),
         "seconds": 0.85 * workers * sum(made.seconds[:2]) / spent["seconds"],
     }

@@ -92,7 +92,7 @@ def test_digits_are_single_and_prompt_words_whole(model):
 
 def test_pretraining_is_deterministic():
     tokenizer = pretraining.make_tokenizer(SMALL)
-    rendered = pretraining._render_shard(tokenizer, 0, 0)[:300]
+    rendered = pretraining.render_corpus(SMALL, tokenizer)[:300]
     losses = [
         list(pretraining.train(pretraining.make_model(SMALL, tokenizer), rendered, SMALL))
         for _ in range(2)
@@ -104,8 +104,8 @@ def test_the_card_keeps_its_words_and_takes_new_numbers(config, tmp_path):
     shipped = (pretraining.SHIPPED / "README.md").read_text()
     (tmp_path / "README.md").write_text(shipped)
     roles, critics = pd.DataFrame({"direct": [41.26]}), pd.DataFrame({"cases": [7.0]})
-    measured = card.Measured(roles, critics, num_tokens=1, num_responses=1)
-    written = card.write(tmp_path, SMALL, measured, config.replace(num_eval=12)).read_text()
+    twelve = config.replace(num_eval=12)
+    written = card.write(tmp_path, SMALL, (roles, critics), twelve).read_text()
     assert "41.3" in written and "|       7 |" in written and f"`{SMALL}`" in written
     assert "on 12 eval problems a task, seed 0;" in written and "mini_gsm   |" not in written
     kept = shipped[shipped.index("**Data.**") : shipped.index("**Accuracy**")]

@@ -18,7 +18,7 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
 from maft_lib.exports import ExportError, export, load_export
 from maft_lib.lab import html
-from maft_lib.plots.style import save_figure
+from maft_lib.plots import save_figure
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
 from maft_lib.society import Agent

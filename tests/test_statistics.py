@@ -39,8 +39,6 @@ def test_the_standard_error_is_the_papers():
     assert 100 * statistics.standard_error(correct) == pytest.approx(1.57, abs=0.005)
     assert 100 * statistics.standard_error(np.tile(correct, 2)) == pytest.approx(1.11, abs=0.005)
     assert statistics.standard_error([True] * 9) == 0
-    assert math.isnan(statistics.standard_error_of_mean([3]))
-    assert statistics.standard_error_of_mean([1, 3]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -183,24 +181,6 @@ def test_what_cannot_be_paired_is_said():
         statistics.compare(frame.assign(seed=(frame.method == "ours").astype(int)))
     with pytest.raises(ValueError, match="duplicate"):
         statistics.compare(pd.concat([frame, frame]))
-
-
-def test_spread_over_seeds_sets_seeds_and_problems_apart():
-    rng = np.random.default_rng(0)
-    frames = [
-        scores({"ours": rng.random(400) < 0.7}, seed=seed).assign(iteration=1) for seed in range(40)
-    ]
-    frame = pd.concat([*frames, scores({"ours": [1, 0]}).assign(iteration=2)])
-    table = statistics.spread_over_seeds(frame)
-    first, single = table.iloc[0], table.iloc[1]
-    assert (first.seeds, first.problems, single.seeds) == (40, 400, 1)
-    assert first["mean"] == pytest.approx(70, abs=1)
-    assert first.sampling_error == pytest.approx(100 * math.sqrt(0.7 * 0.3 / 400), rel=0.02)
-    # Nothing but problems differs between these seeds.
-    assert first.std_between_seeds == pytest.approx(first.sampling_error, rel=0.25)
-    assert math.isnan(single.std_between_seeds) and single.sampling_error == pytest.approx(
-        50 / math.sqrt(2)
-    )
 
 
 def test_standard_errors_apart():

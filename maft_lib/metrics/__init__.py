@@ -8,16 +8,18 @@ in the denominator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import pandas as pd
 
 from maft_lib.backends import Completion
 from maft_lib.debate import Debate, majority_vote
 from maft_lib.grading import is_correct
-from maft_lib.metrics.statistics import standard_error, standard_error_of_mean
+from maft_lib.metrics.statistics import mean_over_problems, standard_error
 from maft_lib.seeds import derive_seed
 
 Pick = Callable[[Debate], str | None]
+final_vote: Pick = attrgetter("vote")
 RUN = ["method", "task", "model", "seed", "iteration"]
 COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
 
@@ -27,27 +29,19 @@ def first_answer(debate: Debate) -> str | None:
     return debate.answers[0][0]
 
 
-def first_vote(seed: int) -> Pick:
+def first_vote(debate: Debate, seed: int = 0) -> str | None:
     """Majority: the vote over the first answers of all agents, ties broken by the run's seed."""
-
-    def pick(debate: Debate) -> str | None:
-        firsts = [answers[0] for answers in debate.answers]
-        tie = derive_seed(seed, debate.problem.id, "first vote")
-        return majority_vote(firsts, debate.problem.task, tie)
-
-    return pick
-
-
-def final_vote(debate: Debate) -> str | None:
-    """Debate: the majority vote of the last round."""
-    return debate.vote
+    firsts = [answers[0] for answers in debate.answers]
+    return majority_vote(
+        firsts, debate.problem.task, derive_seed(seed, debate.problem.id, "first vote")
+    )
 
 
 def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
     """One row per problem: `problem`, `answer`, `readable`, `correct`, and two diagnostics.
 
-    `first_correct` and `last_correct` are the shares of agents (0 to 1) whose first and last answer
-    is right; `num_tokens` counts what the whole debate generated.
+    `first_correct` and `last_correct` are the shares of agents whose first and last answer is right;
+    `num_tokens` counts what the whole debate generated.
     """
     rows = []
     for debate in debates:
@@ -67,8 +61,7 @@ def _run(frame: pd.DataFrame, *without: str) -> list[str]:
 def accuracy(frame: pd.DataFrame, pool_seeds: bool = False) -> pd.DataFrame:
     """Accuracy and standard error in percent of each run in a frame of scores.
 
-    `pool_seeds` takes the answers of all seeds together. The standard error is still that of drawing
-    problems, each counted once; `statistics.spread_over_seeds` says how much seeds differ.
+    `pool_seeds` takes the answers of all seeds together; each problem still counts once in the error.
     """
     keys = _run(frame, "seed") if pool_seeds else _run(frame)
     rows = [
@@ -102,14 +95,10 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
 
     With one seed it is the sampling error over problems.
     """
-    rows = []
     keys = _run(frame, "seed")
-    for run, part in frame.groupby(keys, sort=False, dropna=False):
-        means = 100 * part.groupby("seed")[column].mean().astype(float)
-        sampling = 100 * standard_error(part[column])
-        error = standard_error_of_mean(means) if len(means) > 1 else sampling
-        rows.append([*run, means.mean(), error, len(means)])
-    return pd.DataFrame(rows, columns=[*keys, "mean", "error", "seeds"])
+    table = mean_over_problems(frame.astype({column: float}), keys, column).drop(columns="problems")
+    seeds = frame.groupby(keys, sort=False, dropna=False).seed.nunique().to_numpy()
+    return (table.set_index(keys) * 100).reset_index().assign(seeds=seeds)
 
 
 def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
@@ -120,18 +109,9 @@ def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
 
 
 def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
-    """Costs as a frame: `iteration`, `phase`, `agent`, `COSTS` and `peak_memory` (bytes, of training).
-
-    `seconds` were measured when something was first computed, summed over workers side by side.
-    """
+    """Costs as a frame: `seconds` as first measured, summed over workers; `peak_memory` in bytes."""
     frame = pd.DataFrame(rows).reindex(columns=["iteration", "phase", "agent", *COSTS, "peak_memory"])
     return frame.fillna(dict.fromkeys(COSTS, 0))
-
-
-def total_costs(costs: pd.DataFrame) -> pd.DataFrame:
-    """One row per method, task and seed: every cost summed over iterations, the peak of memory."""
-    kinds = {**dict.fromkeys(COSTS, "sum"), "peak_memory": "max"}
-    return costs.groupby(["method", "task", "seed"], sort=False).agg(kinds).reset_index()
 
 
 def counts(costs: pd.DataFrame) -> pd.DataFrame:

@@ -6,40 +6,34 @@ First the mathematical model, equations 2 to 4, then the same quantities of a re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from maft_lib.debate import Debate, Turn
+from maft_lib.debate import Debate
 from maft_lib.grading import is_correct, is_equivalent
-from maft_lib.tasks.problem import Problem
+from maft_lib.metrics.statistics import standard_error
 from maft_lib.tasks.worked import style_of
 
 Topic = Literal["style", "subject", "level"]
 TOPICS: tuple[Topic, ...] = ("style", "subject", "level")
-AXES = {"topics": (-1,), "models": (-2,), "all": (-2, -1)}
-
-
-# The mathematical model
 
 
 def update(
-    skills: np.ndarray,
-    normalize_over: Literal["topics", "models", "all"] = "topics",
-    fractions: np.ndarray | None = None,
+    skills: np.ndarray, axis: int | tuple[int, int] = -1, fractions: np.ndarray | None = None
 ) -> np.ndarray:
     """One iteration of finetuning: equation 2, then the normalisation that equation 3 divides by.
 
     `skills` (..., models, topics) and `fractions`, the topics' shares of what a model trains on.
-    Appendix G says "across all models": with `normalize_over="models"` the skills of each topic sum to
-    one over the models, with "all" those of all models and topics together.
+    The skills of a model sum to one. Appendix G says "across all models": with `axis=-2` those of a
+    topic do, with (-2, -1) those of all models and topics together.
     """
     if fractions is None:
         fractions = skills / skills.sum(axis=-1, keepdims=True)
     raised = skills * (1 + fractions)
-    return raised / raised.sum(axis=AXES[normalize_over], keepdims=True)
+    return raised / raised.sum(axis=axis, keepdims=True)
 
 
 def simulate(
@@ -48,7 +42,6 @@ def simulate(
     num_questions: int = 166,
     num_iterations: int = 5,
     seed: int = 0,
-    *,
     first_step: Literal["fraction", "skills"] = "fraction",
     random_steps: Literal["first", "every"] = "first",
 ) -> np.ndarray:
@@ -56,8 +49,7 @@ def simulate(
 
     In the first iteration a model is asked `num_questions` of each topic and answers a binomial number
     right: each topic's share of these is the fraction in equation 2, or with `first_step="skills"` the
-    skill itself. Later iterations follow equation 2 exactly, as equations 3 and 4 assume; with
-    `random_steps="every"` each asks anew.
+    skill itself. Later iterations follow equation 2 exactly, or with `random_steps="every"` ask anew.
     """
     rng = np.random.default_rng(seed)
     history = [np.full((num_models, num_topics), 1 / num_topics)]
@@ -93,69 +85,52 @@ def iterations_until_specialized(skills: np.ndarray, threshold: float = 0.9) -> 
 # The same of a real society: `debates[l]` are those after l iterations; agents are counted from 1
 
 
+def _first_responses(debates: Sequence[Sequence[Debate]]) -> pd.DataFrame:
+    """One row per iteration, problem and agent: its topics, and how its answer is judged."""
+    rows = []
+    for iteration, debate in [(n, debate) for n, part in enumerate(debates) for debate in part]:
+        problem = debate.problem
+        level = None if problem.level is None else f"level {problem.level}"
+        for agent, (turn, *_) in enumerate(debate.turns, start=1):
+            number = style_of(turn.response, problem.styles)
+            style = None if number is None else f"style {number + 1}"
+            agrees = is_equivalent(turn.answer, debate.vote, problem.task)
+            right = is_correct(turn.answer, problem)
+            rows.append((iteration, agent, style, problem.subject, level, agrees, right))
+    return pd.DataFrame(rows, columns=["iteration", "agent", *TOPICS, "agrees", "right"])
+
+
 def known_topics(debates: Sequence[Debate]) -> list[Topic]:
     """Which of style, subject and level tell these problems, or their first responses, apart."""
-    found = {
-        topic: {_topic_of(turns[0], d.problem, topic) for d in debates for turns in d.turns} - {None}
-        for topic in TOPICS
-    }
-    return [topic for topic, names in found.items() if len(names) > 1]
+    rows = _first_responses([debates])
+    return [topic for topic in TOPICS if rows[topic].nunique() > 1]
 
 
 def topic_shares(debates: Sequence[Sequence[Debate]], topic: Topic = "style") -> pd.DataFrame:
     """What each agent learned from: the share of every topic in D_n^G, iteration by iteration.
 
-    It counts first answers that agree with the vote. A topic is the style in which the response reasons
-    (responses in no known style are left out), or the subject or level of the problem. The frame has
-    `agent`, `iteration`, `topic`, `responses`, `share` (0 to 1) and its binomial standard `error`.
+    It counts first answers that agree with the vote, as `responses`. A topic is the style in which one
+    reasons (if known), or the subject or level of the problem. `error` is binomial.
     """
-    rows = _rows(debates, topic, 1, lambda turn, d: is_equivalent(turn.answer, d.vote, d.problem.task))
+    rows = _first_responses(debates).dropna(subset=topic).rename(columns={topic: "topic"})
     keys = ["agent", "iteration", "topic"]
     every = pd.MultiIndex.from_product([sorted(rows[key].unique()) for key in keys], names=keys)
-    agreeing = rows.groupby(keys).judged.sum().reindex(every, fill_value=0)
+    agreeing = rows.groupby(keys).agrees.sum().reindex(every, fill_value=0)
     frame = agreeing.rename("responses").reset_index()
     total = frame.groupby(["agent", "iteration"]).responses.transform("sum")
     share = frame.responses / total.where(total > 0)
     return frame.assign(share=share, error=np.sqrt(share * (1 - share) / total))
 
 
-def accuracy_by_topic(
-    debates: Sequence[Sequence[Debate]], topic: Topic = "subject", round: int = 1
-) -> pd.DataFrame:
-    """How often each agent's answers of a round (1 to M) are right, topic by topic.
+def accuracy_by_topic(debates: Sequence[Sequence[Debate]], topic: Topic = "subject") -> pd.DataFrame:
+    """How often each agent's first answers are right (percent), topic by topic.
 
-    The frame has `agent`, `topic`, `iteration`, `accuracy` and its `standard_error` (percent) and the
-    number of `problems`: of a style, those that the agent answered in it.
+    `problems` counts those of the topic: of a style, those that the agent answered in it.
     """
-    rows = _rows(debates, topic, round, lambda turn, debate: is_correct(turn.answer, debate.problem))
-    right = rows.groupby(["agent", "topic", "iteration"]).judged
-    frame = right.agg(accuracy="mean", problems="size").reset_index()
-    error = np.sqrt(frame.accuracy * (1 - frame.accuracy) / frame.problems)
-    frame.insert(4, "standard_error", 100 * error)
-    return frame.assign(accuracy=100 * frame.accuracy)
-
-
-def _rows(
-    debates: Sequence[Sequence[Debate]], topic: Topic, round: int, judge: Callable[[Turn, Debate], bool]
-) -> pd.DataFrame:
-    """One row per iteration, problem and agent: the topic of a response and how it is judged."""
-    rows = [
-        (iteration, number, name, judge(agent[round - 1], debate))
-        for iteration, part in enumerate(debates)
-        for debate in part
-        for number, agent in enumerate(debate.turns, start=1)
-        if (name := _topic_of(agent[round - 1], debate.problem, topic)) is not None
-    ]
-    return pd.DataFrame(rows, columns=["iteration", "agent", "topic", "judged"])
-
-
-def _topic_of(turn: Turn, problem: Problem, topic: Topic) -> str | None:
-    if topic == "subject":
-        return problem.subject
-    if topic == "level":
-        return None if problem.level is None else f"level {problem.level}"
-    style = style_of(turn.response, problem.styles)
-    return None if style is None else f"style {style + 1}"
+    rows = _first_responses(debates).rename(columns={topic: "topic"})
+    right = rows.groupby(["agent", "topic", "iteration"]).right
+    frame = right.agg(accuracy="mean", standard_error=standard_error, problems="size") * [100, 100, 1]
+    return frame.reset_index()
 
 
 def specialization(shares: pd.DataFrame, num_resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -193,26 +168,21 @@ def _mutual_information(counts: np.ndarray) -> np.ndarray:
 
 
 def predicted_shares(
-    shares: pd.DataFrame,
-    num_iterations: int | None = None,
-    first_step: Literal["fraction", "skills"] = "fraction",
-    base: pd.DataFrame | None = None,
+    shares: pd.DataFrame, num_iterations: int, base: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """What equations 2 and 3 make of the shares of iteration 0, as `predicted` of agent and topic.
 
-    With `first_step="fraction"`, as in `simulate`, all agents begin at the base model's shares, pooled
-    over the agents of iteration 0 in `base` (by default `shares`), and what each learned from in the
-    first iteration is the fraction of equation 2; with "skills" each begins at its own shares. Up to
-    `num_iterations`, by default as many as were measured.
+    Each agent begins at its own shares. With `base`, as in `simulate`, all begin at the base model's,
+    pooled over the agents of iteration 0 in it, and the fraction of the first equation 2 is what each
+    learned from.
     """
     first = shares[shares.iteration == 0].pivot(index="agent", columns="topic", values="responses")
-    own = first.div(first.sum(axis=1), axis=0)
-    common = shares if base is None else base
-    pooled = common[common.iteration == 0].groupby("topic").responses.sum().reindex(own.columns)
-    start = (own * 0 + pooled / pooled.sum() if first_step == "fraction" else own).to_numpy()
-    history = [start, update(start, fractions=own.to_numpy())]
-    wanted = int(shares.iteration.max()) if num_iterations is None else num_iterations
-    while len(history) <= wanted:
-        history.append(update(history[-1]))
-    frames = [pd.DataFrame(s, own.index, own.columns).stack() for s in history[: wanted + 1]]
+    start = own = first.div(first.sum(axis=1), axis=0)
+    if base is not None:
+        pooled = base[base.iteration == 0].groupby("topic").responses.sum().reindex(own.columns)
+        start = own * 0 + pooled / pooled.sum()
+    history = [start.to_numpy()]
+    for number in range(num_iterations):
+        history.append(update(history[-1], fractions=None if number else own.to_numpy()))
+    frames = [pd.DataFrame(skills, own.index, own.columns).stack() for skills in history]
     return pd.concat(dict(enumerate(frames)), names=["iteration"]).rename("predicted").reset_index()

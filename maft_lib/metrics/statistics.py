@@ -30,10 +30,21 @@ def standard_error(correct: Correct, problems: Sequence | None = None) -> float:
     return float(np.linalg.norm(np.bincount(unit, values - values.mean())) / len(values))
 
 
-def standard_error_of_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Standard error of the mean of independent repetitions (seeds,); nan for a single one."""
-    numbers = np.asarray(values, dtype=float)
-    return float(numbers.std(ddof=1) / math.sqrt(len(numbers))) if len(numbers) > 1 else math.nan
+def mean_over_problems(frame: pd.DataFrame, keys: Sequence[str], column: str = "value") -> pd.DataFrame:
+    """`mean`, `error` and `problems` (that have a value) of a column for each value of `keys`.
+
+    Rows of one problem are averaged first. The error is the standard error over problems (nan for a
+    single one); with several seeds it is that of the mean over seeds.
+    """
+    rows, frame = [], frame if "seed" in frame else frame.assign(seed=0)
+    for names, part in frame.groupby(list(keys), sort=False, dropna=False):
+        single = part.groupby(["seed", "problem"])[column].mean().dropna()
+        means = single.groupby(level=0).mean()
+        over_problems = len(means) == 1 < len(single)
+        error = standard_error(single) if over_problems else means.sem()
+        problems = single.index.get_level_values("problem").nunique()
+        rows.append([*names, means.mean(), error, problems])
+    return pd.DataFrame(rows, columns=[*keys, "mean", "error", "problems"])
 
 
 def paired_difference(
@@ -49,10 +60,8 @@ def paired_difference(
     from scipy import stats  # which takes a second
 
     gains = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    sizes = np.ones(len(gains))  # pairs per problem
-    if problems is not None:
-        unit = pd.factorize(np.asarray(problems))[0]
-        gains, sizes = np.bincount(unit, gains), np.bincount(unit).astype(float)
+    unit = np.arange(len(gains)) if problems is None else pd.factorize(np.asarray(problems))[0]
+    gains, sizes = np.bincount(unit, gains), np.bincount(unit).astype(float)
     mean = gains.sum() / sizes.sum()
     error = math.sqrt(((gains - mean * sizes) ** 2).sum()) / sizes.sum()
     # Few different (gain, size) occur, so it is enough to draw how often each does.
@@ -79,13 +88,11 @@ def holm(p_values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
 def compare(scores: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.DataFrame:
     """Is a lead more than luck? Each method of each task against the task's strongest baseline.
 
-    `scores` has one iteration of each method; methods are paired on seed and problem. The result has a
-    row per task and method: `baseline`, `accuracy` (%), `difference` (points), its `standard_error`,
-    `low` and `high`, `p`, `p_holm` (corrected over the whole table), `significant` and `problems`.
+    `scores` has one iteration of each method; methods are paired on seed and problem. Shares are in
+    percent, differences in points; `p_holm` is corrected over the whole table.
 
     The baseline is the most accurate of `baselines`, the first of them where several are; their own
-    rows are empty, as they claim nothing. With None each method is held against the best of all the
-    others. As it is chosen on the same answers, a lead over it is, if anything, understated.
+    rows are empty, as they claim nothing. With None it is the best of all the other methods.
     """
     rows: list[dict] = []
     for task, part in scores.groupby("task", sort=False):
@@ -113,33 +120,7 @@ def compare(scores: pd.DataFrame, baselines: Sequence[str] | None = None) -> pd.
     return table
 
 
-def spread_over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """How much of the scatter is the seed and how much the problems: a row per method, task, iteration.
-
-    In percent, of a frame of scores: `mean` over the seeds' accuracies, `std_between_seeds` (nan for
-    one) and `sampling_error`, the scatter between seeds to expect from drawing so many problems alone,
-    the root mean square of the seeds' own standard errors.
-    """
-    keys = [key for key in ("method", "task", "model", "iteration") if key in frame]
-    runs = frame.groupby([*keys, "seed"], sort=False).correct.agg(
-        accuracy=lambda correct: 100 * correct.mean(),
-        variance=lambda correct: (100 * standard_error(correct)) ** 2,
-        size="size",
-    )
-    table = runs.reset_index().groupby(keys, sort=False)
-    return table.agg(
-        mean=("accuracy", "mean"),
-        std_between_seeds=("accuracy", "std"),
-        sampling_error=("variance", lambda v: math.sqrt(v.mean())),
-        seeds=("seed", "size"),
-        problems=("size", "mean"),
-    ).reset_index()
-
-
 def standard_errors_apart(a: float, error_a: float, b: float, error_b: float) -> float:
-    """(a - b) over the standard error of the difference of two *independent* accuracies.
-
-    As ours and the published ones; nan where an error is missing or both are 0.
-    """
+    """(a - b) over the standard error of the difference of two *independent* accuracies, or nan."""
     error = math.hypot(error_a, error_b)
     return float((a - b) / error) if error > 0 else math.nan

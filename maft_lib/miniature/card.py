@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -12,47 +12,27 @@ from maft_lib.backends import Backend
 from maft_lib.config import Config
 from maft_lib.debate import Debate, run_debates
 from maft_lib.grading import is_correct, is_equivalent
-from maft_lib.metrics import first_vote, scores, spent
+from maft_lib.metrics import first_vote, scores
 from maft_lib.miniature.corpus import MAX_OPERAND
 from maft_lib.miniature.pretraining import Recipe
 from maft_lib.society import base_society
 from maft_lib.tasks import GENERATED, load_problems
 
-SAID = re.compile(r"answers (\S+?)\.(?= |$)")
 
+def measure(config: Config, model: str, backend: Backend) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Debates every miniature task's eval problems, sampled by three agents and greedily by two.
 
-class Measured(NamedTuple):
-    """`table`: percent right per task and role; `following`: whom critics follow; counts of all."""
-
-    table: pd.DataFrame
-    following: pd.DataFrame
-    num_tokens: int
-    num_responses: int
-
-
-def measure(config: Config, model: str, backend: Backend) -> Measured:
-    """Debates the eval problems of every miniature task, sampled by three agents and greedily by two.
-
-    Sampling is at temperature 1 and top_p 1, whatever the config says.
+    Returns the percent right per task and role, and whom critics follow.
     """
-    table, following, num_tokens, num_responses = {}, {}, 0, 0
+    roles, following = {}, {}
+    noisy = config.replace(temperature=1.0, top_p=1.0, num_rounds=2, summarize=True)
     for task in GENERATED:
         problems = load_problems(task, "eval", config.num_eval, config.seed, max_operand=MAX_OPERAND)
-        sampled, greedy = (
-            run_debates(
-                base_society(model, num_agents),
-                problems,
-                config.replace(temperature=temperature, top_p=1.0, num_rounds=2, summarize=True),
-                backend,
-            )
-            for num_agents, temperature in ((3, 1.0), (2, 0.0))
-        )
-        table[task], following[task] = _roles(sampled, greedy), _following(sampled)
-        for debates, askers in ((sampled, 1), (greedy, 2)):  # two who say the same are asked once
-            num_tokens += int(spent(debates)["num_completion_tokens"]) // askers
-            num_responses += int(spent(debates)["num_calls"]) // askers
-    roles, critics = (pd.DataFrame(rows).T.rename_axis("task") for rows in (table, following))
-    return Measured(roles, critics, num_tokens, num_responses)
+        sampled = run_debates(base_society(model, 3), problems, noisy, backend)
+        greedy = run_debates(base_society(model, 2), problems, noisy.replace(temperature=0.0), backend)
+        roles[task], following[task] = _roles(sampled, greedy), _following(sampled)
+    table, critics = (pd.DataFrame(rows).T.rename_axis("task") for rows in (roles, following))
+    return table, critics
 
 
 def _roles(sampled: list[Debate], greedy: list[Debate]) -> dict[str, float]:
@@ -65,7 +45,7 @@ def _roles(sampled: list[Debate], greedy: list[Debate]) -> dict[str, float]:
         "critic, greedy": best.last_correct.mean(),
         "summary, sampled": _faithful(sampled),
         "summary, greedy": _faithful(greedy),
-        "vote of 3 first answers": scores(sampled, first_vote(0)).correct.mean(),
+        "vote of 3 first answers": scores(sampled, first_vote).correct.mean(),
         "debate of 3": noisy.correct.mean(),
     }
     return {role: 100 * share for role, share in shares.items()}
@@ -73,11 +53,11 @@ def _roles(sampled: list[Debate], greedy: list[Debate]) -> dict[str, float]:
 
 def _faithful(debates: list[Debate]) -> float:
     """Share of summaries that name the answers of the other agents, all and in order."""
-    checks = [
-        SAID.findall(turns[1].summary or "") == [a[0] for k, a in enumerate(d.answers) if k != n]
-        for d in debates
-        for n, turns in enumerate(d.turns)
-    ]
+    checks = []
+    for debate in debates:
+        for n, turns in enumerate(debate.turns):
+            named = re.findall(r"answers (\S+?)\.(?= |$)", turns[1].summary or "")
+            checks.append(named == [a[0] for k, a in enumerate(debate.answers) if k != n])
     return sum(checks) / len(checks)
 
 
@@ -96,15 +76,10 @@ def _following(debates: list[Debate]) -> dict[str, float]:
     return {"cases": len(cases), **(100 * followed.mean())}
 
 
-def write(folder: Path, recipe: Recipe, measured: Measured, config: Config) -> Path:
+def write(folder: Path, recipe: Recipe, tables: Sequence[pd.DataFrame], config: Config) -> Path:
     """Writes what was measured, and the recipe, into the model's card, `README.md` in its folder."""
-    path = folder / "README.md"
-    tables = iter((measured.table, measured.following))
-    text = re.sub(
-        r"(?m)^\|.*(?:\n\|.*)*",
-        lambda _: next(tables).round(1).to_markdown(),
-        path.read_text(encoding="utf-8"),
-    )
+    path, texts = folder / "README.md", (table.round(1).to_markdown() for table in tables)
+    text = re.sub(r"(?m)^\|.*(?:\n\|.*)*", lambda _: next(texts), path.read_text(encoding="utf-8"))
     text = re.sub(r"`Recipe\(.*\)`", f"`{recipe}`", text)
     on = f"on {config.num_eval} eval problems a task, seed {config.seed};"
     text = re.sub(r"on \d+ eval problems a task, seed \d+;", on, text)

@@ -1,16 +1,15 @@
 """The text that the miniature language model is pretrained on: conversations of noisy solvers.
 
-Every conversation is built with the prompts that agents are given at inference. Solutions slip at
-random (`ACCURACY`), which is what makes the model a useful organism: it samples wrong answers of its
-own accord, its mistakes are not systematic, and so votes, debates and finetuning on consensus have
-something to improve. Only problems of the `corpus` split are used.
+Every conversation is built with the prompts of inference, about problems of the `corpus` split.
+Solutions slip at random (`ACCURACY`), so that the model's mistakes are not systematic and votes,
+debates and finetuning on consensus have something to improve.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any
 
 from maft_lib.prompts import Message, load_prompts
 from maft_lib.tasks.generated import draw_split
@@ -27,7 +26,6 @@ KIND_WEIGHTS = {"direct": 0.33, "critic": 0.45, "summary": 0.17, "hint": 0.05}
 CRITIC_WEIGHTS = {"critic": 0.8, "critic_without_summary": 0.12, "cooperative": 0.08}
 OTHERS_WEIGHTS = {1: 0.1, 2: 0.7, 3: 0.08, 4: 0.12}  # how many other agents a critic hears
 
-T = TypeVar("T")
 Conversation = list[Message]
 
 
@@ -111,5 +109,5 @@ def _said(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def _choose(rng: random.Random, weights: dict[T, float]) -> T:
+def _choose(rng: random.Random, weights: dict[Any, float]) -> Any:
     return rng.choices(list(weights), weights=list(weights.values()))[0]

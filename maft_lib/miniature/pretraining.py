@@ -1,8 +1,7 @@
 """Pretrains the miniature language model from its seed, as `notebooks/Z_miniature_model.ipynb` tells.
 
-A Llama of 0.8 million parameters, trained with Muon on the matrices and AdamW on the rest, on the
-assistant's turns of `corpus.shard`. Everything that is random comes from the seed, so the same seed,
-thread count, processor type and package versions give the same bytes.
+Everything that is random comes from the seed, so the same seed, thread count, processor type and
+package versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,20 +13,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from maft_lib.backends.rendering import IGNORED, Rendered, render_conversation
 from maft_lib.miniature.corpus import shard
-from maft_lib.workers import run_parallel
 
 SHIPPED = Path(__file__).with_name("model")
-GROUP = 4000  # conversations that are sorted by length together: four shards
+GROUP = 4000  # conversations that are sorted by length together, four shards after four shards
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 # One piece is a LaTeX command with its brace, a digit, a word with the space before it, punctuation
@@ -42,7 +38,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the shipped model was made. Lengths in tokens, learning rates at their peak."""
+    """How the shipped model was made; learning rates at their peak."""
 
     seed: int = 0
     num_shards: int = 112  # of 1,000 conversations each, about 185 tokens a conversation
@@ -65,12 +61,9 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     Frequent words are whole, digits single. A word outside its vocabulary falls apart into bytes, so
     every text makes the round trip.
     """
-    split = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECE), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    pieces = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = pre_tokenizers.Sequence([pieces, to_bytes])
     shards = (shard(recipe.seed, index) for index in range(min(20, recipe.num_shards)))
     texts = (message["content"] for part in shards for _, turns in part for message in turns)
     counts = Counter(piece for text in texts for piece, _ in split.pre_tokenize_str(text))
@@ -112,27 +105,20 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 
 def render_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> list[Rendered]:
     """Every conversation of the corpus as token ids, with the loss on all assistant turns."""
-    tasks = [(tokenizer, recipe.seed, index) for index in range(recipe.num_shards)]
-    parts = tqdm(run_parallel(_render_shard, tasks, recipe.num_threads), "corpus", len(tasks))
-    return [rendered for _, part in sorted(parts, key=itemgetter(0)) for rendered in part]
-
-
-def _render_shard(tokenizer: PreTrainedTokenizerFast, seed: int, index: int) -> list[Rendered]:
-    return [render_conversation(tokenizer, turns, "all_turns") for _, turns in shard(seed, index)]
+    shards = (shard(recipe.seed, index) for index in range(recipe.num_shards))
+    turns = (conversation for part in shards for _, conversation in part)
+    return [render_conversation(tokenizer, conversation, "all_turns") for conversation in turns]
 
 
 def batches(corpus: Sequence[Rendered], recipe: Recipe) -> list[list[int]]:
-    """Indices of the conversations of each batch: one epoch, alike in length, in random order.
-
-    The order is drawn anew for every `GROUP`: the first batches are those of the first shards.
-    """
+    """Indices of the conversations of each batch: one epoch, alike in length, in random order."""
     rng = random.Random(recipe.seed)
+    lengths = [len(rendered.input_ids) for rendered in corpus]
     result: list[list[int]] = []
     for start in range(0, len(corpus), GROUP):
-        indices = range(start, min(start + GROUP, len(corpus)))
         part: list[list[int]] = []
-        for index in sorted(indices, key=lambda i: len(corpus[i].input_ids)):
-            if part and len(corpus[index].input_ids) * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
+        for index in sorted(range(len(corpus))[start : start + GROUP], key=lengths.__getitem__):
+            if part and lengths[index] * (len(part[-1]) + 1) <= recipe.tokens_per_batch:
                 part[-1].append(index)
             else:
                 part.append([index])
@@ -155,14 +141,12 @@ def train(
 ) -> Iterator[float]:
     """Trains the model in place, one step a batch, and yields each step's loss.
 
-    Muon trains the matrices inside the layers, AdamW the embedding and the norms. `num_steps` is the
-    length of the learning-rate schedule, where `corpus` is only a part of it.
+    `num_steps` is the length of the learning-rate schedule, where `corpus` is only a part of it.
     """
     torch.set_num_threads(recipe.num_threads)
     order = batches(corpus, recipe)
 
-    def share_of_peak(step: int) -> float:
-        """Linear warm-up, then a cosine to 2 % of the peak."""
+    def share_of_peak(step: int) -> float:  # linear warm-up, then a cosine to 2 % of the peak
         cosine = 0.5 * (1 + math.cos(math.pi * step / (num_steps or len(order))))
         return min(1.0, (step + 1) / recipe.warmup_steps) * (0.02 + 0.98 * cosine)
 
@@ -189,7 +173,7 @@ def pretrain(recipe: Recipe, folder: Path) -> list[float]:
     """Makes the whole model into `folder`, an ordinary model directory; returns the losses."""
     tokenizer = make_tokenizer(recipe)
     model, corpus = make_model(recipe, tokenizer), render_corpus(recipe, tokenizer)
-    losses = list(tqdm(train(model, corpus, recipe), "pretraining", len(batches(corpus, recipe))))
+    losses = list(train(model, corpus, recipe))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     log = {"recipe": asdict(recipe), "losses": [round(loss, 5) for loss in losses]}

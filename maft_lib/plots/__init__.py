@@ -4,28 +4,251 @@
 A method has the same colour, marker and line in every figure, so that figures can be read in grey.
 """
 
-from maft_lib.plots.method import (  # noqa: F401
-    dependence,
-    losses,
-    measured_specialization,
-    overview,
-    training_losses,
-    trajectories,
-)
-from maft_lib.plots.results import (  # noqa: F401
-    accuracy_against_diversity,
-    accuracy_against_tokens,
-    accuracy_bars,
-    by_iteration,
-    transfer_matrix,
-)
-from maft_lib.plots.style import (  # noqa: F401
-    DOUBLE,
-    LABELS,
-    SINGLE,
-    STYLE,
-    about,
-    letter,
-    panels,
-    save_figure,
-)
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+from maft_lib.config import Config
+from maft_lib.methods import METHODS
+from maft_lib.store.files import replacing
+
+STYLE = Path(__file__).with_name("maft.mplstyle")
+SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
+
+LOOKS = {  # label, colour, marker, line
+    **{name: (m.label, m.color, m.marker, m.linestyle) for name, m in METHODS.items()},
+    "single_agent_ft at once": ("Single-agent FT, no debate (M = 1)", "#E69F00", "X", ":"),
+    "generation agents": ("Multiagent FT: generation agents", "#0072B2", "o", "-"),
+    "critic agents": ("Multiagent FT: critic agents", "#56B4E9", "D", "-."),
+}
+LABELS = {name: label for name, (label, *_) in LOOKS.items()}
+
+
+def look(name: object, number: int = 0) -> dict[str, Any]:
+    """Label, colour, marker and line of a method, or of another series by its number."""
+    other = (str(name), f"C{number % 6}", "os^Dv*"[number % 6], ("-", "--", "-.", ":")[number % 4])
+    return dict(zip(("label", "color", "marker", "linestyle"), LOOKS.get(str(name), other)))
+
+
+@plt.style.context(STYLE)
+def panels(rows: int = 1, columns: int = 2, height: float = 2.6, **keywords: Any) -> tuple[Figure, Any]:
+    """A new figure of both columns' width with several axes, `plt.subplots` in the style of all."""
+    return plt.subplots(rows, columns, figsize=(DOUBLE, height), **keywords)
+
+
+def _new_axes(width: float = SINGLE, height: float = 2.5) -> Axes:
+    return plt.subplots(figsize=(width, height))[1]
+
+
+def letter(axes: Any) -> None:
+    """(a), (b), ... above the axes of a figure, as captions name them."""
+    for name, ax in zip("abcdefgh", np.ravel(axes)):
+        ax.set_title(f"({name})", loc="left", fontsize=8)
+
+
+@plt.style.context(STYLE)
+def save_figure(figure: Figure | Axes, path: str | Path, caption: str = "") -> list[Path]:
+    """Writes `path`.pdf and `path`.png, the same bytes for the same figure; prints the caption.
+
+    The caption is kept in both files, where the contact sheet finds it.
+    """
+    drawn: Any = figure.get_figure() if isinstance(figure, Axes) else figure
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    said = {"pdf": {**undated, "Subject": caption}, "png": {"Software": None, "Description": caption}}
+    for kind, metadata in said.items():
+        with replacing(Path(f"{path}.{kind}")) as new:
+            drawn.savefig(new, format=kind, metadata=metadata)
+    if caption:
+        print(caption)
+    return [Path(f"{path}.{kind}") for kind in said]
+
+
+def about(config: Config, task: str | None = None) -> str:
+    """The end of a caption: what its error bars are, and the run that it shows."""
+    seeds = config.seeds or [config.seed]
+    over = f"the mean over {len(seeds)} seeds" if len(seeds) > 1 else "the mean over problems"
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    where = f"{task or config.task}, {config.num_train} train and {config.num_eval} eval problems"
+    return f"Error bars: one standard error of {over}. Profile {config.profile}, {where}, {named}."
+
+
+@plt.style.context(STYLE)
+def by_iteration(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    ylabel: str = "accuracy of the debate (%)",
+    series: str = "method",
+    x: str = "iteration",
+    xlabel: str = "iterations of finetuning",
+    apart: float = 0.07,
+) -> Axes:
+    """Figures 1, 3, 6-11 and those of Appendix G: a quantity against iterations, a line per `series`.
+
+    `frame` has the columns `series`, `x`, `mean` and, where known, `error` and `expected`, what a model
+    says: then it is the line, and the means are points. Lines are moved `apart` a little.
+    """
+    ax = ax or _new_axes()
+    groups = list(frame.groupby(series, sort=False))
+    for number, (name, part) in enumerate(groups):
+        places = part[x] + apart * (number - (len(groups) - 1) / 2)
+        mine = {**look(name, number), "markevery": max(1, len(part) // 8)}
+        points = {**mine, "linestyle": "none", "label": None} if "expected" in part else mine
+        ax.errorbar(places, part["mean"], part.get("error"), elinewidth=0.8, **points)
+        if "expected" in part:
+            ax.plot(places, part.expected, lw=1, **{**mine, "marker": "none", "label": None})
+            ax.plot([], [], **mine)  # both as one entry of the legend
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.legend()
+    return ax
+
+
+@plt.style.context(STYLE)
+def losses(curves: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Training loss against steps, a line per agent: the mean over a tenth of the steps.
+
+    Of a single curve it is the mean over 25 steps, before the losses themselves.
+    """
+    ax, single = ax or _new_axes(), len(curves) == 1
+    for (name, values), dashes in zip(curves.items(), cycle(("-", "--", ":", "-."))):
+        series = pd.Series(values, range(1, len(values) + 1))
+        if single:
+            ax.plot(series.index, series, lw=0.5, alpha=0.35, color="C0")
+        smooth = series.rolling(25 if single else max(1, len(series) // 10), min_periods=1).mean()
+        ax.plot(series.index, smooth, dashes, label=name, color="C0" if single else None)
+    ax.set(xlabel="step", ylabel="loss (nats per token)")
+    if not single:
+        ax.legend()
+    return ax
+
+
+@plt.style.context(STYLE)
+def overview(counts: pd.DataFrame, title: str) -> Axes:
+    """Figure 2: from debates to datasets to finetuned agents, with the sizes of a real run.
+
+    `counts` has the numbers of examples of each agent; `title` says which debates they come from.
+    """
+    ax = _new_axes(DOUBLE, 0.35 + 0.95 * len(counts))
+    ax.set(xlim=(0, 10), ylim=(-0.1, len(counts) + 0.5))
+    ax.axis("off")
+    for x, head in ((1.5, title), (5.3, "datasets"), (8.7, "finetuned agents")):
+        ax.text(x, len(counts) + 0.2, head, ha="center", weight="bold")
+    for n, agent in enumerate(counts.itertuples(), start=1):
+        y = len(counts) - n
+        _box(ax, 0.2, y + 0.15, 2.6, 0.7, f"agent {n}\nrounds 1 to M", "0.92")
+        mixture = f"{agent.critic} from {agent.corrected} corrected, {agent.kept} kept"
+        for role, data, height, colour in (
+            ("generation", f"$D^G_{n}$: {agent.generation}", y + 0.53, "#cfe3f2"),
+            ("critic", f"$D^C_{n}$: {mixture}", y + 0.12, "#f8ddca"),
+        ):
+            _box(ax, 3.7, height, 3.2, 0.34, data, colour)
+            _box(ax, 7.6, height, 2.2, 0.34, f"{role} agent {n}", colour)
+            for start, end in (((2.85, y + 0.5), 3.65), ((6.95, height + 0.17), 7.55)):
+                arrow = {"arrowstyle": "->", "color": "0.4", "lw": 0.9}
+                ax.annotate("", (end, height + 0.17), start, arrowprops=arrow)
+    return ax
+
+
+def _box(ax: Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
+    ax.add_patch(FancyBboxPatch((x, y), width, height, "round,pad=0.03", fc=colour, ec="0.4", lw=0.8))
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+
+
+@plt.style.context(STYLE)
+def accuracy_bars(frame: pd.DataFrame) -> Axes:
+    """Figures 5, 12, 13: a bar per method with its standard error and its accuracy as a number.
+
+    `frame` has `method`, `accuracy`, `standard_error` (percent) and `label`.
+    """
+    ax = _new_axes(height=0.5 + 0.28 * len(frame))
+    colors = [look(name)["color"] for name in frame.method]
+    ax.barh(range(len(frame)), frame.accuracy, xerr=frame.standard_error, color=colors, height=0.7)
+    for y, row in enumerate(frame.itertuples()):
+        beyond = row.accuracy + row.standard_error
+        ax.text(beyond + 1.5, y, f"{row.accuracy:.1f}", va="center", fontsize=7)
+    ax.set_yticks(range(len(frame)), frame.label)
+    ax.set(xlabel="accuracy (%)", xlim=(0, min(118, 1.2 * frame.accuracy.max() + 10)))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+@plt.style.context(STYLE)
+def transfer_matrix(matrix: pd.DataFrame, errors: pd.DataFrame) -> Axes:
+    """Accuracies and their standard errors (percent) by the tasks trained on (rows) and tested on."""
+    ax = _new_axes(height=2.7)
+    ax.imshow(matrix, cmap="Greys", aspect="auto")
+    middle = (matrix.min().min() + matrix.max().max()) / 2
+    for (y, x), value in np.ndenumerate(matrix):
+        colour, text = "white" if value > middle else "black", f"{value:.0f} ± {errors.iloc[y, x]:.0f}"
+        ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
+    ax.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=20, ha="right")
+    ax.set_yticks(range(matrix.shape[0]), matrix.index)
+    ax.set(xlabel="tested on", ylabel="trained on", title="accuracy (%)")
+    ax.grid(visible=False)
+    return ax
+
+
+@plt.style.context(STYLE)
+def accuracy_against_tokens(frame: pd.DataFrame) -> Axes:
+    """Accuracy of methods against the tokens that they generate to answer one problem.
+
+    `frame` has `method`, `tokens`, `accuracy` and `standard_error` (percent). Methods within about a
+    fifth of each other are drawn side by side.
+    """
+    ax = _new_axes(DOUBLE, 3.0)
+    alike = frame.groupby(frame.tokens.map(lambda num: round(math.log(num) / 0.2))).tokens
+    shift = alike.cumcount() - (alike.transform("size") - 1) / 2
+    for row, x in zip(frame.itertuples(), frame.tokens * np.exp(0.06 * shift)):
+        style = {**look(row.method), "linestyle": "none", "ms": 5, "lw": 0.9}
+        ax.errorbar(x, row.accuracy, yerr=row.standard_error, **style)
+    ax.set(xscale="log", xlabel="tokens generated per problem", ylabel="accuracy (%)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+@plt.style.context(STYLE)
+def accuracy_against_diversity(frame: pd.DataFrame) -> Axes:
+    """Figure 4: accuracy against diversity, the iterations of a method joined and numbered.
+
+    `frame` has `method`, `iteration`, `diversity`, `accuracy` and both with `_error`.
+    """
+    ax = _new_axes(height=2.8)
+    extent = np.array([np.ptp(frame.diversity), np.ptp(frame.accuracy)]) + 1e-9
+    for name, part in frame.groupby("method", sort=False):
+        mine, points = look(name), part[["diversity", "accuracy"]].to_numpy()
+        x, y, color = *points.T, mine["color"]
+        faint: dict = {"elinewidth": 0.5, "alpha": 0.35, "capsize": 0, "ecolor": color}
+        ax.errorbar(x, y, part.accuracy_error, part.diversity_error, fmt="none", **faint)
+        ax.plot(x, y, lw=0.9, **mine)
+        bold: dict = {"weight": "bold", "fontsize": 7, "color": color, "ha": "center", "va": "center"}
+        for place, number in enumerate(part.iteration):
+            away = _away_from_the_line(points / extent, place)
+            ax.annotate(str(number), points[place], away, textcoords="offset points", **bold)
+    ax.set(xlabel="embedding dissimilarity", ylabel="accuracy of the debate (%)")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return ax
+
+
+def _away_from_the_line(points: np.ndarray, place: int) -> np.ndarray:
+    """Where the number of a point goes, in typographic points: opposite to its neighbours."""
+    steps = [points[k] - points[place] for k in (place - 1, place + 1) if 0 <= k < len(points)]
+    away = -sum((step / (np.linalg.norm(step) or 1) for step in steps), np.zeros(2))
+    if np.linalg.norm(away) < 0.1:  # on a straight line, or alone: above it
+        away = np.array([0.0, 1.0])
+    return 8 * away / np.linalg.norm(away)
