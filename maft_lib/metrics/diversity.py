@@ -58,7 +58,8 @@ def disagreement(debates: Debates, number: int = -1) -> pd.DataFrame:
         answers, vote, task = [own[number] for own in debate.answers], debate.vote, debate.problem.task
         if number != -1:
             vote = majority_vote(answers, task, derive_seed(0, debate.problem.id, "vote", number))
-        values.append(1 - np.mean([is_equivalent(answer, vote, task) for answer in answers]))
+        agreeing = [is_equivalent(answer, vote, task) for answer in answers]
+        values.append(1 - sum(agreeing) / len(agreeing))
     return _per_problem(debates, values)
 
 

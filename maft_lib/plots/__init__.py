@@ -232,13 +232,13 @@ def accuracy_against_diversity(frame: pd.DataFrame) -> Axes:
     extent = np.array([np.ptp(frame.diversity), np.ptp(frame.accuracy)]) + 1e-9
     for name, part in frame.groupby("method", sort=False):
         mine, points = look(name), part[["diversity", "accuracy"]].to_numpy()
-        x, y, color = *points.T, mine["color"]
+        (x, y), color = points.T, mine["color"]
         faint: dict = {"elinewidth": 0.5, "alpha": 0.35, "capsize": 0, "ecolor": color}
         ax.errorbar(x, y, part.accuracy_error, part.diversity_error, fmt="none", **faint)
         ax.plot(x, y, lw=0.9, **mine)
         bold: dict = {"weight": "bold", "fontsize": 7, "color": color, "ha": "center", "va": "center"}
         for place, number in enumerate(part.iteration):
-            away = _away_from_the_line(points / extent, place)
+            away = tuple(_away_from_the_line(points / extent, place))
             ax.annotate(str(number), points[place], away, textcoords="offset points", **bold)
     ax.set(xlabel="embedding dissimilarity", ylabel="accuracy of the debate (%)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
