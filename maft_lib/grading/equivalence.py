@@ -144,8 +144,8 @@ def _same_members(a: Several, b: Several) -> bool:
         return _paired(a, b)
     if kinds <= {"set", "list"}:
         return _in_any_order(a, b)
-    ordered = len(kinds) == 1 or ("list" in kinds and kinds & {"()", "(]"})
-    return bool(ordered) and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
+    ordered = len(kinds) == 1 or ("list" in kinds and "(" in "".join(kinds))
+    return ordered and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
 
 
 def _in_any_order(a: Several, b: Several) -> bool:

@@ -16,6 +16,7 @@ from maft_lib.grading.scalars import Scalar, read_number, strip_unit
 _EMPTY = re.compile(
     r"\\emptyset|\\\{\s*\\\}|(?:\\text\{)?\s*(?:(?:the )?empty set|no (?:real )?solutions?)\s*\}?", re.I
 )
+_REALS = re.compile(r"^(?:(?:\\text\{)?\s*(?:all )?real numbers\s*\}?|all reals)$", re.I)
 _TEXT_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[\s.'()])+")
 _BARE_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['. ])*|[^\W\d_]{3,}(?: +\w+)+")
 _TIME = re.compile(r"\d{1,2}:\d\d\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?", re.I)
@@ -60,6 +61,7 @@ def _form(text: str) -> Form:
         return replace(number, unit=unit)
     if _EMPTY.fullmatch(text):
         return Several("set", (), r"\emptyset")
+    text = _REALS.sub(r"(-\\infty,\\infty)", text)
     for reader in (_words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
         if form := reader(text):
             return form
@@ -102,9 +104,9 @@ def _matrix(text: str) -> Form | None:
     found = _MATRIX.fullmatch(text)
     if not found:
         return None
-    body = found["body"].strip()
-    entries = (map(_form, row.split("&")) for row in body.split(r"\\") if row.strip())
-    rows = tuple(Several("row", tuple(row), "") for row in entries)
+    body = found["body"].replace(r"\hline", "").strip()
+    entries = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body) if row.strip()]
+    rows = tuple(Several("row", tuple(map(_form, row)), "") for row in entries)
     return Several("matrix", rows, rf"\begin{{pmatrix}}{body}\end{{pmatrix}}") if rows else None
 
 
@@ -122,7 +124,7 @@ def _several(text: str) -> Form | None:
         return _plus_minus(text)
     items = _items(parts)
     bounds = [
-        i for i in items if isinstance(i, Assignment) and getattr(i.value, "kind", "")[:1] in ("(", "[")
+        i for i in items if isinstance(i, Assignment) and getattr(i.value, "kind", "x")[:1] in "([:"
     ]
     if len(bounds) == len(items) and len({i.name for i in bounds}) == 1 and re.search(r"\bor\b", text):
         union = Several("union", tuple(i.value for i in bounds), text)  # x < 1 or x > 3
@@ -223,9 +225,10 @@ def _inequality(text: str) -> Form | None:
 def _ratio(text: str) -> Form | None:
     parts = [read_number(part) for part in split(text, r":|\\colon(?![a-zA-Z])")]
     values = [part.value for part in parts if part and part.value is not None]
-    if len(values) != 2 or len(parts) != 2 or not values[1]:
+    if len(values) < 2 or len(values) < len(parts) or not values[-1]:
         return None
-    return Scalar(text, values[0] / values[1])
+    shares = [Scalar(text, value / values[-1]) for value in values[:-1]]
+    return shares[0] if len(shares) == 1 else Several(":", tuple(shares), text)
 
 
 def _scalar(text: str) -> Form:

@@ -34,7 +34,7 @@ _WRAPPED = re.compile(
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
-_NL = "([0-9a-zA-Z])"  # a number or a letter as an argument without braces
+_NL = r"([\da-zA-Z])"  # a number or a letter as an argument without braces
 _RENAMED = {
     "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "(",
     "rangle": ")", "varnothing": r"\emptyset", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
@@ -49,9 +49,10 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"\\(?:mathbb|Bbb|mathbf)\s*\{?\s*R(?![a-zA-Z])\s*\}?", r"(-\\infty,\\infty)"),
     (r"\\(?:math(?:rm|bf|it|sf)|text(?:bf|it|rm|up|normal)|[mh]box)(?![a-zA-Z])", r"\\text"),
     (r"\\(?:operatorname\*?|boldsymbol)(?![a-zA-Z])", r"\\text"),
-    (r"\\(text|frac)\s+\{", r"\\\1{"),
+    (r"\\text\s+\{", r"\\text{"),
     (r"\\text\{([-\d.,]*)\}", r"\1"),
     (r"(?<=\d)\{\s*,\s*\}(?=\d{3})", ""),
+    (r"\{\s*,\s*\}", ","),
     (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
     (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
     (r"\\(?:neq|ne)(?![a-zA-Z])|(?<!\d)!=", r"\\ne "),
@@ -68,12 +69,15 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
     (r"√", r"\\sqrt"),
     (r"\^\s*-\s*(\d+|[a-zA-Z])", r"^{-\1}"),
+    (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
     (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (rf"\\sqrt\s*(\[[^\]]*\])?\s*{_NL}", r"\\sqrt\1{\2}"),
-    (rf"\\frac\s*{_NL}\s*{_NL}", r"\\frac{\1}{\2}"),
+    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     (rf"\\frac\s*{_NL}\s*\{{", r"\\frac{\1}{"),
     (rf"\\frac\s*(\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*{_NL}", r"\\frac\1{\2}"),
+    (rf"\\frac\s*{_NL}\s*{_NL}", r"\\frac{\1}{\2}"),
+    (r"\\frac\s+\{", r"\\frac{"),
     (r"\\sqrt\[([3579])\]\{\s*-\s*(\d+)\s*\}", r"-\\sqrt[\1]{\2}"),
     (
         r"(?<![\w.}^/])(\d+)\s*/\s*(\d+)(?=\s*[a-zA-Z\\(])(?!\s+[a-zA-Z]{2}|\s*\\text)",

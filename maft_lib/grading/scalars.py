@@ -44,7 +44,7 @@ ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buc
 degree deg; radian rad; am; pm
 """
 _UNIT_OF = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()}
-_UNIT_OF |= {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
+_SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 # Words that change a number instead of decorating it: what they stand after is not stripped of them.
 _NOT_UNITS = """
@@ -166,7 +166,8 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
 
 def _unit_of(word: str) -> str | None:
     word = word.replace(".", "").lower()
-    return _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
+    singular = word.removesuffix("s") if len(word) > 2 else word
+    return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
 
 
 _SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "$": "dollar"}
