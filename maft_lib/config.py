@@ -236,7 +236,7 @@ def project_root() -> Path:
 def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> dict[Any, Any]:
     """The mapping in a YAML file, as params and prompts are. Raises `error_class` without one."""
     try:
-        found = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        found = _StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise error_class(f"{kind} {path} cannot be read: {one_line(error)}.") from error
     if not isinstance(found, dict) or not found:

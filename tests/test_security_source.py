@@ -70,7 +70,7 @@ def test_every_loader_says_whether_code_is_trusted():
     )
     calls = [node for nodes in for_all for node in nodes if isinstance(node, ast.Call)]
     loaders = [ast.unparse(call) for call in calls if LOADER.fullmatch(ast.unparse(call.func))]
-    assert len(loaders) == 7
+    assert len(loaders) == 6
     assert [call for call in loaders if not re.search(r"trust_remote_code=|\*\*how", call)] == []
 
 
