@@ -192,7 +192,7 @@ def _write_card(result: Result, values: dict[str, Any], files: dict[str, str], f
         label=METHODS[result.method].label,
         values=values,
         sources=", ".join(map(str, result.frame.train_source.unique())),
-        scores=scores.round(1).to_markdown(index=False, disable_numparse=True),
+        scores=scores.round(1).astype(object).to_markdown(index=False, disable_numparse=True),
     ).save(folder / "README.md")
 
 

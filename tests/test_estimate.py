@@ -239,7 +239,7 @@ def test_what_is_not_refused():
     """A GPU that is missing is the backend's to report, a cluster's machines are not known here."""
     estimate(load_config("mistral"), machine=PLENTY._replace(free_disk=0)).check()
     small = with_gpus(("Tesla T4", 15 * GIB), ram=GIB)
-    estimate(load_config("mistral", executor="ray"), machine=small).check()
+    estimate(load_config("mistral", executor="ray", backend="transformers"), machine=small).check()
     estimate(load_config("mistral", lora_rank=16), machine=with_gpus(A100_40)).check()
     # LLaMA-3's 81 GiB do not fit 80 GB, but its 15 GiB of paged states need not be there
     estimate(load_config("llama3"), machine=with_gpus(GPU_80)).check()

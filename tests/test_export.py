@@ -1,6 +1,7 @@
 """Exports of real studies of the miniature model: what is in them, and what comes back."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -164,12 +165,13 @@ def test_the_card_says_what_was_done(runs, exports):
     accuracy = 100 * runs["multiagent_ft"].frame.query("iteration == 1").correct.mean()
     for text in (
         "finetuned from `maft_lib/miniature/model` by `multiagent_ft`",
-        f"| 1 | {accuracy}",
         "`learning_rate: 0.0001`",
         "**Train problems:** 8; source: `generated`",
         "@inproceedings{subramaniam2025multiagent",
     ):
         assert text in " ".join(card.text.split()), text
+    row = next(line for line in card.text.splitlines() if re.match(r"\|\s*1\s*\|", line))
+    assert f"{accuracy:.1f}" in row
 
 
 HOSTILE = '```\n# Heading\n<script>alert(1)</script> | x | {{ 7 * 7 }}\r\n---\n"quoted", \u2028\n```'
