@@ -53,9 +53,10 @@ def _verify_completions(path: Path, repair: bool) -> list[str]:
                 delete = "DELETE FROM completions WHERE rowid = ?"
                 connection.executemany(delete, [(number,) for number in damaged])
             said = [line for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
-    except sqlite3.OperationalError:  # the disk's, not the database's
-        raise
     except sqlite3.DatabaseError as error:
+        cut = error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHORT_READ  # the file ends too soon
+        if isinstance(error, sqlite3.OperationalError) and not cut:  # the disk's, not the database's
+            raise
         said = [str(error)]
     if repair and said:
         for part in path.parent.glob(f"{DATABASE}*"):
