@@ -90,6 +90,30 @@ def test_the_text_of_an_option_chooses_it(text, letter):
     assert extract_answer(text, "mmlu", options=("London", "Paris")) == letter
 
 
+@pytest.mark.parametrize(
+    "text, whole, cut",
+    [
+        ("so \\boxed{12}. Let me check: 3", "12", "12"),
+        ("The answer is 12", "12", None),
+        ("The answer is 12.", "12", "12"),
+        ("The answer is 12. Let me check that 3", "12", "12"),
+        ("**Answer: 12**\nTo check, 3", "12", "12"),
+        ("#### 12", "12", None),
+        ("#### 12\n", "12", "12"),
+        ("so <answer>12</answer>", "12", "12"),
+        ("She has 3 + 9 = 12 apples.", "12", None),
+        ("so \\boxed 12", "12", None),
+        ("The answer is \\boxed{12", None, None),
+        ("She has 12. The answer is x = \\boxed{12", None, None),
+        ("The answer is 12.\nSo \\boxed{1", "12", "12"),
+        ("\\boxed{answer}\nThe answer is 12.", "12", "12"),
+    ],
+)
+def test_a_response_that_is_cut_answers_only_in_whole_statements(text, whole, cut):
+    assert extract_answer(text, "gsm") == whole
+    assert extract_answer(text, "gsm", cut=True) == cut
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_table_of_cases(category):
     """Every case of `grading_cases.tsv`, both ways round."""

@@ -36,6 +36,7 @@ from maft_lib.grading.forms import read
 from maft_lib.grading.latex import clean
 from maft_lib.grading.process import ask
 from maft_lib.grading.scalars import Scalar, read_number
+from maft_lib.reasoning import split_reasoning
 from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 from maft_lib.tasks.reasoning_gym import FULL_SCORE, check_safe
@@ -43,17 +44,21 @@ from maft_lib.tasks.reasoning_gym import FULL_SCORE, check_safe
 LONGEST_TEXT = 10_000  # characters of an answer in free text (grids, lists)
 
 
-def extract_answer(text: str, task: str, options: Sequence[str] = ()) -> str | None:
+def extract_answer(
+    text: str, task: str, options: Sequence[str] = (), *, cut: bool = False
+) -> str | None:
     r"""The final answer of a response, or None if it has none that the task could accept.
 
     The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or stands
     alone at the end. A choice comes as its capital letter; `options` lets the text of an option choose
-    too. Raises `ValueError` for an unknown task and for a response that is not text.
+    too. What the model only thinks is no answer (see `reasoning`). Where the response was `cut` at the
+    limit of tokens, only a closed box or a whole statement counts. Raises `ValueError` for an unknown
+    task and for a response that is not text.
     """
     kind = answer_type(task)
     if not isinstance(text, str):
         raise ValueError(f"a response is text, but it is of type {type(text).__name__}.")
-    for found in candidates(text, kind):
+    for found in candidates(split_reasoning(text)[1], kind, cut):
         if kind == "choice":
             if letter := choice(found, options):
                 return letter

@@ -30,6 +30,9 @@ _NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\\?[$€£]\s?)?(?:\d+(?:,\d{3})*(?:\
 # Mathematics or a list that goes on before a number, or behind it: it is not the whole answer.
 _BESIDE = re.compile(r"[√π^*/+\\({\[]\s*$|\w$|(?:\band|\bor|,)\s*$")
 _BEHIND = re.compile(r"\s*(?:[-+*/^_!√π\\({\[]|[a-zA-Z]\b)|[a-zA-Zπ√]")
+_OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?!(?:[^{}]|\\text\{\w*\})*\})")  # but for placeholders
+_HALF_BOX = re.compile(r"\\(?:boxed|fbox)\s*[^\s{}\\]*\Z")  # \boxed 12, which may go on
+_LAST_END = re.compile(r".*(?:\n|</answer>|[.!?](?=[\s*_]|$))", re.DOTALL)  # of a sentence or line
 _PLACEHOLDERS = ("", "answer", "your answer", "final answer", "...", "\\ldots", "\\text{answer}")
 _LETTER = re.compile(
     r"\(\s*([A-Za-z])\s*\)|(?<![\w'])([A-Z])(?=[,.):*\]\">]|\s*$)"
@@ -38,22 +41,32 @@ _LETTER = re.compile(
 _DENIED = re.compile(r"\b(?:not|neither|nor|or|cannot|isn't|wrong|incorrect)\b", re.IGNORECASE)
 
 
-def candidates(text: str, answer_type: str) -> Iterator[str]:
+def candidates(text: str, answer_type: str, cut: bool = False) -> Iterator[str]:
     """What may be the final answer of a response, the likeliest first.
 
     A box ends the search, even if nothing in it can be read: an answer in words after it would be a
-    guess at what the agent meant.
+    guess at what the agent meant. Where the response is cut, or a box stays open, only a statement
+    that ends before that counts.
     """
+    if cut:
+        text = _HALF_BOX.sub("", text)
     if found := [box for box in boxes(text) if box.lower() not in _PLACEHOLDERS]:
         yield found[-1]
         return
+    if open_box := _OPEN_BOX.search(text):
+        text, cut = text[: open_box.start()], True
     tail = text[-TAIL:]
+    if cut:
+        end = _LAST_END.match(tail)
+        tail = end[0] if end else ""
     yield from reversed([found.strip() for found in _TAGGED.findall(tail)])
     for marked in _MARKED.findall(tail)[-1:]:
         if not _HEADING.match(marked.strip()):
             yield marked.strip()
     for spoken in _SPOKEN.findall(tail)[-1:]:
         yield from _phrases(spoken, answer_type)
+    if cut:
+        return
     last = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "")
     yield from _at_the_end(last, answer_type)
 
