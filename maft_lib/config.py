@@ -89,6 +89,8 @@ class Config(BaseModel):
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(0.9, gt=0, le=1)
     max_tokens: int = Field(2048, ge=1, le=1_000_000)  # new tokens per response
+    # New tokens per response on top, for the thoughts of a model that thinks before it answers
+    max_thinking_tokens: int = Field(0, ge=0, le=1_000_000)
 
     # Finetuning (Sections 2.3, 2.4; Appendix B.3)
     num_iterations: int = Field(1, ge=1, le=100)  # L

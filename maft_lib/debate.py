@@ -25,20 +25,32 @@ from maft_lib.tasks.problem import Problem
 
 @dataclass(frozen=True)
 class Turn:
-    """What one agent was asked in one round, the summary in it, what it said and answered."""
+    """What one agent was asked in one round, the summary in it, what it said and answered.
+
+    `reasoning` holds its thoughts, which nobody else reads and nobody learns from; a response that ran
+    into the limit of new tokens has the `finish_reason` `length`.
+    """
 
     asked: str
     summary: str | None
     response: str
     answer: str | None
+    reasoning: str = ""
+    finish_reason: str = "stop"
+
+    @property
+    def cut(self) -> bool:
+        """Whether the limit of new tokens ended the response before the agent did."""
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class Debate:
     """Everything said about one problem: `turns[agent][round]` and the vote over the last round.
 
-    Its cost: tokens read and written in all requests, summaries included, the number of requests, and
-    the seconds that one worker or device was busy with them when they were first answered.
+    Its cost: tokens read and written in all requests, summaries and thoughts included, the number of
+    requests and of responses that were cut at the limit, and the seconds that one worker or device was
+    busy with them when they were first answered.
     """
 
     problem: Problem
@@ -47,6 +59,7 @@ class Debate:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_calls: int = 0
+    num_cut: int = 0
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -132,7 +145,7 @@ class _Run:
         self.society, self.problems, self.config = society, problems, config
         self.backend, self.iteration, self.on_turn = backend, iteration, on_turn
         self.prompts = load_prompts(config.path(config.prompts) if config.prompts else None)
-        self.sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+        self.sampling = Sampling.of(config)
         # (problem, agent) for every response of a round
         agents = range(len(society.generators))
         self.places = [(i, n) for n in agents for i in range(len(problems))]
@@ -200,7 +213,7 @@ class _Run:
 
         for k, completion in enumerate(self._generate(requests, turn)):
             i, n = self.places[k]
-            self.turns[i][n].append(self._answered(i, turn(k, completion.text)))
+            self.turns[i][n].append(answered(turn(k, completion.text), completion, self.problems[i]))
 
     def _request(
         self, agent: Agent, messages: Sequence[Message], i: int, number: int, purpose: str
@@ -215,21 +228,25 @@ class _Run:
 
         def show(k: int, said: str | Completion) -> None:
             i, n = self.places[k]
-            new = turn(k, said) if isinstance(said, str) else self._answered(i, turn(k, said.text))
+            if isinstance(said, str):
+                reasoning, text = split_reasoning(said)
+                new = replace(turn(k, text), reasoning=reasoning)
+            else:
+                new = answered(turn(k, said.text), said, self.problems[i])
             self.on_turn(i, n, new)  # type: ignore[misc]
 
         watched = (show, show) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
         for (i, _), done in zip(self.places, completions):
-            self.costs[i]["num_calls"] += 1
-            for name in ("num_prompt_tokens", "num_completion_tokens", "seconds"):
+            for name in ("num_calls", "num_cut", "num_prompt_tokens", "num_completion_tokens", "seconds"):
                 self.costs[i][name] += getattr(done, name)
         return completions
 
-    def _answered(self, i: int, turn: Turn) -> Turn:
-        """The turn with the final answer that its response gives to problem `i`."""
-        problem = self.problems[i]
-        return replace(turn, answer=extract_answer(turn.response, problem.task, problem.options))
+
+def answered(turn: Turn, said: Completion, problem: Problem) -> Turn:
+    """A turn whose response is written: with the final answer in it, the thoughts, and how it ended."""
+    answer = extract_answer(turn.response, problem.task, problem.options)
+    return replace(turn, answer=answer, reasoning=said.reasoning, finish_reason=said.finish_reason)
 
 
 def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | None:

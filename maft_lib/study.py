@@ -16,8 +16,8 @@ import pandas as pd
 from maft_lib import events, metrics
 from maft_lib.backends import Backend, Request, Sampling, generate
 from maft_lib.config import Config
-from maft_lib.debate import Debate, run_debates
-from maft_lib.grading import extract_answer, is_correct
+from maft_lib.debate import Debate, answered, run_debates
+from maft_lib.grading import is_correct
 from maft_lib.prompts import load_prompts
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society, base_society, save_society
@@ -128,7 +128,7 @@ class Study:
         """
         wrong = [d for d in debates if not is_correct(d.answers[0][0], d.problem)]
         prompts = load_prompts(self.config.path(self.config.prompts) if self.config.prompts else None)
-        sampling = Sampling(self.config.temperature, self.config.top_p, self.config.max_tokens)
+        sampling = Sampling.of(self.config)
         requests = [
             Request(learner.generators[0].model, (prompts.hint(d.problem),), sampling, seed)
             for d in wrong
@@ -139,9 +139,8 @@ class Study:
         self._cost(iteration, "data", metrics.spent(completions))
         tries = []
         for debate, completion in zip(wrong, completions):
-            problem, text = debate.problem, completion.text
-            answer = extract_answer(text, problem.task, problem.options)
-            turn = replace(debate.turns[0][0], response=text, answer=answer)
+            turn = replace(debate.turns[0][0], response=completion.text)
+            turn = answered(turn, completion, debate.problem)
             tries.append(replace(debate, turns=((turn,),)))
         return right_responses(tries)
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from maft_lib.config import Config
 from maft_lib.events import counted
 from maft_lib.workers import interruptible, raise_if_interrupted
 
@@ -39,6 +40,11 @@ class Sampling:
     top_p: float = 0.9
     max_tokens: int = 2048
 
+    @classmethod
+    def of(cls, config: Config) -> Sampling:
+        """What the config says; thoughts and response share one limit of new tokens."""
+        return cls(config.temperature, config.top_p, config.max_tokens + config.max_thinking_tokens)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -59,7 +65,7 @@ class Request:
 class Completion:
     """One response: its text, its lengths in tokens, and `stop` or `length`.
 
-    `seconds` is its share of the time that a worker or device was busy with its batch; `stored` says
+    `reasoning` is what a thinking model wrote before the text, for itself. `seconds` is its share of the time that a worker or device was busy with its batch; `stored` says
     that it was taken from the store, not generated now.
     """
 
@@ -67,8 +73,19 @@ class Completion:
     num_prompt_tokens: int
     num_completion_tokens: int
     finish_reason: str
+    reasoning: str = ""
     seconds: float = field(default=0.0, compare=False)
     stored: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def num_calls(self) -> int:
+        """1, beside the many of a debate."""
+        return 1
+
+    @property
+    def num_cut(self) -> int:
+        """1 if the limit of new tokens ended it, else 0."""
+        return int(self.finish_reason == "length")
 
     def to_dict(self) -> dict:
         """The completion as plain JSON values, for the store."""

@@ -21,7 +21,8 @@ from maft_lib.seeds import derive_seed
 Pick = Callable[[Debate], str | None]
 final_vote: Pick = attrgetter("vote")
 RUN = ["method", "task", "model", "seed", "iteration"]
-COSTS = ["num_calls", "num_prompt_tokens", "num_completion_tokens", "num_training_tokens", "seconds"]
+TOKENS = ["num_prompt_tokens", "num_completion_tokens", "num_training_tokens"]
+COSTS = ["num_calls", "num_cut", *TOKENS, "seconds"]
 
 
 def first_answer(debate: Debate) -> str | None:
@@ -102,10 +103,12 @@ def accuracy_over_seeds(frame: pd.DataFrame, column: str = "correct") -> pd.Data
 
 
 def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
-    """Calls, tokens read and written, and seconds of a worker or device, of debates or completions."""
-    names = ("num_prompt_tokens", "num_completion_tokens", "seconds")
-    num_calls = sum(record.num_calls if isinstance(record, Debate) else 1 for record in records)
-    return {"num_calls": num_calls, **{n: sum(getattr(r, n) for r in records) for n in names}}
+    """What debates or completions cost: calls, tokens read and written, seconds of a worker or device.
+
+    `num_cut` counts the responses that ran into the limit of new tokens.
+    """
+    names = ("num_calls", "num_cut", *TOKENS[:2], "seconds")
+    return {name: sum(getattr(record, name) for record in records) for name in names}
 
 
 def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
@@ -117,5 +120,5 @@ def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
 def counts(costs: pd.DataFrame) -> pd.DataFrame:
     """The costs of each method (its index) that are the same in every run: all but time and memory."""
     names = ["calls", "tokens read", "tokens written", "tokens trained on"]
-    totals = costs.groupby("method", sort=False)[COSTS[:-1]].sum().astype(int)
+    totals = costs.groupby("method", sort=False)[["num_calls", *TOKENS]].sum().astype(int)
     return totals.set_axis(names, axis=1)
