@@ -18,6 +18,7 @@ from maft_lib.backends import Backend, Completion, Message, Request, Sampling, g
 from maft_lib.config import Config
 from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
 from maft_lib.prompts import load_prompts
+from maft_lib.reasoning import split_reasoning
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
 from maft_lib.tasks.problem import Problem
@@ -245,7 +246,8 @@ class _Run:
 
 def answered(turn: Turn, said: Completion, problem: Problem) -> Turn:
     """A turn whose response is written: with the final answer in it, the thoughts, and how it ended."""
-    answer = extract_answer(turn.response, problem.task, problem.options)
+    cut = said.finish_reason == "length"
+    answer = extract_answer(turn.response, problem.task, problem.options, cut=cut)
     return replace(turn, answer=answer, reasoning=said.reasoning, finish_reason=said.finish_reason)
 
 

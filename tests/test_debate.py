@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from maft_lib.backends import BackendError
+from maft_lib.backends import BackendError, Completion
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, run_debates
 from maft_lib.lab import html
@@ -98,6 +98,49 @@ def test_one_round_is_a_vote_over_first_answers(config, problems):
     )
     assert [d.answers for d in debates] == [[["7"], ["7"], ["8"]], [["1"], ["2"], ["2"]]]
     assert [d.vote for d in debates] == ["7", "2"]
+
+
+def test_thoughts_are_kept_apart_from_what_others_read_and_vote_on(config, problems):
+    def thinking(request):
+        return f"<think>Is it \\boxed{{3}}? No.</think>\n{script(request)}"
+
+    backend = ScriptedBackend(thinking)
+    debates = run_debates(base_society("base", 3), problems, config, backend)
+    plain = run_debates(base_society("base", 3), problems, config, ScriptedBackend(script))
+    assert [d.answers for d in debates] == [d.answers for d in plain]
+    assert [d.vote for d in debates] == [d.vote for d in plain]
+    assert not any("Is it" in m["content"] for r in backend.requests for m in r.messages)
+    assert all(t.reasoning == "Is it \\boxed{3}? No." for d in debates for a in d.turns for t in a)
+
+
+def test_what_a_server_keeps_apart_is_a_thought_as_well(config, problems):
+    said = Completion("The answer is 5.", 9, 9, "stop", reasoning="Say 3? No.")
+    debate = run_debates(base_society("base", 2), problems, config, ScriptedBackend(lambda _: said))[0]
+    assert debate.turns[0][0].reasoning == "Say 3? No." and debate.vote == "5"
+
+
+def test_a_thought_that_never_closes_has_no_answer(config, problems):
+    open_thought = ScriptedBackend(lambda request: "<think>It may be \\boxed{3}")
+    debate = run_debates(base_society("base", 2), problems, config, open_thought)[0]
+    assert debate.vote is None and debate.turns[0][0].response == ""
+
+
+@pytest.mark.parametrize(
+    "text, answer",
+    [("25+7=32, 42-28=", None), ("\\boxed{12", None), ("So \\boxed{12}. To check", "12")],
+)
+def test_a_cut_response_answers_only_what_is_whole(config, problems, text, answer):
+    cut = ScriptedBackend(lambda request: Completion(text, 9, 9, "length"))
+    debate = run_debates(base_society("base", 2), problems, config, cut)[0]
+    assert debate.vote == answer and all(turn.cut for turns in debate.turns for turn in turns)
+    assert debate.num_cut == debate.num_calls == 6
+
+
+def test_thoughts_get_tokens_of_their_own(config, problems):
+    backend = ScriptedBackend(script)
+    wanted = config.replace(max_tokens=40, max_thinking_tokens=100)
+    run_debates(base_society("base", 2), problems, wanted, backend)
+    assert {request.sampling.max_tokens for request in backend.requests} == {140}
 
 
 def test_debates_survive_json(config, problems):

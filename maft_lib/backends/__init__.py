@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from maft_lib.config import Config
 from maft_lib.events import counted
+from maft_lib.reasoning import split_reasoning
 from maft_lib.workers import interruptible, raise_if_interrupted
 
 Message = dict[str, str]  # a role and its content
@@ -115,7 +116,7 @@ def generate(
     on_text: OnText | None = None,
     on_completion: Callable[[int, Completion], None] | None = None,
 ) -> list[Completion]:
-    """All completions, in the order of the requests.
+    """All completions, in the order of the requests, thoughts apart from texts.
 
     `on_text(index, text)` hears texts grow where the backend can stream, `on_completion(index,
     completion)` what is finished, at once. What these raise ends the generation: finished completions
@@ -127,6 +128,9 @@ def generate(
     with interruptible(), closing(stream):
         for index, completion in counted(stream):
             raise_if_interrupted()
+            if not completion.reasoning:  # a server may have taken it out
+                reasoning, text = split_reasoning(completion.text)
+                completion = replace(completion, text=text, reasoning=reasoning)
             completions[index] = completion
             if on_completion is not None:
                 on_completion(index, completion)

@@ -8,7 +8,7 @@ from maft_lib.backends import BackendError, Completion, OnText, Request
 
 
 class ScriptedBackend:
-    """Answers each request with `script(request)`, or with the next text of a list.
+    """Answers each request with `script(request)`, or with the next text or completion of a list.
 
     `requests` has every request in the order in which they came. A list that is used up raises
     `BackendError`. Lengths are counted in words.
@@ -16,7 +16,7 @@ class ScriptedBackend:
 
     name = "scripted"
 
-    def __init__(self, script: Callable[[Request], str] | Sequence[str]):
+    def __init__(self, script: Callable[[Request], str | Completion] | Sequence[str | Completion]):
         self.requests: list[Request] = []
         texts = iter(()) if callable(script) else iter(script)
         self._script = script if callable(script) else lambda request: next(texts)
@@ -33,8 +33,10 @@ class ScriptedBackend:
         for index, request in enumerate(requests):
             self.requests.append(request)
             try:
-                text = self._script(request)
+                said = self._script(request)
             except StopIteration:
                 raise BackendError("the script ran out of answers.") from None
-            asked = sum(len(message["content"].split()) for message in request.messages)
-            yield index, Completion(text, asked, len(text.split()), "stop")
+            if isinstance(said, str):
+                asked = sum(len(message["content"].split()) for message in request.messages)
+                said = Completion(said, asked, len(said.split()), "stop")
+            yield index, said

@@ -198,8 +198,8 @@ class VLLMBackend:
                     (answer,) = output.outputs
                     text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
                     lengths = len(output.prompt_token_ids), len(answer.token_ids)
-                    seconds = (now - last) / len(done)
-                    completion = Completion(text, *lengths, str(answer.finish_reason), seconds)
+                    reason, seconds = str(answer.finish_reason), (now - last) / len(done)
+                    completion = Completion(text, *lengths, reason, seconds=seconds)
                     yield places.pop(output.request_id), completion
                 last = now if done else last
         finally:
