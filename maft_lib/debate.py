@@ -239,7 +239,13 @@ class _Run:
         watched = (show, show) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
         for (i, _), done in zip(self.places, completions):
-            for name in ("num_calls", "num_cut", "num_prompt_tokens", "num_completion_tokens", "seconds"):
+            for name in (
+                "num_calls",
+                "num_cut",
+                "num_prompt_tokens",
+                "num_completion_tokens",
+                "seconds",
+            ):
                 self.costs[i][name] += getattr(done, name)
         return completions
 
