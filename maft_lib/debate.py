@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from maft_lib.backends import Backend, Completion, Message, Request, Sampling, generate
+from maft_lib.backends import SPENT, Backend, Completion, Message, Request, Sampling, generate
 from maft_lib.config import Config
 from maft_lib.grading import extract_answer, group_equivalent, is_equivalent
 from maft_lib.prompts import load_prompts
@@ -239,13 +239,7 @@ class _Run:
         watched = (show, show) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
         for (i, _), done in zip(self.places, completions):
-            for name in (
-                "num_calls",
-                "num_cut",
-                "num_prompt_tokens",
-                "num_completion_tokens",
-                "seconds",
-            ):
+            for name in SPENT:
                 self.costs[i][name] += getattr(done, name)
         return completions
 

@@ -17,6 +17,8 @@ from maft_lib.reasoning import split_reasoning
 from maft_lib.workers import interruptible, raise_if_interrupted
 
 Message = dict[str, str]  # a role and its content
+# What a completion, or a whole debate, costs
+SPENT = ("num_calls", "num_cut", "num_prompt_tokens", "num_completion_tokens", "seconds")
 OnText = Callable[[int, str], None]  # index of a request, and its text as far as it is written
 
 
@@ -66,8 +68,9 @@ class Request:
 class Completion:
     """One response: its text, its lengths in tokens, and `stop` or `length`.
 
-    `reasoning` is what a thinking model wrote before the text, for itself. `seconds` is its share of the time that a worker or device was busy with its batch; `stored` says
-    that it was taken from the store, not generated now.
+    `reasoning` is what a thinking model wrote before the text, for itself. `seconds` is its share of
+    the time that a worker or device was busy with its batch; `stored` says that it was taken from the
+    store, not generated now.
     """
 
     text: str

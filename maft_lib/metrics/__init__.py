@@ -12,7 +12,7 @@ from operator import attrgetter
 
 import pandas as pd
 
-from maft_lib.backends import Completion
+from maft_lib.backends import SPENT, Completion
 from maft_lib.debate import Debate, majority_vote
 from maft_lib.grading import is_correct
 from maft_lib.metrics.statistics import mean_over_problems, standard_error
@@ -107,8 +107,7 @@ def spent(records: Sequence[Debate] | Sequence[Completion]) -> dict[str, float]:
 
     `num_cut` counts the responses that ran into the limit of new tokens.
     """
-    names = ("num_calls", "num_cut", *TOKENS[:2], "seconds")
-    return {name: sum(getattr(record, name) for record in records) for name in names}
+    return {name: sum(getattr(record, name) for record in records) for name in SPENT}
 
 
 def cost_frame(rows: Sequence[dict]) -> pd.DataFrame:
