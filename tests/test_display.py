@@ -86,6 +86,15 @@ def verdict(html):
 # --- registration --------------------------------------------------------------------------------
 
 
+def test_thoughts_are_folded_and_cut_responses_are_marked():
+    cut = Turn("asked", None, "So far 12", None, reasoning="<b>Hm</b>", finish_reason="length")
+    record = Debate(problem(), ((cut,), (Turn("asked", None, "It is 3/4.", "3/4"),)), "3/4", 9, 9, 2, 1)
+    shown = parsed(debate_html(record))
+    assert [fold.get_text() for fold in shown.select(".maft-rounds details")] == ["thoughts<b>Hm</b>"]
+    assert changes(str(shown)) == ["cut at the token limit"]
+    assert "1 response cut" in shown.select_one(".maft-verdict").get_text()
+
+
 def test_ipython_shows_our_records_once_they_are_registered():
     shell = SimpleNamespace(display_formatter=DisplayFormatter())
     register(shell)
