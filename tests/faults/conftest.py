@@ -1,6 +1,8 @@
 """One undisturbed study to compare with, and the tally that is printed at the end."""
 
 import os
+import shutil
+import signal
 from collections import Counter
 from threading import Lock
 
@@ -11,6 +13,7 @@ from tests.faults.disturbed import Disturbed
 KILLS = int(os.environ.get("MAFT_FAULT_KILLS", "10"))
 _tally: dict[str, Counter] = {}
 _counting = Lock()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 class Tally:
@@ -43,14 +46,31 @@ def tally():
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """A finished study that nothing disturbed."""
-    study = Disturbed(tmp_path_factory.mktemp("undisturbed"))
-    calls, trained, _ = study.finish()
-    assert calls > 300 and trained == 12
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study = Disturbed(folder)
+    process = study.start()
+    for name, completions, checkpoints in [("early", 20, 0), ("half", 60, 1)]:
+        study.wait_for(process, completions, checkpoints)
+        study.copy_as_killed(process, folder / name)
+    calls, trained, _ = study.finish(process)
+    assert calls == len(study.keys()) > 100 and trained == len(study.checkpoints()) == 8
     return study
 
 
+@pytest.fixture
+def killed(undisturbed, tmp_path):
+    """Makes a study of what a kill had left when it was `early`, generating, or `half` finetuned."""
+
+    def make(when, runs=None):
+        study = Disturbed(tmp_path / "killed", runs)
+        shutil.copytree(undisturbed.tables / when, study.runs)
+        return study
+
+    return make
+
+
 def pytest_terminal_summary(terminalreporter):
-    """What README's table says."""
+    """What the table in docs/faults.md says."""
     if not _tally:
         return
     terminalreporter.section("faults")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -23,7 +24,6 @@ class Disturbed:
         self.tables = Path(folder)
         self.runs = Path(runs or self.tables / "runs")
         self.tables.mkdir(parents=True, exist_ok=True)
-        self.seconds = 0.0
 
     def start(self, **environment):
         """A process of it."""
@@ -36,12 +36,9 @@ class Disturbed:
             text=True,
         )
 
-    def finish(self, **environment):
+    def finish(self, process=None, **environment):
         """Runs it to its end; returns (requests that reached the model, agents trained, stderr)."""
-        start = time.perf_counter()
-        process = self.start(**environment)
-        out, errors = process.communicate()
-        self.seconds = time.perf_counter() - start
+        out, errors = (process := process or self.start(**environment)).communicate()
         assert process.returncode == 0, errors[-3000:]
         _, calls, trained = out.splitlines()[-1].split()
         return int(calls), int(trained), errors
@@ -56,6 +53,15 @@ class Disturbed:
     def results(self):
         """The bytes of its tables."""
         return [(self.tables / name).read_bytes() for name in TABLES]
+
+    def copy_as_killed(self, process, folder):
+        """Copies its store as a kill at this moment would leave it, and lets it go on."""
+        everyone = [psutil.Process(process.pid), *family(process)]
+        for each in everyone:
+            each.send_signal(signal.SIGSTOP)
+        shutil.copytree(self.runs, folder)
+        for each in everyone:
+            each.send_signal(signal.SIGCONT)
 
     def keys(self):
         """Keys of the completions in the store, finished or being written."""

@@ -1,10 +1,9 @@
 """The study that the fault tests disturb: python -m tests.faults.study RUNS TABLES
 
-The smoke profile's, with a third of its problems. Prints, at its end, how many requests reached the
+The smoke profile's with two agents and few problems. Prints, at its end, how many requests reached the
 model and how many agents were trained.
 """
 
-import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from maft_lib.workers import warm_up
 
 
 def main(runs, tables):
-    config = maft.load_config("smoke", runs_dir=runs, num_workers=2, num_train=8, num_eval=8)
+    sizes = {"num_agents": 2, "num_train": 6, "num_eval": 4}
+    config = maft.load_config("smoke", runs_dir=runs, num_workers=2, **sizes)
     warm_up()  # as a notebook's first cell does
     from maft_lib.backends.opening import open_backend
     from maft_lib.tables import save_table
@@ -32,5 +32,4 @@ def checkpoints(runs):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     main(*sys.argv[1:])
