@@ -99,5 +99,10 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
         ours = [a.model for a in society.agents if Path(a.model).parent == runs / checkpoints.FOLDER]
         if all(map(os.path.isdir, ours)):
             found.append(SavedSociety(society, saved.about))
-    names = ("profile", "method", "task", "model", "seed", "iteration")
-    return sorted(found, key=lambda saved: [f"{saved.about.get(name)!s:>12}" for name in names])
+    names = ("profile", "method", "task", "model")
+
+    def place(saved: SavedSociety) -> tuple:
+        about = saved.about
+        return *(str(about.get(name)) for name in names), about["seed"], about["iteration"]
+
+    return sorted(found, key=place)

@@ -65,6 +65,25 @@ def test_writing_the_same_again_changes_nothing(tmp_path, model):
     assert len(list((tmp_path / "societies").iterdir())) == 3  # nothing is left beside them
 
 
+def test_societies_are_listed_by_name_and_by_number(tmp_path, model):
+    society = finetuned(tmp_path, model, "one", "two")
+    wanted = [
+        ("multiagent_ft", 2, 1),
+        ("multiagent_ft", 10, 2),
+        ("multiagent_ft", 10, 10),
+        ("star", 1, 1),
+    ]
+    for method, seed, iteration in reversed(wanted):
+        save_society(
+            tmp_path, society, **ABOUT | {"method": method, "seed": seed, "iteration": iteration}
+        )
+    found = [
+        tuple(saved.about[n] for n in ("method", "seed", "iteration"))
+        for saved in list_societies(tmp_path)
+    ]
+    assert found == wanted
+
+
 def test_a_moved_folder_of_runs_still_works(tmp_path, model):
     save_society(tmp_path / "old", finetuned(tmp_path / "old", model, "one", "two"), **ABOUT)
     shutil.move(tmp_path / "old", tmp_path / "new")

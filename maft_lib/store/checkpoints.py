@@ -9,12 +9,11 @@ import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from fnmatch import translate
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +27,6 @@ MODEL_FILES = (
     *("*.safetensors", "config.json", "generation_config.json", ADAPTER, BASE, "tokenizer*", "vocab.*"),
     *("special_tokens_map.json", "added_tokens.json", "chat_template*", "merges.txt"),
 )
-_is_of_model = re.compile("|".join(map(translate, MODEL_FILES))).match
 MANIFEST = "manifest.json"  # hashes of a checkpoint's files
 LOG = "training.json"  # what the training of a checkpoint said of itself; no part of the model
 
@@ -39,30 +37,27 @@ def model_identity(folder: str | Path) -> str:
     Raises `StoreError` if a checkpoint is damaged.
     """
     with os.scandir(folder) as entries:
-        files = [entry for entry in entries if _is_of_model(entry.name)]
-    return _identity(tuple(sorted((f.path, f.stat().st_mtime_ns, f.stat().st_size) for f in files)))
+        files = [file for file in entries if any(fnmatch(file.name, kind) for kind in MODEL_FILES)]
+    stamp = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _identity(Path(folder), tuple(stamp))
 
 
 @lru_cache(maxsize=1024)
-def _identity(stamp: tuple[tuple[str, int, int], ...]) -> str:
+def _identity(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
     """The identity from files, which are read again when their time or size has changed."""
+    manifest = folder / MANIFEST  # a store's checkpoint has one
+    hashes = json.loads(manifest.read_bytes()) if manifest.is_file() else {}
     digest = hashlib.sha256()
-    for path in (Path(name) for name, _, _ in stamp):
-        content, manifest = file_hash(path), _manifest(path.parent)
-        if manifest and manifest.get(path.name) != content:
-            raise StoreError(f"checkpoint {path.parent} is damaged ({path.name}): run its study again.")
+    for path in (folder / name for name, _, _ in stamp):
+        content = file_hash(path)
+        if hashes and hashes.get(path.name) != content:
+            raise StoreError(f"checkpoint {folder} is damaged ({path.name}): run its study again.")
         if path.name == BASE:  # only which model an adapter's base is, not where
             content = content_key(json.loads(path.read_text())["identity"])
         elif path.name == ADAPTER:
             content = content_key({**json.loads(path.read_text()), "base_model_name_or_path": None})
         digest.update(f"{path.name}\x00{content}\x00".encode())
     return digest.hexdigest()
-
-
-def _manifest(folder: Path) -> dict[str, str]:
-    """Hashes of a checkpoint's files; empty for a model that is no checkpoint of a store."""
-    path = folder / MANIFEST
-    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
 
 
 def find_checkpoint(runs: Path, key: str) -> Path | None:
