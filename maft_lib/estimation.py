@@ -27,8 +27,7 @@ from maft_lib.config import Config, ConfigError, check_name
 from maft_lib.debate import Debate
 from maft_lib.methods import METHODS
 from maft_lib.society import Agent, Society
-from maft_lib.store import checkpoints
-from maft_lib.store.files import size
+from maft_lib.store.files import CHECKPOINTS, size
 from maft_lib.study import Study
 from maft_lib.tasks import canonical
 from maft_lib.tasks.problem import Problem
@@ -120,7 +119,7 @@ class Machine(NamedTuple):
 def this_machine(runs_dir: Path) -> Machine:
     """The machine of this process; checkpoints in `runs_dir` count as free, for they are used again."""
     folder = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free + size(runs_dir / checkpoints.FOLDER)
+    free = shutil.disk_usage(folder).free + size(runs_dir / CHECKPOINTS)
     return Machine(_gpus(), psutil.virtual_memory().total, free, default_num_workers())
 
 

@@ -29,7 +29,7 @@ from maft_lib.debate import Debate
 from maft_lib.methods import METHODS
 from maft_lib.profiles import load_config
 from maft_lib.society import Agent, Society
-from maft_lib.store.checkpoints import ADAPTER, BASE, LOG, MODEL_FILES
+from maft_lib.store.files import ADAPTER, BASE, LOG, MODEL_FILES
 from maft_lib.study import Result
 from maft_lib.training.data import AgentData, Example
 from maft_lib.wording import one_line

@@ -10,8 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from maft_lib.config import project_root
-from maft_lib.store import checkpoints
-from maft_lib.store.files import SOCIETIES, read_records, save_record
+from maft_lib.store.files import CHECKPOINTS, SOCIETIES, read_records, save_record
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class SavedSociety:
 def save_society(runs_dir: str | Path, society: Society, **about: object) -> Path | None:
     """Writes down a society with finetuned agents; returns the file, None for base agents alone."""
     runs = Path(runs_dir)
-    if not any(Path(agent.model).parent == runs / checkpoints.FOLDER for agent in society.agents):
+    if not any(Path(agent.model).parent == runs / CHECKPOINTS for agent in society.agents):
         return None
     values = asdict(society)
     for agent in (*values["generators"], *values["critics"], values["summarizer"]):
@@ -86,7 +85,7 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
         warnings.warn(f"damaged files are left out: {', '.join(map(str, damaged))}.", stacklevel=2)
 
     def located(agent: Agent) -> Agent:
-        is_ours = agent.model.startswith(f"{checkpoints.FOLDER}/")
+        is_ours = agent.model.startswith(f"{CHECKPOINTS}/")
         place = (runs if is_ours else project_root()) / agent.model
         return replace(agent, model=str(place)) if is_ours or place.is_dir() else agent
 
@@ -96,7 +95,7 @@ def list_societies(runs_dir: str | Path) -> list[SavedSociety]:
         generators = tuple(map(located, saved.society.generators))
         critics = tuple(map(located, saved.society.critics))
         society = Society(generators, critics, located(saved.society.summarizer))
-        ours = [a.model for a in society.agents if Path(a.model).parent == runs / checkpoints.FOLDER]
+        ours = [a.model for a in society.agents if Path(a.model).parent == runs / CHECKPOINTS]
         if all(map(os.path.isdir, ours)):
             found.append(SavedSociety(society, saved.about))
     names = ("profile", "method", "task", "model")

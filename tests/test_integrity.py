@@ -14,8 +14,7 @@ import pytest
 import maft_lib as maft
 from maft_lib.society import Agent, Society, base_society, list_societies, save_society
 from maft_lib.store import Store
-from maft_lib.store.checkpoints import make_checkpoint
-from maft_lib.store.files import StoreError, StoreWarning, content_key, read_records
+from maft_lib.store.files import StoreError, StoreWarning, content_key, make_checkpoint, read_records
 
 WEIGHTS = "model.safetensors"
 ENTRIES = {content_key(n): {"text": f"response {n} " * (n % 40)} for n in range(400)}
@@ -78,7 +77,7 @@ def entries_or_refusal(runs):
             warnings.simplefilter("ignore", StoreWarning)
             return store.get(list(ENTRIES))
     except StoreError as error:
-        assert "puts the damaged database aside" in str(error)
+        assert "puts a damaged database aside" in str(error)
         return {}
 
 
@@ -227,7 +226,7 @@ def test_a_store_in_a_folder_that_cannot_be_written_is_read(runs, monkeypatch):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in runs.iterdir())
     store = Store(runs)
     assert store.get(list(ENTRIES)) == ENTRIES
-    with pytest.raises(StoreError, match="readonly.*name another one as `runs_dir`"):
+    with pytest.raises(StoreError, match="readonly.*name another `runs_dir`"):
         store.put([("new", {})])
     assert sorted((path.name, path.stat().st_mtime_ns) for path in runs.iterdir()) == before
 

@@ -15,7 +15,7 @@ from maft_lib.backends import BackendError, Request, Sampling, generate, hub, mo
 from maft_lib.backends.rendering import prompt_text
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.setup_cell import notebook_config
-from maft_lib.store.checkpoints import ADAPTER, BASE, model_identity
+from maft_lib.store.files import ADAPTER, BASE, model_identity
 from maft_lib.training import trainer
 from maft_lib.training.finetuning import hyper_parameters
 from tests.hostile_answers import HOSTILE

@@ -15,8 +15,15 @@ from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.store import Store
-from maft_lib.store.checkpoints import find_checkpoint, make_checkpoint, model_identity
-from maft_lib.store.files import StoreError, StoreWarning, content_key, explained
+from maft_lib.store.files import (
+    StoreError,
+    StoreWarning,
+    content_key,
+    explained,
+    find_checkpoint,
+    make_checkpoint,
+    model_identity,
+)
 
 
 @pytest.fixture
@@ -146,7 +153,7 @@ def test_an_altered_entry_is_named_and_made_again(store):
 def test_a_file_that_is_no_database_is_named_and_put_aside_when_asked(tmp_path):
     content = b"not a database, " * 1000
     (tmp_path / "completions.sqlite").write_bytes(content)
-    with pytest.raises(StoreError, match="verify.* puts the damaged"):
+    with pytest.raises(StoreError, match="verify.* puts a damaged"):
         Store(tmp_path)
     assert len(maft.verify(tmp_path, repair=True)) == 1
     assert len(Store(tmp_path)) == 0
@@ -178,7 +185,7 @@ def test_a_full_disk_says_so_when_a_tokenizer_is_saved(tmp_path, model):
 
 def test_a_read_only_store_says_so(store):
     store._connection.execute("PRAGMA query_only=ON")
-    with pytest.raises(StoreError, match="readonly.*name another one as `runs_dir`"):
+    with pytest.raises(StoreError, match="readonly.*name another `runs_dir`"):
         store.put([("k", {"text": "new"})])
 
 

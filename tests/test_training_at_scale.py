@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import TOLERANCE, canary_nll, expected_canary, load_model
 from maft_lib.config import ConfigError
-from maft_lib.store import checkpoints
+from maft_lib.store.files import MANIFEST, file_hash
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import (
@@ -284,8 +284,10 @@ def test_a_stopped_training_is_said_every_time(agent, examples, config):
         "stopped": {"step": 6, "num_steps": 20, "loss": "nan", "kept_step": 5}
     }
     (folder / "training.json").write_text(json.dumps(log))
-    (folder / checkpoints.MANIFEST).unlink()
-    checkpoints.seal(folder)
+    hashes = json.loads((folder / MANIFEST).read_text()) | {
+        "training.json": file_hash(folder / "training.json")
+    }
+    (folder / MANIFEST).write_text(json.dumps(hashes))
     with pytest.warns(UserWarning, match="generation-1 diverged at step 6 of 20.*of step 5"):
         finetune_all([(agent, examples)], config)
     with warnings.catch_warnings():

@@ -21,8 +21,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, Request
 from maft_lib.backends.rendering import prompt_text
-from maft_lib.store.checkpoints import ADAPTER, BASE, MODEL_FILES, model_identity
-from maft_lib.store.files import content_key, file_hash
+from maft_lib.store.files import ADAPTER, BASE, MODEL_FILES, content_key, file_hash, model_identity
 from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
 
@@ -109,7 +108,7 @@ def _in_package(package: str) -> Path:
 
 
 def identity(name_or_path: str, trust: bool = False) -> str:
-    """The model's content hash (`checkpoints.model_identity`); with its own code where that is run."""
+    """The model's content hash (`files.model_identity`); with its own code where that is run."""
     folder = model_folder(name_or_path)
     with loading(f"model {folder}"):
         content = model_identity(folder)

@@ -19,7 +19,7 @@ from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, hub, memory_holders, release_memory
 from maft_lib.backends.rendering import render_prompt, tokenize
-from maft_lib.store.checkpoints import ADAPTER, BASE, LOG, model_identity
+from maft_lib.store.files import ADAPTER, BASE, LOG, model_identity
 
 hf_logging.disable_progress_bar()  # the bars of loading weights would drown what a study prints
 

@@ -27,7 +27,7 @@ from maft_lib.backends import (
     release_memory,
 )
 from maft_lib.backends.rendering import stop_ids, tokenize
-from maft_lib.store.checkpoints import ADAPTER
+from maft_lib.store.files import ADAPTER
 from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from maft_lib.store import checkpoints
-from maft_lib.store.files import StoreError, StoreWarning, explained
+from maft_lib.store.files import CHECKPOINTS, StoreError, StoreWarning, explained, sweep
 
 DATABASE = "completions.sqlite"
 FORMAT = 2  # as the database's user_version
@@ -43,7 +42,7 @@ class Store:
         self._lock = threading.RLock()  # a transaction belongs to one thread
         with explained(self.path):
             self._connection = connect(self.path)
-        checkpoints.sweep(self.folder)
+        sweep(self.folder)
 
     def get(self, keys: Sequence[str]) -> dict[str, dict]:
         """The stored completions among `keys`, as far as they are undamaged."""
@@ -76,15 +75,15 @@ class Store:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection to the completions, whose database is made if need be; to read where it must not."""
-    is_read_only = path.is_file() and not os.access(path.parent, os.W_OK)
     mode = "rwc"
-    if is_read_only:  # immutable where SQLite would need to write beside it
+    if path.is_file() and not os.access(path.parent, os.W_OK):
+        # Immutable where SQLite would need to write beside it.
         mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
     else:
-        (path.parent / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
+        (path.parent / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, 60, isolation_level=None, check_same_thread=False, uri=True)
-    if not is_read_only:
+    if mode == "rwc":
         connection.executescript("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=256")
         with FileLock(f"{path}.lock"):  # SQLite does not wait where two processes turn WAL on at once
             if not connection.execute("SELECT 1 FROM sqlite_schema").fetchone():

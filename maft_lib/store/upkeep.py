@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from maft_lib.store import DATABASE, checkpoints, connect, rows
-from maft_lib.store.files import NEW, SOCIETIES, STUDIES, explained, read_records, size
-
-YOUNG = 7 * 24 * 3600  # seconds in which a study may be running that needs what no society has yet
+from maft_lib.store import DATABASE, connect, files, rows
 
 
 def verify(runs_dir: str | Path, repair: bool = False) -> pd.DataFrame:
@@ -26,14 +23,15 @@ def verify(runs_dir: str | Path, repair: bool = False) -> pd.DataFrame:
     there is no store.
     """
     runs = Path(runs_dir)
-    with explained(runs / DATABASE):
+    with files.explained(runs / DATABASE):
         damaged = [(runs / DATABASE, what) for what in _verify_completions(runs / DATABASE, repair)]
-        for folder in sorted((runs / checkpoints.FOLDER).glob("[!.]*")):
-            if folder.is_dir() and (name := checkpoints.damaged_file(folder)):
+        for folder in sorted((runs / files.CHECKPOINTS).glob("[!.]*")):
+            if folder.is_dir() and (name := files.damaged_file(folder)):
                 damaged.append((folder, name))
                 if repair:
-                    checkpoints.find_checkpoint(runs, folder.name)
-        for path in (*read_records(runs / SOCIETIES)[1], *read_records(runs / STUDIES)[1]):
+                    files.find_checkpoint(runs, folder.name)
+        records = [files.read_records(runs / name)[1] for name in (files.SOCIETIES, files.STUDIES)]
+        for path in sum(records, []):
             damaged.append((path, "its content"))
             if repair:
                 path.unlink(missing_ok=True)
@@ -42,7 +40,7 @@ def verify(runs_dir: str | Path, repair: bool = False) -> pd.DataFrame:
 
 def _verify_completions(path: Path, repair: bool) -> list[str]:
     """Keys of damaged entries, and what SQLite says of the database."""
-    path.stat()  # a new one would be made where there is none
+    path.stat()  # or a new one would be made
     damaged: dict[int, str] = {}
     try:
         with closing(connect(path)) as connection:
@@ -75,19 +73,19 @@ def gc(
     Completions stay: they are small, and dear to make again.
     """
     runs = Path(runs_dir)
-    records, damaged = read_records(runs / SOCIETIES)
-    freed = {*runs.glob("damaged-*"), *runs.glob(f"*/{NEW}*")}
+    records, damaged = files.read_records(runs / files.SOCIETIES)
+    freed = {*runs.glob("damaged-*"), *runs.glob(f"*/{files.NEW}*")}
     if not damaged:
-        freed |= {path for path in (runs / checkpoints.FOLDER).glob("*") if not path.is_symlink()}
+        freed |= {path for path in (runs / files.CHECKPOINTS).glob("*") if not path.is_symlink()}
     for values in records.values():
         if keep is None or keep(values["about"]):
             society = values["society"]
             agents = (*society["generators"], *society["critics"], society["summarizer"])
             freed -= {runs / agent["model"] for agent in agents}
-    old = time.time() - YOUNG
+    old = time.time() - 7 * 24 * 3600
     paths = sorted(path for path in freed if path.stat().st_mtime < old)
-    found = pd.DataFrame({"path": paths, "num_bytes": list(map(size, paths))})
+    found = pd.DataFrame({"path": paths, "num_bytes": list(map(files.size, paths))})
     for path in [] if dry_run else paths:
-        with explained(path):
+        with files.explained(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return found

@@ -14,7 +14,7 @@ from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
-from maft_lib.store import checkpoints
+from maft_lib.store import files
 from maft_lib.store.files import content_key
 from maft_lib.training.data import Example
 from maft_lib.training.launching import launch, run_on_gpus
@@ -58,7 +58,7 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     made: dict[str, Path] = {}
 
     def make(wanted: set[str]) -> None:
-        found = {key: checkpoints.find_checkpoint(runs, key) for key in tasks if key in wanted}
+        found = {key: files.find_checkpoint(runs, key) for key in tasks if key in wanted}
         made.update({key: folder for key, folder in found.items() if folder is not None})
         left = [key for key in found if key not in made]
         for done, folder in run([tasks[key] for key in left]) if left else ():
@@ -180,7 +180,7 @@ def make_checkpoint(
             release_memory()
             launch(start, examples, settings, device, new, gpus)
 
-    return checkpoints.make_checkpoint(Path(runs_dir), key, write)
+    return files.make_checkpoint(Path(runs_dir), key, write)
 
 
 def training_log(checkpoint: str | Path) -> dict:
@@ -188,5 +188,5 @@ def training_log(checkpoint: str | Path) -> dict:
 
     Empty for a model that was not finetuned here.
     """
-    path = Path(checkpoint) / checkpoints.LOG
+    path = Path(checkpoint) / files.LOG
     return json.loads(path.read_text()) if path.is_file() else {}

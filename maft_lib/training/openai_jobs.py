@@ -24,8 +24,7 @@ from maft_lib.config import Config
 from maft_lib.events import is_heard
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
-from maft_lib.store.checkpoints import LOG, make_checkpoint
-from maft_lib.store.files import content_key
+from maft_lib.store.files import LOG, content_key, make_checkpoint
 from maft_lib.training.data import Example
 from maft_lib.workers import raise_if_interrupted
 

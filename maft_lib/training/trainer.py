@@ -31,8 +31,7 @@ from maft_lib.backends.hub import Tokenizer, load_tokenizer
 from maft_lib.backends.rendering import IGNORED, render_conversation
 from maft_lib.prompts import Message
 from maft_lib.provenance import made_with
-from maft_lib.store.checkpoints import LOG
-from maft_lib.store.files import explained
+from maft_lib.store.files import LOG, explained
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.preferences import PreferenceTrainer, Row, rows_of

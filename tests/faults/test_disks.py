@@ -106,7 +106,7 @@ def test_a_read_only_store(tmp_path, killed, undisturbed, tally):
         study = killed("half", tmp_path / "disk" / "runs")
         remount("ro")
         said = study.fail()
-        assert "StoreError: " in said and "name another one as `runs_dir`" in said
+        assert "StoreError: " in said and "name another `runs_dir`" in said
         counted.count()
         remount("rw")
         study.finish()
