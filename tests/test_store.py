@@ -14,7 +14,7 @@ from maft_lib.backends import BackendError, Completion, Request, Sampling, gener
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.store import Store
+from maft_lib.store import Store, model_identity
 from maft_lib.store.files import (
     StoreError,
     StoreWarning,
@@ -22,7 +22,6 @@ from maft_lib.store.files import (
     explained,
     find_checkpoint,
     make_checkpoint,
-    model_identity,
 )
 
 

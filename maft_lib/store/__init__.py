@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from maft_lib.store.files import CHECKPOINTS, StoreError, StoreWarning, explained, sweep
+from maft_lib.store.files import model_identity as model_identity
 
 DATABASE = "completions.sqlite"
 FORMAT = 2  # as the database's user_version
