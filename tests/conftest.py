@@ -1,6 +1,7 @@
 """Fixtures that the tests share: small configs, hand-made debates, the miniature model."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from maft_lib.training.data import Example
 _FOLDERS = (os.environ.get("MAFT_DATA_DIR"), Path(__file__).parents[2] / "shared" / "data")
 DATA = next((Path(f) for f in _FOLDERS if f and (Path(f) / "math_test.jsonl").is_file()), None)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 torch.set_num_threads(1)  # as the workers do; two threads fight over a tiny model
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 from collections import Counter
 from threading import Lock
 
@@ -13,7 +12,6 @@ from tests.faults.disturbed import Disturbed
 KILLS = int(os.environ.get("MAFT_FAULT_KILLS", "10"))
 _tally: dict[str, Counter] = {}
 _counting = Lock()
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 class Tally:
