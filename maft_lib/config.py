@@ -157,13 +157,11 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, keys: Mapping[Any, Any]) -> Config:
-        """The config with these parameters. Raises `ConfigError` for unknown and for wrong ones."""
-        for key in keys:
-            check_name("parameter", key, cls.model_fields)
+        """The config with these parameters. Raises `ConfigError` for unknown and wrong ones, up to five."""
         try:
-            return cls(**keys)
+            return cls.model_validate(dict(keys))
         except ValidationError as error:
-            raise ConfigError(_sentence(error.errors()[0])) from None
+            raise ConfigError(" ".join(map(_sentence, error.errors()[:5]))) from None
 
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
@@ -212,6 +210,9 @@ def _sentence(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:  # one of `_consistent`
         return str(message)
+    if problem["type"] in ("extra_forbidden", "invalid_key"):  # the latter's input is the key
+        name = problem["input"] if problem["type"] == "invalid_key" else problem["loc"][0]
+        return _unknown("parameter", name, Config.model_fields)
     if problem["type"] == "float_type":
         message += " (in YAML a float with an exponent needs a point: 5.0e-7)"
     return f"{'.'.join(map(str, problem['loc']))}: {message}, but it is {shown(problem['input'])}."
@@ -220,10 +221,14 @@ def _sentence(problem: Any) -> str:
 def check_name(kind: str, name: object, valid: Collection[str]) -> None:
     """Raises `ConfigError` with the nearest valid name if `name` is not one of `valid`."""
     if not isinstance(name, str) or name not in valid:
-        hint = f"expected one of {', '.join(valid)}." if len(valid) <= 25 else "see maft_lib/config.py."
-        if near := nearest(name, valid, cutoff=0.5):
-            hint = f"did you mean {near!r}?"
-        raise ConfigError(f"unknown {kind} {shown(name)}: {hint}")
+        raise ConfigError(_unknown(kind, name, valid))
+
+
+def _unknown(kind: str, name: object, valid: Collection[str]) -> str:
+    hint = f"expected one of {', '.join(valid)}." if len(valid) <= 25 else "see maft_lib/config.py."
+    if near := nearest(name, valid, cutoff=0.5):
+        hint = f"did you mean {near!r}?"
+    return f"unknown {kind} {shown(name)}: {hint}"
 
 
 def project_root() -> Path:

@@ -1,4 +1,4 @@
-"""What a study will cost, told before it begins: requests, tokens, memory, disk and time.
+"""What a study will cost, before it begins: requests, tokens, memory, disk and time.
 
 The recipe of the method runs on a `CountingStudy`, with made-up problems and answers, so that what is
 counted is what it asks for. Time is a roofline: reading and training are bound by arithmetic, writing
@@ -8,13 +8,10 @@ by the weights that every step reads.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextvars import Context
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 from zlib import crc32
@@ -28,7 +25,7 @@ from maft_lib.debate import Debate
 from maft_lib.methods import METHODS
 from maft_lib.society import Agent, Society
 from maft_lib.store.files import CHECKPOINTS, size
-from maft_lib.study import Study
+from maft_lib.study import Result, Study
 from maft_lib.tasks import canonical
 from maft_lib.tasks.problem import Problem
 from maft_lib.training.data import Example
@@ -55,7 +52,7 @@ ENGINES = {  # bytes beside the model; responses written together; seconds of a 
     "transformers": (GIB, 64, 0.03, 0.0),
     "vllm": (3 * GIB, 256, 0.01, 0.0),
 }
-SPEEDS = {  # operations and bytes a second that are reached, by a word of nvidia-smi
+SPEEDS = {  # operations and bytes a second that are reached, by a word of the GPU's name
     "H200": (300e12, 2.9e12),
     "H100": (300e12, 2.0e12),
     "A100": (94e12, 0.94e12),
@@ -63,7 +60,7 @@ SPEEDS = {  # operations and bytes a second that are reached, by a word of nvidi
 }
 START = 20  # seconds until a training process is ready; vLLM takes some five times as long
 MOVED = 3e-9  # seconds to write, read and hash a byte of a model
-H200 = ("NVIDIA H200", 143_771 * 2**20)  # taken where a profile wants a GPU and there is none
+H200 = ("NVIDIA H200", 143_771 * 2**20)  # taken for a profile that wants a GPU, on a machine without one
 
 
 class Shape(NamedTuple):
@@ -89,7 +86,10 @@ PUBLISHED = {  # models of profiles that may be gated or not here yet
 
 
 def model_shape(name_or_path: str) -> Shape | None:
-    """The sizes of a model, from its files; None for one neither `PUBLISHED` nor on this disk."""
+    """The sizes of a model, from its files; None for one neither `PUBLISHED` nor on this disk.
+
+    Without transformers' `AutoConfig`, which would import PyTorch into every notebook.
+    """
     if name_or_path in PUBLISHED:
         return PUBLISHED[name_or_path]
     try:
@@ -120,25 +120,19 @@ def this_machine(runs_dir: Path) -> Machine:
     """The machine of this process; checkpoints in `runs_dir` count as free, for they are used again."""
     folder = next(path for path in (runs_dir, *runs_dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(folder).free + size(runs_dir / CHECKPOINTS)
-    return Machine(_gpus(), psutil.virtual_memory().total, free, default_num_workers())
+    gpus: tuple[tuple[str, int], ...] = ()
+    if may_have_gpu():
+        import torch  # takes seconds, so only where there is something to ask
 
-
-@lru_cache(maxsize=1)
-def _gpus() -> tuple[tuple[str, int], ...]:
-    """By nvidia-smi: PyTorch would take seconds and memory of the GPU."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    if not (may_have_gpu() and shutil.which("nvidia-smi") and allowed):
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    query += [] if allowed == "all" else [f"--id={allowed}"]
-    found = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
-    rows = (line.rsplit(",", 1) for line in found.splitlines() if "," in line)
-    return tuple((name, int(mib) * 2**20) for name, mib in rows if mib.strip().isdigit())
+        found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        gpus = tuple((gpu.name, gpu.total_memory) for gpu in found)
+    return Machine(gpus, psutil.virtual_memory().total, free, default_num_workers())
 
 
 class Work(NamedTuple):
-    """Texts that are handled together: how many, by how many models, tokens read and written."""
+    """Texts that are handled together: in which phase, how many, by how many models, and their tokens."""
 
+    phase: str
     number: float
     models: int
     read: float
@@ -148,8 +142,7 @@ class Work(NamedTuple):
 class CountingStudy(Study):
     """A study that counts: problems and answers are made up, nothing is finetuned or kept.
 
-    It is its own backend. Right answers are 1, wrong ones unreadable. `counts` has responses and
-    trainings by phase.
+    It is its own backend. Right answers are 1, wrong ones another number.
     """
 
     def __init__(self, method: str, config: Config):
@@ -162,9 +155,8 @@ class CountingStudy(Study):
         )
         self.response = min(usual, ROOM * config.max_tokens)
         self.phase, self.weight = "answers", 1.0
-        self.counts = {"data": 0.0, "training": 0.0, "answers": 0.0}
         self.batches, self.trainings = list[Work](), list[Work]()
-        self._costs, self._stored = list[dict[str, Any]](), set[tuple]()
+        self._costs, self._result = list[dict[str, Any]](), Result(method, self.task)
         Context().run(METHODS[method].recipe, self)  # unheard by who listens to another study
 
     def debate(
@@ -175,12 +167,6 @@ class CountingStudy(Study):
         self.weight = (self.config.num_train if learns else self.config.num_eval) / len(asked)
         return super().debate(society, asked, iteration, **changes)
 
-    def learn(self, society: Society, iteration: int, **changes: Any) -> list[Debate]:
-        return self.debate(society, self.train, iteration, **changes)
-
-    def remember(self, data: Sequence[Any]) -> None:
-        pass
-
     def evaluate(self, society: Society, iteration: int = 0, pick: Any = None, **changes: Any) -> None:
         self.debate(society, self.eval, iteration, **changes)
 
@@ -190,28 +176,22 @@ class CountingStudy(Study):
             epochs = self.config.critic_num_train_epochs if critic else self.config.num_train_epochs
             tokens = [_tokens(e.messages) * (1 if e.rejected is None else 2) for e in examples]
             num = epochs * self.weight
-            self.trainings.append(Work(num * len(tokens), 1, num * sum(tokens)))
-        self.counts["training"] += len(jobs)
+            self.trainings.append(Work("training", num * len(tokens), 1, num * sum(tokens)))
         return [f"{agent.name} after {iteration}" for agent, _ in jobs]
 
     def final_loss(self, model: str) -> float:
         """It falls for ever, so that STaR makes as many rounds as it may."""
-        return -self.counts["training"]
+        return -len(self.trainings)
 
     def stream(
         self, requests: Sequence[Request], on_text: Any = None
     ) -> Iterator[tuple[int, Completion]]:
-        """Answers a batch, and counts it as far as it is not stored."""
+        """Answers a batch, and counts it, whether the store will have it or not."""
         completions = [self._complete(request) for request in requests]
-        keys = [(r.model, r.seed, *(m["content"] for m in r.messages)) for r in requests]
-        new = [completion for key, completion in zip(keys, completions) if key not in self._stored]
-        models = len({key[0] for key in keys if key not in self._stored})
-        self._stored.update(keys)
-        self.counts[self.phase] += self.weight * len(requests)
-        if new:
-            read = self.weight * sum(completion.num_prompt_tokens for completion in new)
-            written = self.weight * sum(completion.num_completion_tokens for completion in new)
-            self.batches.append(Work(self.weight * len(new), models, read, written))
+        read = self.weight * sum(completion.num_prompt_tokens for completion in completions)
+        written = self.weight * sum(completion.num_completion_tokens for completion in completions)
+        models = len({request.model for request in requests})
+        self.batches.append(Work(self.phase, self.weight * len(requests), models, read, written))
         yield from enumerate(completions)
 
     def _complete(self, request: Request) -> Completion:
@@ -225,7 +205,7 @@ class CountingStudy(Study):
                 share = KEPT / AGREES if "boxed" in before[-2] else CORRECTED / (1 - AGREES)
             end = "\\boxed{1}" if random.Random(request.seed).random() < share else ""
         num = max(1, round(min(num, self.config.max_tokens)))
-        text = f"{request.model}, {crc32(first.encode())} ~~"  # its own
+        text = f"{request.model}, {crc32(first.encode())} ~~"  # a number, which is a wrong answer
         text = text.ljust(CHARACTERS * num - len(end), "~") + end
         return Completion(text, _tokens(request.messages), num, "stop")
 
@@ -237,11 +217,13 @@ def _tokens(messages: Sequence[dict[str, str]]) -> int:
 def planned(method: str, config: Config) -> dict[str, int]:
     """Responses (`data`, `answers`) and agents to train (`training`) of one study of a method.
 
-    Of STaR, which stops when its loss saturates, the most there can be; of no method nothing.
+    Of STaR, which stops when its loss saturates, the most there can be.
     """
-    if method not in METHODS:
-        return {"data": 0, "training": 0, "answers": 0}
-    return {phase: round(count) for phase, count in CountingStudy(method, config).counts.items()}
+    study = CountingStudy(method, config)
+    counts = {"data": 0.0, "training": len(study.trainings), "answers": 0.0}
+    for batch in study.batches:
+        counts[batch.phase] += batch.number
+    return {phase: round(count) for phase, count in counts.items()}
 
 
 def estimate(config: Config, method: str = "multiagent_ft", machine: Machine | None = None) -> Estimate:
@@ -264,7 +246,8 @@ class Estimate:
     def __init__(self, study: CountingStudy, machine: Machine):
         self.method, self.config, self.machine = study.method, study.config, machine
         config, batches, trainings = study.config, study.batches, study.trainings
-        self.requests, _, self.tokens_read, self.tokens_generated = map(round, map(sum, zip(*batches)))
+        totals = (sum(getattr(b, name) for b in batches) for name in ("number", "read", "written"))
+        self.requests, self.tokens_read, self.tokens_generated = map(round, totals)
         self.num_trainings, self.training_tokens = len(trainings), round(sum(t.read for t in trainings))
         self.disk_bytes = 300.0 * self.requests + CHARACTERS * self.tokens_generated
         self.generation_bytes: Any = None
@@ -282,7 +265,8 @@ class Estimate:
             self.hardware = f"a CPU, {self.num} workers"
         self.shape, self.engine = shape, "cpu" if on_cpu else config.backend
         self.speed = next((speed for word, speed in SPEEDS.items() if word in name), SPEEDS["A100"])
-        self.weights = shape.num_parameters * (4 if config.dtype == "float32" else 2)
+        self.width = 4 if config.dtype == "float32" else 2
+        self.weights = shape.num_parameters * self.width
         # a layer's matrices have sides of some 20 hidden sizes in all
         rank = config.lora_rank
         self.trained = 20 * rank * shape.hidden * shape.layers if rank else shape.num_parameters
@@ -298,23 +282,20 @@ class Estimate:
 
     def _generation_bytes(self, longest: float) -> float:
         """The weights, and the longest response in progress; in vLLM one that fills its window."""
-        config, shape = self.config, self.shape
-        if self.engine == "vllm":
-            longest = config.max_model_len or shape.window
-        width = self.weights / shape.num_parameters
-        keys_and_values = 2 * shape.layers * shape.key_values * width * longest
-        each = (self.weights + keys_and_values) / config.tensor_parallel_size + ENGINES[self.engine][0]
-        return each / (config.gpu_memory_utilization if self.engine == "vllm" else 1)
+        config, shape, vllm = self.config, self.shape, self.engine == "vllm"
+        longest = config.max_model_len or shape.window if vllm else longest
+        keys_and_values = 2 * shape.layers * shape.key_values * self.width * longest
+        held = (self.weights + keys_and_values) / config.tensor_parallel_size + ENGINES[self.engine][0]
+        return held / (config.gpu_memory_utilization if vllm else 1)
 
     def _training_bytes(self, longest: float) -> float:
         """Weights and states, and either casts, activations and logits, or all gradients."""
         config, shape, number = self.config, self.shape, self.shape.num_parameters
         tokens = config.per_device_train_batch_size * min(longest, shape.window)
-        width = self.weights / number
-        kept = KEPT_NUMBERS * width * shape.hidden * shape.layers * tokens
+        kept = KEPT_NUMBERS * self.width * shape.hidden * shape.layers * tokens
         kept /= 14 if config.gradient_checkpointing else 1
         frozen = config.load_in_4bit or (config.lora_rank and config.gradient_checkpointing)
-        cast = 2 * number if width == 2 and not frozen else 0
+        cast = 2 * number if self.width == 2 and not frozen else 0
         shared = 1 if config.lora_rank else config.nproc_per_node
         peak = max(cast / shared + kept + LOGIT * shape.vocabulary * tokens, 4 * self.trained / shared)
         lasting = (0.6 if config.load_in_4bit else 4) * number + self.states
@@ -361,7 +342,7 @@ class Estimate:
         )
 
     def __repr__(self) -> str:
-        seconds = "unknown: the model is a server's, or not here yet"
+        seconds = "unknown: the model runs on a server, or is not here yet"
         if self.seconds is not None:
             seconds = "generation {}, training {}, moving {}".format(*map(_time, self.seconds))
         model = self.config.model_name_or_path
@@ -370,26 +351,27 @@ class Estimate:
     def check(self) -> Estimate:
         """Raises `ConfigError`, one sentence with what to change, if the machine cannot hold the study.
 
-        A GPU that is not there at all is the backend's to report, and a Ray cluster's machines are not
-        known here. Returns itself.
+        A GPU that is missing is the backend's to report, and a Ray cluster's machines are not known
+        here. Returns itself.
         """
         config, num_gpus = self.config, len(self.machine.gpus)
         if config.executor == "ray" or (config.device == "cuda" and not num_gpus):
             return self
+        if 0 < num_gpus < max(config.nproc_per_node, config.tensor_parallel_size):
+            raise ConfigError(f"nproc_per_node, tensor_parallel_size: there are {num_gpus} GPUs.")
         remedy = "name a larger disk's folder as runs_dir, set lora_rank, or lower num_iterations"
-        held = [("of disk", self.disk_bytes, self.machine.free_disk, remedy)]
+        needs = [("of disk", self.disk_bytes, self.machine.free_disk, remedy)]
         if self.seconds:
             remedy = "lower max_tokens, max_model_len or num_workers, or take a smaller model"
-            held += [("of memory to generate", self.generation_bytes, self.memory, remedy)]
+            needs.append(("of memory to generate", self.generation_bytes, self.memory, remedy))
             remedy = "set gradient_checkpointing, optim: paged_adamw_8bit or lora_rank"
             paged = self.states if config.optim.startswith("paged") else 0  # may move to RAM
-            held += [("of memory to train", (self.training_bytes or 0) - paged, self.memory, remedy)]
-        for what, needed, there, remedy in held:
+            trains = (self.training_bytes or 0) - paged
+            needs.append(("of memory to train", trains, self.memory, remedy))
+        for what, needed, there, remedy in needs:
             if needed > there:
                 text = f"{self.method} with {config.model_name_or_path} needs {_size(needed)} {what}"
                 raise ConfigError(f"{text}, but there are {_size(there)}: {remedy}.")
-        if 0 < num_gpus < max(config.nproc_per_node, config.tensor_parallel_size):
-            raise ConfigError(f"nproc_per_node, tensor_parallel_size: there are {num_gpus} GPUs.")
         return self
 
 

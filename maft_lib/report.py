@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class ReportError(RuntimeError):
 
 
 def write_report(config: Config, folder: Path | None = None) -> Path:
-    """Makes the site of a profile, in place of an earlier one, and returns its front page.
+    """Writes the site of a profile, over an earlier one, and returns its front page.
 
     Notebooks that failed are shown up to there. Raises `ReportError` if nothing has been executed, or
     if `folder` holds other files or cannot be written.
@@ -51,27 +50,24 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
             f"no notebook of the profile {config.profile} has been executed: say "
             f"`make figures PROFILE={config.profile}` first."
         )
-    front = folder / gallery.SHEET
+    site, front = _site(config, pages), folder / gallery.SHEET
     try:
         ours = front.is_file() and MARK in front.read_text(encoding="utf-8", errors="replace")
-        empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-        if folder.is_symlink() or not (ours or empty):
+        if folder.exists() and any(folder.iterdir()) and not ours:
             raise ReportError(f"{folder} holds something else than a report: name a new folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder.parent) as beside:
-            site = Path(beside) / "new"
-            site.mkdir()
-            _write_site(config, pages, site)
-            if folder.exists():
-                folder.rename(Path(beside) / "old")
-            site.rename(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, html in site.items():
+            (folder / name).write_text(html, encoding="utf-8")
+        for path in config.figures.iterdir():
+            if path.suffix in gallery.FORMATS and path.is_file():
+                shutil.copyfile(path, folder / path.name)
     except OSError as error:
-        raise ReportError(f"{folder} cannot be written ({error.strerror}): name another.") from error
+        raise ReportError(f"{folder} cannot be written ({error.strerror}): name a new folder.") from error
     return front
 
 
 def _page(path: Path) -> dict[str, Any]:
-    """A notebook's executed copy, None if there is none to read, its first heading, what came of it."""
+    """A notebook: its executed copy, or None without a readable one, its title and how it ended."""
     page: dict[str, Any] = {"name": path.stem, "title": path.stem, "failed": True, "notebook": None}
     try:
         notebook = nbformat.read(path, as_version=4)
@@ -80,29 +76,29 @@ def _page(path: Path) -> dict[str, Any]:
     lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
     title = next((line[2:].strip() for line in lines if line.startswith("# ")), path.stem)
     errors = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
-    timed = notebook.metadata.get("papermill", {})
-    outcome = f"took {timed['duration']:.0f} s" if timed.get("duration") else "has been executed"
+    timed, failed = notebook.metadata.get("papermill", {}), True
     if errors:
         outcome = f"failed with {errors[0].ename}: {str(errors[0].evalue)[:300]}"
+    elif timed.get("exception"):
+        outcome = "failed without an error to show"
     elif timed and not timed.get("end_time"):
         outcome = "was cut short, or is still running"
-    failed = bool(errors) or outcome.startswith("was")
+    else:
+        outcome, failed = f"took {timed['duration']:.0f} s" if timed else "has been executed", False
     return {**page, "title": title, "outcome": outcome, "failed": failed, "notebook": notebook}
 
 
-def _write_site(config: Config, pages: Sequence[dict[str, Any]], site: Path) -> None:
+def _site(config: Config, pages: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The pages of the site as HTML, by the names of their files."""
     common = {"profile": config.profile, "policy": POLICY, "mark": MARK}
-    shown = [page for page in pages if page["notebook"]]
+    shown, site = [page for page in pages if page["notebook"]], {}
     for before, page, after in zip([None, *shown], shown, [*shown[1:], None]):
         body = notebook_html(page["notebook"])
         html = gallery.render(**common, page=page, before=before, after=after, body=body)
-        (site / f"{page['name']}.html").write_text(html, encoding="utf-8")
+        site[f"{page['name']}.html"] = html
     linked = [page["name"] for page in shown]
-    front = gallery.sheet(config, policy=POLICY, mark=MARK, pages=pages, linked=linked)
-    (site / gallery.SHEET).write_text(front, encoding="utf-8")
-    for path in config.figures.iterdir():
-        if path.suffix in gallery.FORMATS and path.is_file():
-            shutil.copyfile(path, site / path.name)
+    sheet = gallery.sheet(config, policy=POLICY, mark=MARK, pages=pages, linked=linked)
+    return {**site, gallery.SHEET: sheet}
 
 
 def notebook_html(notebook: Any) -> str:

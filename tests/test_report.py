@@ -55,7 +55,7 @@ def parsed(site, name):
 
 @pytest.fixture
 def site(config):
-    """A site of one notebook that ended, one that failed and one that was cut short."""
+    """A site of one notebook that ended, two that failed and one that was cut short."""
     save_figure(Figure(figsize=(1, 1)), config.figures / "fig01", "A caption.")
     table = shown(text_html="<table><tr><td>50.0</td></tr></table>", text_plain="50.0")
     executed(config, "03_3_quantitative_results", new_markdown_cell(PROSE), code(table))
@@ -73,12 +73,14 @@ def site(config):
     )
     executed(config, "D_cooperative", code(hostile, widget, program), end=None, seconds=None)
     (home(config) / "E_additional_comparisons.ipynb").write_text('{"cells": [')
+    executed(config, "G_specialization_model", code(), exception=True)  # its kernel was killed
     return write_report(config).parent
 
 
 def test_pages_are_linked_and_every_link_leads_somewhere(site):
     pages = sorted(path.stem for path in site.glob("*.html"))
-    assert pages == ["03_3_quantitative_results", "04_1_ablations", "D_cooperative", "index"]
+    names = ["03_3_quantitative_results", "04_1_ablations", "D_cooperative", "G_specialization_model"]
+    assert pages == [*names, "index"]
     for name in pages:
         page = parsed(site, name)
         ids = {tag["id"] for tag in page.find_all(id=True)}
@@ -95,7 +97,7 @@ def test_the_front_page_is_the_contact_sheet_with_all_notebooks(site):
     page = parsed(site, "index")
     assert page.h1.text == "Notebooks, figures and tables, profile smoke"
     assert (site / page.article.img["src"]).read_bytes()[:4] == b"\x89PNG"
-    assert page.article.find("a", href="04_1_ablations.html")  # the last that claims the figure
+    assert page.article.find("a", href="G_specialization_model.html")  # the last that claims the figure
     listed = [" ".join(item.text.split()) for item in page.find(class_="notebooks").find_all("li")]
     assert len(listed) == len(NOTEBOOKS)
     said = {line.split("_")[0]: line for line in listed}
@@ -105,6 +107,7 @@ def test_the_front_page_is_the_contact_sheet_with_all_notebooks(site):
         for line in listed
     )
     assert said["D"] == "D_cooperative was cut short, or is still running"
+    assert said["G"] == "G_specialization_model failed without an error to show"
     assert said["E"] == "E_additional_comparisons has not been executed with this profile"
     assert said["F"] == "F_more_agents has not been executed with this profile"
     assert len(page.select(".notebooks .failed")) == len(NOTEBOOKS) - 1
@@ -136,12 +139,11 @@ def test_nothing_runs_and_nothing_is_fetched(site):
     assert "a widget" in page.text and "a program" in page.text
 
 
-def test_a_second_report_replaces_the_first_and_is_the_same(site, config):
+def test_a_second_report_is_written_over_the_first_and_is_the_same(site, config):
     before = {path.name: path.read_bytes() for path in site.iterdir()}
-    (site / "old.html").write_text("left over")
+    (site / "index.html").write_text(f"<meta {report.MARK}>")
     assert write_report(config).parent == site
     assert {path.name: path.read_bytes() for path in site.iterdir()} == before
-    assert not [path for path in site.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_a_report_that_fails_leaves_the_first(site, config, monkeypatch):
@@ -150,7 +152,6 @@ def test_a_report_that_fails_leaves_the_first(site, config, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_report(config)
     assert {path.name: path.read_bytes() for path in site.iterdir()} == before
-    assert not [path for path in site.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_folders_of_others_are_left_alone(site, config, tmp_path):

@@ -193,7 +193,7 @@ def embedding_dissimilarity(
 
 
 def _off_diagonal_mean(matrix: np.ndarray) -> float:
-    """The mean over pairs of different responses (responses, responses); nan where there is none."""
+    """The mean over pairs of different responses (responses, responses); nan without a pair."""
     off = np.logical_not(np.eye(*matrix.shape))
     return float(matrix[off].mean()) if off.any() else float("nan")
 
