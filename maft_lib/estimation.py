@@ -60,7 +60,10 @@ SPEEDS = {  # operations and bytes a second that are reached, by a word of the G
 }
 START = 20  # seconds until a training process is ready; vLLM takes some five times as long
 MOVED = 3e-9  # seconds to write, read and hash a byte of a model
-H200 = ("NVIDIA H200", 143_771 * 2**20)  # taken for a profile that wants a GPU, on a machine without one
+H200 = (
+    "NVIDIA H200",
+    143_771 * 2**20,
+)  # taken for a profile that wants a GPU, on a machine without one
 
 
 class Shape(NamedTuple):
@@ -130,7 +133,7 @@ def this_machine(runs_dir: Path) -> Machine:
 
 
 class Work(NamedTuple):
-    """Texts that are handled together: in which phase, how many, by how many models, and their tokens."""
+    """Texts that are handled together: the phase, how many, by how many models, tokens."""
 
     phase: str
     number: float

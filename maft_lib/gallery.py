@@ -1,13 +1,10 @@
-"""The contact sheet figures/<profile>/index.html: every figure and table, and the run that made it.
+"""The contact sheet figures/<profile>/index.html: every figure and table, and the notebook behind it.
 
-Profile, seeds and time are read from the executed copies in runs/<profile>/notebooks/, where
-`run_notebooks` keeps what each notebook wrote.
+Notebooks are read from their executed copies in runs/<profile>/notebooks/.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mistune
+import nbformat
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
@@ -23,7 +21,6 @@ from maft_lib.config import Config
 from maft_lib.store.files import replacing
 
 SHEET = "index.html"
-KEY = "maft"  # of an executed copy's metadata
 FORMATS = {".png": "PNG", ".pdf": "PDF", ".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
 GROUPS = {"fig": "Figures", "table": "Tables", "": "Beside the paper"}
 
@@ -31,8 +28,8 @@ GROUPS = {"fig": "Figures", "table": "Tables", "": "Beside the paper"}
 def write_gallery(config: Config) -> Path:
     """Writes the contact sheet of a profile and returns its path.
 
-    What a damaged picture or copy would tell is left out. Raises `ConfigError` if there can be no such
-    folder, `OSError` if it cannot be read and `StoreError` if the disk refuses the page.
+    Damaged pictures and notebooks are left out. Raises `ConfigError` if there can be no such folder,
+    `OSError` if it cannot be read and `StoreError` if the disk refuses the page.
     """
     with replacing(config.figures / SHEET) as new:
         new.write_text(sheet(config), encoding="utf-8")
@@ -41,7 +38,7 @@ def write_gallery(config: Config) -> Path:
 
 def sheet(config: Config, **report: Any) -> str:
     """The page, with what a report of the notebooks adds to it."""
-    runs = read_runs(config.own("runs_dir") / "notebooks")
+    runs = read_runs(config)
     formats: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted(config.figures.iterdir()):
         if path.suffix in FORMATS and path.is_file():
@@ -53,7 +50,7 @@ def sheet(config: Config, **report: Any) -> str:
 
 
 def render(**values: Any) -> str:
-    """A page of the template, which knows the sheet and an executed notebook."""
+    """A page of the template, which has both the sheet and an executed notebook."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,45 +58,49 @@ def render(**values: Any) -> str:
     return environment.from_string(template).render({"page": None, "policy": "", **values}) + "\n"
 
 
-def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """What the executed copies of a folder tell, the earliest first; silent ones are left out."""
+def read_runs(config: Config) -> list[dict[str, Any]]:
+    """The executed notebooks of a profile, the earliest first: title, start and what came of each."""
     runs = []
-    for path in sorted(folder.glob("*.ipynb")):
+    for path in sorted((config.own("runs_dir") / "notebooks").glob("*.ipynb")):
         try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-            timed, kept = metadata["papermill"], metadata[KEY]
-            runs.append(
-                {
-                    "notebook": path.stem,
-                    "profile": kept["profile"],
-                    "seeds": list(kept["seeds"]),
-                    "artefacts": dict(kept["artefacts"]),
-                    "start": datetime.fromisoformat(timed["start_time"]).astimezone(UTC),
-                    "seconds": float(timed["duration"]),
-                    "failed": bool(timed["exception"]),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a half-written copy, or one that `run_notebooks` has not made
+            notebook = nbformat.read(path, as_version=4)
+            timed = notebook.metadata.papermill
+            start = datetime.fromisoformat(timed.start_time).astimezone(UTC)
+            lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+        except (OSError, ValueError, TypeError, AttributeError, nbformat.ValidationError):
+            continue  # a half-written copy, or one that papermill has not made
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        errors = [output for output in outputs if output.output_type == "error"]
+        failed = True
+        if errors:
+            outcome = f"failed with {errors[0].ename}: {str(errors[0].evalue)[:300]}"
+        elif timed.get("exception"):  # the kernel was killed
+            outcome = "failed without an error to show"
+        elif not timed.get("end_time"):
+            outcome = "was cut short, or is still running"
+        else:
+            outcome, failed = f"took {timed.duration:.0f} s", False
+        title = next((line[2:].strip() for line in lines if line.startswith("# ")), path.stem)
+        run = {"name": path.stem, "title": title, "outcome": outcome, "failed": failed, "start": start}
+        runs.append({**run, "notebook": notebook, "source": "\n".join(lines)})
     return sorted(runs, key=lambda run: run["start"])
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file: it tells whether it still is what a notebook wrote. Raises `OSError`."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _entry(stem: str, paths: dict[str, Path], runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A figure or table in all its formats; "table03_differences" is "Table 3: differences"."""
+    """A figure or table in all its formats; "table03_differences" is "Table 3: differences".
+
+    Its run is the last notebook that names the file and began before it was written.
+    """
     group, number, title = "", 0, stem
     if match := re.fullmatch(r"(fig|table)(\d+)(?:_(.+))?", stem):
         group, number = match[1], int(match[2])
         title = f"{'Figure' if group == 'fig' else 'Table'} {number}"
         title += f": {match[3].replace('_', ' ')}" if match[3] else ""
     image, table = paths.get(".png"), paths.get(".md")
-    shown = image or table or next(iter(paths.values()))
-    found = digest(shown)  # the last run that wrote this file as it is now
-    made_by = [run for run in runs if run["artefacts"].get(shown.name) == found]
+    written = (image or table or next(iter(paths.values()))).stat().st_mtime
+    named = [
+        run for run in runs if f'"{stem}"' in run["source"] and run["start"].timestamp() <= written
+    ]
     return {
         "group": group,
         "number": number,
@@ -109,7 +110,7 @@ def _entry(stem: str, paths: dict[str, Path], runs: Sequence[dict[str, Any]]) ->
         "caption": _caption(image) if image else "",
         "table": _table(table) if table else "",
         "links": {FORMATS[suffix]: path.name for suffix, path in paths.items()},
-        "run": made_by[-1] if made_by else None,
+        "run": named[-1] if named else None,
     }
 
 

@@ -18,18 +18,17 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import chdir, suppress
+from contextlib import chdir
 from itertools import count
 from pathlib import Path
 
-import nbformat
 import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
-from maft_lib.config import Config, ConfigError, project_root
+from maft_lib.config import ConfigError, project_root
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import StoreError, explained
 from maft_lib.workers import default_num_workers, may_have_gpu
@@ -66,7 +65,8 @@ def run_notebooks(
     config = load_config(profile)
     if len(set(names)) < len(names) or num_jobs < 1:
         raise ConfigError(f"names, --jobs: each of {names} runs once, and at least one at a time.")
-    own = {name: load_config(profile, notebook=name) for name in names}  # wrong ones are refused now
+    for name in names:  # wrong ones are refused now
+        load_config(profile, notebook=name)
     executed = config.own("runs_dir") / "notebooks"
     with explained(executed):
         executed.mkdir(parents=True, exist_ok=True)
@@ -79,19 +79,15 @@ def run_notebooks(
         if cores:
             os.sched_setaffinity(0, cores[next(numbers) :: num_jobs])
 
-    folder, pool = (
-        project_root() / "notebooks",
-        ThreadPoolExecutor(num_jobs, initializer=keep_to_a_share),
-    )
-    with chdir(folder), pool:
+    pool = ThreadPoolExecutor(num_jobs, initializer=keep_to_a_share)
+    with chdir(project_root() / "notebooks"), pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
                 ready = [name for name in waiting if AFTER.get(name) not in unfinished]
                 for name in ready[: num_jobs - len(running)]:
                     waiting.remove(name)
-                    copy = executed / f"{name}.ipynb"
-                    running[pool.submit(_execute, profile, copy, own[name])] = name
+                    running[pool.submit(_execute, profile, executed / f"{name}.ipynb")] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
                     seconds[name] = future.result()
@@ -106,37 +102,18 @@ def run_notebooks(
     return seconds
 
 
-def _execute(profile: str, executed: Path, config: Config) -> float:
-    """Runs a notebook and returns its seconds; its copy keeps, failed or not, what it wrote."""
-    start, before = time.perf_counter(), _times(config.figures)
-    try:
-        papermill.execute_notebook(
-            project_root() / "notebooks" / executed.name,
-            executed,
-            parameters={"profile": profile},
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # not the interrupt that ends it either
-        )
-    finally:
-        with suppress(OSError, ValueError):  # a copy cut short; the error is what ended the notebook
-            notebook = nbformat.read(executed, as_version=4)
-            if gallery.KEY not in notebook.metadata:  # else an earlier run's: this one never began
-                code = "".join(cell.source for cell in notebook.cells)  # beside it others write, too
-                repeated = config.seeds and "config.seeds" in code
-                written = dict(_times(config.figures).items() - before.items())
-                notebook.metadata[gallery.KEY] = {
-                    "profile": config.profile,
-                    "seeds": config.seeds if repeated else [config.seed],
-                    "artefacts": {p.name: gallery.digest(p) for p in written if p.stem in code},
-                }
-                nbformat.write(notebook, executed)
+def _execute(profile: str, executed: Path) -> float:
+    """Runs a notebook and returns its seconds; its copy is kept whether it fails or not."""
+    start = time.perf_counter()
+    papermill.execute_notebook(
+        project_root() / "notebooks" / executed.name,
+        executed,
+        parameters={"profile": profile},
+        kernel_name="python3",
+        progress_bar=False,
+        extra_arguments=["--IPKernelApp.log_level=50"],  # not the interrupt that ends it either
+    )
     return time.perf_counter() - start
-
-
-def _times(folder: Path) -> dict[Path, int]:
-    """When the figures and tables of a folder were last written."""
-    return {p: p.stat().st_mtime_ns for p in folder.iterdir() if p.suffix in gallery.FORMATS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

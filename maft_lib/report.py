@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from bs4 import BeautifulSoup
 
 from maft_lib import gallery
@@ -42,9 +41,10 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
     Notebooks that failed are shown up to there. Raises `ReportError` if nothing has been executed, or
     if `folder` holds other files or cannot be written.
     """
-    home = config.own("runs_dir")
-    folder = folder or home / "report"
-    pages = [_page(home / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS]
+    folder = folder or config.own("runs_dir") / "report"
+    runs = {run["name"]: run for run in gallery.read_runs(config)}
+    missing = {"outcome": "has not been executed with this profile", "failed": True, "notebook": None}
+    pages = [runs.get(name) or {"name": name, "title": name, **missing} for name in NOTEBOOKS]
     if not any(page["notebook"] for page in pages):
         raise ReportError(
             f"no notebook of the profile {config.profile} has been executed: say "
@@ -62,30 +62,10 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
             if path.suffix in gallery.FORMATS and path.is_file():
                 shutil.copyfile(path, folder / path.name)
     except OSError as error:
-        raise ReportError(f"{folder} cannot be written ({error.strerror}): name a new folder.") from error
+        raise ReportError(
+            f"{folder} cannot be written ({error.strerror}): name a new folder."
+        ) from error
     return front
-
-
-def _page(path: Path) -> dict[str, Any]:
-    """A notebook: its executed copy, or None without a readable one, its title and how it ended."""
-    page: dict[str, Any] = {"name": path.stem, "title": path.stem, "failed": True, "notebook": None}
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError):
-        return {**page, "outcome": "has not been executed with this profile"}
-    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
-    title = next((line[2:].strip() for line in lines if line.startswith("# ")), path.stem)
-    errors = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"]
-    timed, failed = notebook.metadata.get("papermill", {}), True
-    if errors:
-        outcome = f"failed with {errors[0].ename}: {str(errors[0].evalue)[:300]}"
-    elif timed.get("exception"):
-        outcome = "failed without an error to show"
-    elif timed and not timed.get("end_time"):
-        outcome = "was cut short, or is still running"
-    else:
-        outcome, failed = f"took {timed['duration']:.0f} s" if timed else "has been executed", False
-    return {**page, "title": title, "outcome": outcome, "failed": failed, "notebook": notebook}
 
 
 def _site(config: Config, pages: Sequence[dict[str, Any]]) -> dict[str, str]:

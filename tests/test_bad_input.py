@@ -97,6 +97,13 @@ def test_parameters(row):
         load_config("smoke", **values)
 
 
+def test_several_wrong_parameters_are_all_named():
+    values = {"num_agent": 3, "num_rounds": 0, "task": 5, "w": 2.0}
+    words = ["did you mean 'num_agents'", "num_rounds: Input", "task: Input", "w: Input"]
+    with one_sentence(ConfigError, words):
+        load_config("smoke", **values)
+
+
 @rows(configs.PROFILES)
 def test_profiles(row):
     profile, words = row

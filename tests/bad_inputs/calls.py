@@ -32,7 +32,8 @@ def executed(case, data):
 def copied(case):
     """The config of a profile with one notebook that has been executed."""
     cell = {"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": [], "source": "1"}
-    whole = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    timed = {"start_time": "2025-03-01T12:34:00+00:00", "end_time": None}
+    whole = {"cells": [cell], "metadata": {"papermill": timed}, "nbformat": 4, "nbformat_minor": 5}
     return executed(case, json.dumps(whole).encode())
 
 
@@ -149,12 +150,12 @@ ROWS = {
     "a report in a file": (
         ReportError,
         lambda case: report.write_report(copied(case), file(case)),
-        ["holds something else"],
+        ["cannot be written", "name a new folder"],
     ),
     "a report below a file": (
         ReportError,
         lambda case: report.write_report(copied(case), file(case) / "site"),
-        ["cannot be written", "name another"],
+        ["cannot be written", "name a new folder"],
     ),
     "a report of an endless name": (
         ReportError,
