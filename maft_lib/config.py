@@ -157,7 +157,7 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, keys: Mapping[Any, Any]) -> Config:
-        """The config with these parameters. `ConfigError` names unknown and wrong ones, at most five."""
+        """The config with these parameters. `ConfigError` names up to five wrong ones."""
         try:
             return cls.model_validate(dict(keys))
         except ValidationError as error:

@@ -1,9 +1,9 @@
 """What a study will cost: requests, memory and time worked out by hand, and what is refused."""
 
-import subprocess
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from safetensors import safe_open
 
@@ -72,10 +72,8 @@ def test_requests_by_hand(config):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_any_method_is_estimated_as_it_runs(method, config):
-    """A vote at equal budget takes its first rounds from the store; all else is asked once."""
     made, asked = estimate(config, method, PLENTY), planned(method, config)
-    stored = 24 * 6 if method == "vote_equal_budget" else 0
-    assert made.requests == asked["data"] + asked["answers"] - stored > 0
+    assert made.requests == asked["data"] + asked["answers"] > 0
     assert made.num_trainings == asked["training"]
     assert made.tokens_read > 0 and made.tokens_generated > 0 and sum(made.seconds) > 0
 
@@ -183,23 +181,14 @@ def test_against_a_real_study(config):
 # --- the machine ----------------------------------------------------------------------------------
 
 
-def test_gpus_are_those_that_nvidia_smi_names(monkeypatch, tmp_path):
-    answer = "NVIDIA H200, 143771\nTesla T4, 15360\nbroken, [N/A]\n"
-    asked = []
-
-    def run(command, **_):
-        asked.append(command)
-        return SimpleNamespace(stdout=answer)
-
+def test_gpus_are_those_that_pytorch_sees(monkeypatch, tmp_path):
+    gpu = SimpleNamespace(name="NVIDIA H200", total_memory=140 * GIB)
     monkeypatch.setattr(estimation, "may_have_gpu", lambda: True)
-    monkeypatch.setattr(estimation.shutil, "which", lambda name: name)
-    monkeypatch.setattr(subprocess, "run", run)
-    for allowed, gpus in (("1", 2), ("", 0)):
-        estimation._gpus.cache_clear()
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
-        assert len(estimation.this_machine(tmp_path).gpus) == gpus
-    estimation._gpus.cache_clear()
-    assert asked[0][-1] == "--id=1" and len(asked) == 1
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    assert estimation.this_machine(tmp_path).gpus == (("NVIDIA H200", 140 * GIB),) * 2
+    monkeypatch.setattr(estimation, "may_have_gpu", lambda: False)
+    assert estimation.this_machine(tmp_path).gpus == ()
 
 
 def test_room_of_checkpoints_that_are_there_counts_as_free(tmp_path, monkeypatch):
