@@ -98,9 +98,8 @@ def _entry(stem: str, paths: dict[str, Path], runs: Sequence[dict[str, Any]]) ->
         title += f": {match[3].replace('_', ' ')}" if match[3] else ""
     image, table = paths.get(".png"), paths.get(".md")
     written = (image or table or next(iter(paths.values()))).stat().st_mtime
-    named = [
-        run for run in runs if f'"{stem}"' in run["source"] and run["start"].timestamp() <= written
-    ]
+    begun = [run for run in runs if run["start"].timestamp() <= written]
+    named = [run for run in begun if re.search(rf"\b{re.escape(stem)}\b", run["source"])]
     return {
         "group": group,
         "number": number,
