@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ CELL = re.compile(r"(\d+\.\d+)\D*?(?:±|\\pm)\D*?(\d+\.\d+)")
 NAME = re.compile("|".join(re.escape(name) for name in PRINTED))
 
 
+about = cache(reported.about)  # which reads its file every time
+
+
+@cache
 def cells(table):
     """{(model, method, task): (accuracy, standard error)}"""
     rows = reported.published(table).itertuples(index=False)
@@ -54,17 +59,17 @@ def cells(table):
 
 def listed(table, name):
     """The cells that `about` names."""
-    models = reported.about(table)[name]
+    models = about(table)[name]
     return {(m, k, t) for m, methods in models.items() for k, tasks in methods.items() for t in tasks}
 
 
 def oddities(table):
-    return " ".join(reported.about(table)["oddities"])
+    return " ".join(about(table)["oddities"])
 
 
 def problems(table, cell):
-    about = reported.about(table)
-    return about.get("problems_elsewhere", {}).get(cell[0], {}).get(cell[2], about["problems"])
+    elsewhere = about(table).get("problems_elsewhere", {})
+    return elsewhere.get(cell[0], {}).get(cell[2], about(table)["problems"])
 
 
 def binomial(accuracy, num):

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from maft_lib.lab.studio import society_label
-from maft_lib.run import run_study
 from maft_lib.society import Agent, Society, base_society, list_societies, save_society
 
 ABOUT = {"method": "multiagent_ft", "task": "arithmetic", "seed": 0, "iteration": 2, "accuracy": 0.708}
@@ -120,19 +118,3 @@ def test_a_damaged_file_is_left_out_and_said(tmp_path, model, damage):
     assert len(told) == 1 and "\n" not in str(told[0].message)
     save_society(tmp_path, society, **ABOUT)  # writes it anew
     assert len(list_societies(tmp_path)) == 2
-
-
-@pytest.mark.pipeline
-def test_a_study_records_the_societies_that_it_finetuned(config):
-    small = config.replace(num_train=6, num_eval=4, num_iterations=2, num_agents=2)
-    runs = small.path(small.runs_dir)
-    results = [run_study("multiagent_ft", "arithmetic", small, report=str) for _ in range(2)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = list_societies(runs)
-    assert [saved.society for saved in found] == results[0].societies[1:]  # [0] are base agents
-    for saved, iteration in zip(found, (1, 2)):
-        frame = results[0].frame
-        right = frame[frame.iteration == iteration].correct.mean()
-        assert saved.about["iteration"] == iteration and saved.about["accuracy"] == right
-        assert saved.about["profile"] == "smoke"

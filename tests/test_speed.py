@@ -12,7 +12,7 @@ from maft_lib.study import problems
 
 @pytest.fixture
 def config(config):
-    return config.replace(num_eval=4, max_tokens=48)
+    return config.replace(num_eval=2, max_tokens=32)
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def test_one_at_a_time_is_one_request_a_call_and_says_the_same(config, backend):
                 yield position, completion
 
     together = speed.measure(Counting(), asked, config)
-    assert sizes == [12, 12, 12]  # answers, summaries, critics
+    assert sizes == [6, 6, 6]  # answers, summaries, critics
     del sizes[:]
     alone = speed.measure(Counting(), asked, config, one_at_a_time=True)
-    assert sizes == [1] * 36
-    assert len(said) == 36 and all(len(texts) == 1 for texts in said.values())
-    assert together["tokens"] == alone["tokens"] and together["responses"] == alone["responses"] == 36
+    assert sizes == [1] * 18
+    assert len(said) == 18 and all(len(texts) == 1 for texts in said.values())
+    assert together["tokens"] == alone["tokens"] and together["responses"] == alone["responses"] == 18
     assert 0 <= together["overhead"] < 1
 
 
@@ -47,7 +47,7 @@ def test_a_comparison_has_both_orders_of_every_backend(config, backend):
     asked = problems("arithmetic", "eval", config)
     frame = speed.compare_orders([(backend, backend)], asked, config, num_alone=1)
     assert list(frame.order) == ["one at a time", "lock-step batches"]
-    assert list(frame.problems) == [1, 4]
+    assert list(frame.problems) == [1, 2]
     slow, fast = frame["tokens/s"]
     assert frame["speed-up"].iloc[1] == pytest.approx(fast / slow)
 

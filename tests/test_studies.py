@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from maft_lib.methods import METHODS
 from maft_lib.metrics import diversity, statistics
 from maft_lib.metrics.statistics import standard_error
 from maft_lib.run import run_studies, run_study
+from maft_lib.society import list_societies
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
 from maft_lib.study import check_disjoint, problems
@@ -180,12 +182,18 @@ def test_seeds_that_stop_at_different_iterations_are_pooled():
     assert statistics.compare(last, baselines=["base"]).method.tolist() == ["star", "base"]
 
 
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("runs"))
+
+
 @pytest.mark.pipeline
-def test_finetuning_end_to_end_and_again_without_a_model_call(config):
+def test_finetuning_end_to_end_and_again_without_a_model_call(config, shared_runs):
+    config = config.replace(runs_dir=shared_runs, num_train=12, num_eval=6)
     multi = run_study("multiagent_ft", "arithmetic", config, report=str)
     single = run_study("single_agent_ft", "arithmetic", config, report=str)
     for result in (multi, single):
-        assert result.frame.groupby("iteration").size().to_dict() == {0: 24, 1: 24, 2: 24}
+        assert result.frame.groupby("iteration").size().to_dict() == {0: 6, 1: 6, 2: 6}
         assert [len(part) for part in (result.training, result.data)] == [2, 2]
     agents = [*multi.societies[-1].generators, *multi.societies[-1].critics]
     assert len({agent.model for agent in agents}) == 6  # each agent learned from its own data
@@ -203,10 +211,14 @@ def test_finetuning_end_to_end_and_again_without_a_model_call(config):
     assert {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*")} == made
     pd.testing.assert_frame_equal(again.frame, multi.frame)
 
-
-@pytest.fixture(scope="module")
-def shared_runs(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("runs"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = list_societies(config.path(config.runs_dir))
+    assert [saved.society for saved in found] == multi.societies[1:] + single.societies[1:]
+    right = pd.concat([multi.frame, single.frame]).groupby(["method", "iteration"]).correct.mean()
+    for about in (saved.about for saved in found):
+        assert about["accuracy"] == right[about["method"], about["iteration"]]
+        assert about["profile"] == "smoke"
 
 
 @pytest.mark.pipeline
