@@ -10,9 +10,9 @@ from maft_lib.tasks import load_problems
 
 def test_the_store_takes_less_than_one_and_a_half_times_its_text(tmp_path):
     store = Store(tmp_path)
-    characters = sum(in_parts(load_problems("arithmetic", "eval", 100, 0), scripted(store)))
+    characters = sum(in_parts(load_problems("arithmetic", "eval", 40, 0), scripted(store)))
     store.close()
-    assert len(Store(tmp_path)) == 100 * 5 * (3 + 2)
+    assert len(Store(tmp_path)) == 40 * 5 * (3 + 2)
     assert (tmp_path / DATABASE).stat().st_size < 1.5 * characters
 
 
@@ -20,7 +20,7 @@ def test_memory_stays_flat_from_part_to_part(tmp_path):
     """Of what a part generates not a tenth is still held after it."""
     backend, characters, held = scripted(Store(tmp_path)), [], []
     tracemalloc.start()
-    for num in in_parts(load_problems("arithmetic", "eval", 100, 0), backend):
+    for num in in_parts(load_problems("arithmetic", "eval", 60, 0), backend):
         gc.collect()
         characters.append(num)
         held.append(tracemalloc.get_traced_memory()[0])
