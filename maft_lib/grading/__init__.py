@@ -34,7 +34,7 @@ from maft_lib.grading.equivalence import Assignment, Form, Words, same
 from maft_lib.grading.extraction import candidates, choice
 from maft_lib.grading.forms import read
 from maft_lib.grading.latex import clean
-from maft_lib.grading.process import ask
+from maft_lib.grading.process import ask, within_limit
 from maft_lib.grading.scalars import Scalar, read_number
 from maft_lib.reasoning import split_reasoning
 from maft_lib.tasks import answer_type
@@ -78,7 +78,7 @@ def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     if left is None or right is None:
         return False
     if kind == "expression":
-        return same(left, right)
+        return _same(left, right)
     if isinstance(left, Scalar) and isinstance(right, Scalar):
         return left.value == right.value
     return left == right
@@ -89,8 +89,7 @@ def is_correct(answer: str | None, problem: Problem) -> bool:
     if problem.scoring is None or answer is None:
         return is_equivalent(answer, problem.answer, problem.task)
     check_safe(json.loads(problem.scoring)["name"])
-    short = len(answer) <= LONGEST_TEXT
-    return short and ask("reasoning_gym", problem.scoring, answer) >= FULL_SCORE
+    return len(answer) <= LONGEST_TEXT and within_limit(_has_full_score, problem.scoring, answer)
 
 
 def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]]:
@@ -107,6 +106,15 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
         groups = [g for g in groups if g not in linked]
         groups.append(sorted([place, *(i for group in linked for i in group)]))
     return sorted(groups)
+
+
+@lru_cache(maxsize=100_000)
+def _same(a: Form, b: Form) -> bool:
+    return within_limit(same, a, b)
+
+
+def _has_full_score(scoring: str, answer: str) -> bool:
+    return ask("reasoning_gym", scoring, answer) >= FULL_SCORE
 
 
 def _checked(answer: str | None) -> str:

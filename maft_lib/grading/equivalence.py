@@ -8,7 +8,6 @@ What is left are expressions, equations and inequalities, which math-verify comp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeAlias
 
 from maft_lib.grading.process import ask
@@ -70,7 +69,6 @@ def same(a: Form, b: Form) -> bool:
     return a == b or (_same(a, b) if repr(a) <= repr(b) else _same(b, a))
 
 
-@lru_cache(maxsize=100_000)
 def _same(a: Form, b: Form) -> bool:
     if isinstance(a, Assignment) or isinstance(b, Assignment):
         return _same_assignment(a, b)
@@ -156,13 +154,15 @@ def _in_any_order(a: Several, b: Several) -> bool:
 
 def _paired(a: Several, b: Several) -> bool:
     """Whether the members can be paired, each with an equal one: 2, 2, 3 is not 2, 3, 3."""
+    if len(a.items) != len(b.items):
+        return False
     waiting = list(b.items)
     for x in a.items:
         equal = next((y for y in waiting if same(x, y)), None)
         if equal is None:
             return False
         waiting.remove(equal)
-    return not waiting
+    return True
 
 
 def _symbolic(a: Form, b: Form) -> bool:

@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import random
+import signal
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,45 +23,67 @@ from typing import Any
 
 MEMORY = 2 * 1024**3  # bytes of address space
 POINTS = 11  # at which expressions with letters are evaluated
+DIGITS = 100  # of a value that is no fraction
 
 
 def main() -> None:
-    """Answers questions until standard input ends: `read` for each part when read, then a number."""
+    """Says `ready`, and answers questions until standard input ends.
+
+    A copy of this process does so. When a question ends it, the next copy has all libraries at hand.
+    """
     library, sys.path[:] = sys.argv[1], json.loads(sys.argv[2])
     importlib.import_module(library)  # before the limits and the first question
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    if library == "math_verify":
+        list(answer(library, "x", "x+1", 60))  # imports and builds what it does at the first question
+    answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    with suppress(ImportError):  # no limits on Windows: the time limit has to do
+    with suppress(ImportError):  # no such limits on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may be written
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
+    while hasattr(os, "fork") and (child := os.fork()):
+        if os.waitpid(child, 0)[1] == 0:
+            return
+        os.write(answers, b"killed\n")
+    _serve(library, answers)
+
+
+def _serve(library: str, answers: int) -> None:
     for line in sys.stdin:
         question = json.loads(line)
         for word in answer(library, *question) if question else ["ready"]:
-            answers.write(word + "\n")
-            answers.flush()
+            os.write(answers, f"{word}\n".encode())
 
 
-def answer(library: str, first: str, second: str) -> Iterator[str]:
-    """The words of the answer to a question."""
+def answer(library: str, first: str, second: str, limit: float) -> Iterator[str]:
+    """The words of the answer to a question: `read` for each part when read, then score and seconds.
+
+    The kernel ends the process when the answer takes over `limit` seconds of its CPU time.
+    """
+    start = time.process_time()
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         if library == "math_verify":
-            left = _read(first)
-            yield "read"
-            right = _read(second)
-            yield "read"
-            yield str(int(_equal(left, right)))
+            read = []
+            for latex in (first, second):
+                read.append(_read(latex))
+                yield "read"
+            score = float(_equal(*read))
         else:
             yield from ("read", "read")
             problem = json.loads(first)
-            yield str(float(_dataset(problem["name"]).score_answer(second, problem["entry"])))
+            score = float(_dataset(problem["name"]).score_answer(second, problem["entry"]))
     except MemoryError:
         raise  # the process ends, and another takes its place
     except Exception:  # what cannot be read, compared or scored is not right
-        yield "0"
+        score = 0.0
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    yield f"{score} {time.process_time() - start}"
 
 
 @cache
@@ -70,7 +94,7 @@ def _dataset(name: str) -> Any:
 
 
 @lru_cache(maxsize=10_000)
-def _read(latex: str) -> tuple[Any, list[Any] | None]:
+def _read(latex: str) -> tuple[Any, frozenset[str], list[Any] | None]:
     """The SymPy object that a piece of LaTeX writes, with i as the imaginary unit, and its values.
 
     It is evaluated here, so that what takes for ever does so while it is read and can be named.
@@ -86,63 +110,94 @@ def _read(latex: str) -> tuple[Any, list[Any] | None]:
     )
     if isinstance(read, Basic):
         read = read.subs({symbol: I for symbol in read.atoms(Symbol) if symbol.name == "i"})
-    return read, _values(read)
+    counted = _counted(read)
+    return read, counted, _values(read, counted)
 
 
-def _values(read: Any) -> list[Any] | None:
-    """An expression to thirty digits at `POINTS` points, the same for the same letters; else None.
+def _counted(read: Any) -> frozenset[str]:
+    """The letters that stand in the bounds of sums and products, so for natural numbers."""
+    from sympy import Basic, Product, Sum
+
+    if not isinstance(read, Basic):
+        return frozenset()
+    bounds = [bound for each in read.atoms(Sum, Product) for bound in each.limits]
+    return frozenset(
+        str(letter) for bound in bounds for end in bound[1:] for letter in end.free_symbols
+    )
+
+
+def _values(read: Any, counted: frozenset[str]) -> list[Any] | None:
+    """An expression's values at `POINTS` points, the same for the same letters; else None.
 
     Two expressions that agree at random points are equal, and no simplifier has to find out why.
     """
-    from sympy import Expr, Float, MatrixBase, MatrixExpr, Rational
+    from sympy import Expr, MatrixBase, MatrixExpr, Rational
 
     if not isinstance(read, Expr) or read.has(MatrixExpr, MatrixBase):
         return None
-    values, inexact = [], bool(read.atoms(Float))
+    values = []
     for point in range(POINTS if read.free_symbols else 1):
-        at = {symbol: Rational(*_coordinate(symbol.name, point)) for symbol in read.free_symbols}
-        values.append((read.subs(at).evalf(30), inexact))
-        if not values[-1][0].is_number:
+        at = {s: Rational(*_coordinate(s.name, point, counted)) for s in read.free_symbols}
+        values.append(_value(read.subs(at), bool(counted)))
+        if not values[-1].is_number:
             return None
     return values * (POINTS // len(values))
 
 
-def _coordinate(name: str, point: int) -> tuple[int, int]:
+def _value(constant: Any, counted: bool) -> Any:
+    """A fraction as it is, anything else to `DIGITS` digits; what has no digit but noise is zero."""
+    from sympy import Integer
+
+    constant = constant.doit() if counted else constant
+    if constant.is_Rational:
+        return constant
+    value = constant.evalf(DIGITS, maxn=3 * DIGITS)
+    return Integer(0) if value.is_Float and value._prec == 1 else value
+
+
+def _coordinate(name: str, point: int, counted: frozenset[str]) -> tuple[int, int]:
     """Numerator and denominator of a letter at a point: the same wherever the letter stands.
 
     All letters are positive at the first point, negative at the second, whole at the third; at the
     others the bits of its name decide the sign, so that any two letters differ in it somewhere.
     """
-    drawn = random.Random(f"{name} {point}").randint(100, 900)
+    rng = random.Random(f"{name} {point}")
+    if name in counted:
+        return rng.randint(1, 20), 1
+    drawn = rng.randint(100, 900)
     if point == 2:
         return drawn, 1
     negative = point == 1 or (point > 2 and zlib.crc32(name.encode()) >> (point - 3) & 1)
     return -drawn if negative else drawn, 307
 
 
-def _equal(left: tuple[Any, Any], right: tuple[Any, Any]) -> bool:
+def _equal(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
     from math_verify.grader import verify
+    from sympy import Float
 
-    if left[1] is not None and right[1] is not None:
-        return all(_close(*a, *b) for a, b in zip(left[1], right[1]))
+    counted, sides = left[1] | right[1], (left[0], right[0])
+    values = [v if c == counted else _values(side, counted) for side, c, v in (left, right)]
+    if values[0] is not None and values[1] is not None:
+        inexact = any(side.atoms(Float) for side in sides)
+        return all(_close(a, b, inexact) for a, b in zip(*values))
     return any(
         verify(x, y, timeout_seconds=None, allow_set_relation_comp=True)
-        for x, y in ((left[0], right[0]), (right[0], left[0]))
+        for x, y in (sides, sides[::-1])
     )
 
 
-def _close(a: Any, a_inexact: bool, b: Any, b_inexact: bool) -> bool:
-    """Whether two values agree: to 25 digits, or to six decimals if either is written as a decimal."""
+def _close(a: Any, b: Any, inexact: bool) -> bool:
+    """Whether two values agree: fractions exactly, to six decimals if either side has a decimal."""
     from sympy import nan, zoo
 
     if a in (nan, zoo) or b in (nan, zoo):
         return False
-    if a.is_finite is not True or b.is_finite is not True:
+    if a.is_finite is not True or b.is_finite is not True or (a.is_Rational and b.is_Rational):
         return bool(a == b)
-    gap, size = abs(a - b).evalf(30), max(abs(a).evalf(30), abs(b).evalf(30))
-    if a_inexact or b_inexact:
+    gap, size = abs(a - b).evalf(DIGITS), max(abs(a).evalf(DIGITS), abs(b).evalf(DIGITS))
+    if inexact:
         return bool(gap <= 5e-7 and gap <= 1e-3 * size)
-    return bool(gap <= size * 10**-25)
+    return bool(gap <= size * 10 ** (20 - DIGITS))
 
 
 if __name__ == "__main__":
