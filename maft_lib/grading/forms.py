@@ -31,6 +31,18 @@ _NAME = re.compile(  # x, x_1, \theta, AB, f(x), (x, y)
     rf"{_LETTERS}'?{_INDEX}(?:\s*\(\s*\\?[a-zA-Z]+(?:\s*,\s*\\?[a-zA-Z]+)*\s*\))?"
     rf"|\(\s*[a-zA-Z]{_INDEX}(?:\s*,\s*[a-zA-Z]{_INDEX})+\s*\)"
 )
+# What a left side may ask for, other than a name: f(3), |AB|, m\angle A, [ABC], \sin A, a/b, a+b.
+_APPLIED = re.compile(
+    rf"(?P<name>(?:\\[a-zA-Z]+|\\text\{{[^{{}}]+\}}|[A-Za-w]{{1,3}}){_INDEX}'*)(?:\^\{{-1\}})?\s*(?=[(\[])"
+)
+_QUANTITY = re.compile(
+    r"\|[^|xy]*\||m?\s*[A-Z]+|\[[A-Z]+\]|\\(?:sin|cos|tan|log|ln)(?![a-zA-Z])[^xy]*"
+    r"|\\frac\{[a-wA-Z]+\}\{[a-wA-Z]+\}|[a-wA-Z]{1,2}/[a-wA-Z]{1,2}|[a-wA-Z](?:\s*[-+]\s*[a-wA-Z])+"
+)
+_SET_OF = re.compile(
+    rf"(?P<name>{_LETTERS}{_INDEX})\s*(?:\\in[^|:]*?)?(?:\\mid(?![a-zA-Z])|\||:)(?P<which>.*)"
+)
+_HEDGED = re.compile(r"(?:\\text\{\s*)?(?:between|either|maybe|perhaps)\b", re.I)
 _COMMA = r"(?<!\d),|,(?!\d{3}(?!\d))"  # no separator of thousands
 _AND = r"\\text\{[ ,]*(?:and|or)[ ,]*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|\\(?:lor|vee)(?![a-zA-Z])"
 _SEPARATOR = f"{_COMMA}|;|{_AND}"
@@ -40,6 +52,7 @@ _MATRIX = re.compile(
     r"(?P<body>(?:(?!\\begin).)*)\\end\{(?P=kind)\}\s*(?P<close>[\])]?)",
     re.DOTALL,
 )
+_LETTER = re.compile(r"(?<!\\)(?<![a-zA-Z])[a-zA-Z]")  # of a variable, not of a command
 _MIXED = re.compile(r"(?<![\w.^}])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 _UNREADABLE = re.compile(r"\d\s*_|'|\^\s*\{?\s*(?:T|\\top|\\dagger)(?![a-zA-Z])|\.\.|\\[lc]?dots")
 _FACTOR = re.compile(r"(?<![\w.^])(\d+(?:\.\d+)?)\s*(?=\()")  # 2(3) is a product
@@ -49,6 +62,8 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 def read(answer: str) -> Form | None:
     """The form of a mathematical answer; None if it cannot be one (empty, too long, unprintable)."""
     text = clean(answer) or ""
+    if _HEDGED.match(text):
+        return None
     return _form(text) if re.search(r"[^\W_]|\\\{|\\emptyset|\\infty", text) else None
 
 
@@ -62,7 +77,7 @@ def _form(text: str) -> Form:
     if _EMPTY.fullmatch(text):
         return Several("set", (), r"\emptyset")
     text = _REALS.sub(r"(-\\infty,\\infty)", text)
-    for reader in (_words, _based, _matrix, _union, _several, _bracketed, _related, _ratio):
+    for reader in (_words, _based, _matrix, _set_of, _union, _several, _bracketed, _related, _ratio):
         if form := reader(text):
             return form
     return _scalar(text)
@@ -108,6 +123,15 @@ def _matrix(text: str) -> Form | None:
     entries = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr", body) if row.strip()]
     rows = tuple(Several("row", tuple(map(_form, row)), "") for row in entries)
     return Several("matrix", rows, rf"\begin{{pmatrix}}{body}\end{{pmatrix}}") if rows else None
+
+
+def _set_of(text: str) -> Form | None:
+    """A set by its condition, {x | x > 3}, as the interval that the condition says."""
+    found = _SET_OF.fullmatch(text.removeprefix(r"\{").removesuffix(r"\}").strip())
+    condition = _related(found["which"].strip()) if found else None
+    if found and isinstance(condition, Assignment) and condition.name == _name(found["name"]):
+        return condition.value
+    return None
 
 
 def _union(text: str) -> Form | None:
@@ -185,18 +209,29 @@ def _related(text: str) -> Form | None:
     sides = split(text, "=|\\\\equiv ")
     if len(sides) < 2 or not all(sides):
         return None
-    if _NAME.fullmatch(sides[0]):
+    constant = not _LETTER.search(strip_unit(sides[-1])[0])
+    if (
+        _NAME.fullmatch(sides[0])
+        or (_is_quantity(sides[0]) and len(sides) == 2)
+        and (constant or "(" in text)
+    ):
         return Assignment(_name(sides[0]), _form(sides[-1]), f"{sides[0]}={sides[-1]}")
     if _NAME.fullmatch(sides[-1]) and len(sides) == 2 and read_number(sides[0]):
         return Assignment(_name(sides[-1]), _form(sides[0]), text)
-    last = strip_unit(sides[-1])[0]
-    if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", "".join([*sides[:-1], last]))):
+    if constant and (len(sides) > 2 or not _LETTER.search("".join(sides[:-1]))):
         return _form(sides[-1])
     return Relation(text)
 
 
+def _is_quantity(left: str) -> bool:
+    applied = _APPLIED.match(left)
+    if applied and closing(left, applied.end()) == len(left) - 1:
+        return applied["name"] not in left[applied.end() :]  # n(n+1) is a product
+    return _QUANTITY.fullmatch(left) is not None
+
+
 def _name(text: str) -> str:
-    return re.sub(r"[\s{}\\]", "", text)
+    return "+".join(sorted(re.sub(r"[\s{}\\|]", "", text).split("+")))
 
 
 def _inequality(text: str) -> Form | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from itertools import accumulate
 
 from maft_lib.tasks.worked import LONGEST_ANSWER, boxes
@@ -17,7 +18,7 @@ DEEPEST = 24  # nested brackets
 _COMMANDS = {
     "×": "times", "·": "cdot", "⋅": "cdot", "∗": "cdot", "≤": "le", "≥": "ge", "≠": "ne", "≈": "approx",
     "∞": "infty", "∪": "cup", "∩": "cap", "∈": "in", "∅": "emptyset", "±": "pm", "π": "pi",
-    "θ": "theta", "°": "degree", "€": "euro", "£": "pound",
+    "θ": "theta", "°": "degree", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee",
 }  # fmt: skip
 _PARTS = "½⅓⅔¼¾⅕⅙⅛⅜⅝⅞"
 _SYMBOLS = str.maketrans(
@@ -33,15 +34,21 @@ _WRAPPED = re.compile(
     r"\$\$([^$]*)\$\$|\$([^$]*[^$\\])\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL
 )
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
 _NL = r"([\da-zA-Z])"  # a number or a letter as an argument without braces
 _RENAMED = {
     "lt": "<", "gt": ">", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "(",
     "rangle": ")", "varnothing": r"\emptyset", "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac",
 }  # fmt: skip
-_SPELLINGS: tuple[tuple[str, str], ...] = (
+_SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\(?:left|right|middle)(?![a-zA-Z])\.?", ""),
     (r"\\(?:[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
+    (r"\\(?:bf|it|rm|em|underline|bm|pmb|(?:text)?color\s*\{[^{}]*\})(?![a-zA-Z])\s*", ""),
+    (r"(?<=\d)\s+\([a-z]{3,}(?:[- ][a-z]+)*\)$", ""),  # 12 (twelve)
+    (r"(?<![a-zA-Z\\])(?:USD|US(?=\s*\\?\$))\s*(?=\\?\$?\s*\d)", r"\\$"),
+    (r"(?<![a-zA-Z\\])(?:Rs\.?|INR)\s*(?=\d)", r"\\rupee "),
+    (r"(?<![a-zA-Z\\])EUR\s*(?=\d)", r"\\euro "),
     (r"\s*\\!\s*", ""),
     (r"\\text\s+([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
     (r"(?<=\d)(?<!\\)\\[,; ](?=\d)", ""),
@@ -64,14 +71,16 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
     (r"\\overline\s*\{([A-Z]{2,})\}", r"\1"),
     (r"\\(?:angle|triangle)(?![a-zA-Z])\s*", ""),
     (r"\*\*", "^"),
+    (r"\^\s*\(((?:[^()]|\([^()]*\))*)\)", r"^{\1}"),
     (rf"(?<![a-zA-Z\\])({_FUNCTIONS})(?![a-zA-Z])", r"\\\1 "),
     (r"(?<![a-zA-Z\\])sqrt(?![a-zA-Z])", r"√"),
+    (r"∛\s*(\d+|[a-zA-Z])?", lambda found: rf"\sqrt[3]{{{found[1]}}}" if found[1] else r"\sqrt[3]"),
     (r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
     (r"√", r"\\sqrt"),
     (r"\^\s*-\s*(\d+|[a-zA-Z])", r"^{-\1}"),
     (r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}", r"\\binom{\1}{\2}"),
     (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
-    (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    (r"\\sqrt(\[3\])?\s*\(([^()]*)\)", r"\\sqrt\1{\2}"),
     (rf"\\sqrt\s*(\[[^\]]*\])?\s*{_NL}", r"\\sqrt\1{\2}"),
     (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     (rf"\\frac\s*{_NL}\s*\{{", r"\\frac{\1}{"),
@@ -88,6 +97,18 @@ _SPELLINGS: tuple[tuple[str, str], ...] = (
 )
 
 
+# One value said twice: 3 times 4, or 12; 20% of 50, that is 10; 12 (twelve).
+_RESTATED = re.compile(
+    r"[^\n]*\b(?:times|plus|minus|of|by|half)\b[^\n]*,\s*or\s+(?=\S*\d)"
+    r"|[^\n]*,\s*(?:that is|i\.\s?e\.)[ ,]*(?=\S)"
+)
+
+
+def restated(text: str) -> str:
+    """What a text that says its value twice says last; any other text as it is."""
+    return text[found.end() :] if (found := _RESTATED.match(text)) else text
+
+
 def clean(text: str) -> str | None:
     """The answer in one spelling, that of the last box if there are boxes.
 
@@ -101,6 +122,7 @@ def clean(text: str) -> str | None:
     if not text or len(text) > LONGEST_ANSWER:
         return None
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
+    text = re.sub("[₀-₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
     text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text.translate(_SYMBOLS))
     if any(unicodedata.category(character)[0] == "C" for character in text):
         return None
@@ -109,6 +131,7 @@ def clean(text: str) -> str | None:
         if not (wrapped := _WRAPPED.fullmatch(text)):
             break
         text = next(inside for inside in wrapped.groups() if inside is not None)
+    text = restated(text)
     text = re.sub(r"^(?:about|around|approximately|approx\.?)\s+(?=\S)", "", text)
     if r"\begin" not in text:  # doubled backslashes of a model that escapes its LaTeX
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)

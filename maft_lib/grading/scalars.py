@@ -56,12 +56,14 @@ _NO_UNITS = {*_NOT_UNITS.split(), *_SCALES}
 
 _LONGEST_UNIT = 60  # characters
 _TOKEN = re.compile(
-    r"\s+|\\text\{(?P<text>[^{}]*)\}|(?P<sign>\\degree|\\euro|\\pound|\\?\$|%)|(?P<per>/)"
+    r"\s+|\\text\{(?P<text>[^{}]*)\}|(?P<sign>\\(?:degree|euro|pound|yen|rupee)|\\?\$|%)|(?P<per>/)"
     r"|\^\s*\{?(?P<power>[23])\}?|(?P<word>[a-zA-Z]+\.?(?:m\.)?)"
 )
-_START = re.compile(r"\s|\\text\{|\\degree|\\euro|\\pound|\\?\$|%|/\s*[a-zA-Z]{3}|(?<=\d)[a-zA-Z]")
+_START = re.compile(
+    r"\s|\\text\{|\\(?:degree|euro|pound|yen|rupee)|\\?\$|%|/\s*[a-zA-Z]{3}|(?<=[\d}])[a-zA-Z]"
+)
 _LEADING_UNIT = re.compile(
-    r"(?P<sign>-?)\s*(?P<unit>\\\$|\$|\\euro|\\pound|\\text\{\s*\\?\$\s*\})\s*(?P<value>-?[\d.\\].*)"
+    r"(?P<sign>-?)\s*(?P<unit>\\\$|\$|\\(?:euro|pound|yen|rupee)|\\text\{\s*\\?\$\s*\})\s*(?P<value>-?[\d.\\].*)"
 )
 _SUM = re.compile(r"(?<=[\w})\]])\s*[-+]")
 
@@ -145,7 +147,10 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
         elif token["word"]:
             known = _unit_of(token["word"]) is not None
             single = len(token["word"].rstrip(".")) == 1
-            if not (is_number or (symbols and known and not single)) or not (known or spaced):
+            plain = token["word"].lower() in (*_POWERS, "unit", "units")
+            if not (is_number or (symbols and (known or plain) and not single)) or not (
+                known or spaced
+            ):
                 return None
             if not known and len(token["word"]) < 3 or (single and not spaced and words[-1:] != ["/"]):
                 return None
@@ -170,7 +175,14 @@ def _unit_of(word: str) -> str | None:
     return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
 
 
-_SIGNS = {"\\degree": "degree", "\\euro": "euro", "\\pound": "gbp", "$": "dollar"}
+_SIGNS = {
+    "\\degree": "degree",
+    "\\euro": "euro",
+    "\\pound": "gbp",
+    "\\yen": "yen",
+    "\\rupee": "rupee",
+    "$": "dollar",
+}
 
 
 def _known(words: list[str]) -> str | None:

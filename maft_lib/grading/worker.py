@@ -148,7 +148,7 @@ def _value(constant: Any, counted: bool) -> Any:
     """A fraction as it is, anything else to `DIGITS` digits; what has no digit but noise is zero."""
     from sympy import Integer
 
-    constant = constant.doit() if counted else constant
+    constant = constant.doit() if counted or constant.is_rational else constant
     if constant.is_Rational:
         return constant
     value = constant.evalf(DIGITS, maxn=3 * DIGITS)
