@@ -266,7 +266,8 @@ _LETTER = re.compile(
 )
 _NOT_CHOSEN = re.compile(
     r"\b(?:not|nor|than|of|except)\s+(?:[Oo]ption |[Cc]hoice )?\(?[A-Z]\b\)?"
-    r"|\(?\b[A-Z]\b\)?,? (?:is|was|seems)\s+(?:\w+\s+)?(?:wrong|incorrect|false|too|not|in)\b"
+    r"|\(?\b[A-Z]\b\)?,? (?:is|was|seems)\s+"
+    r"(?!(?:the |most |my )*(?:correct|right|best|answer|true|choice|likely|only)\b)"
 )
 
 
