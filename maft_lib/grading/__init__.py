@@ -20,7 +20,7 @@ Grading decides the votes and so the training data, for every task by its answer
   - Words are compared without case and spaces, single letters with case.
 
 Normal forms (`latex`, `scalars`, `forms`) decide nearly all pairs. What is left is evaluated at random
-points or goes to math-verify, in a process that is killed after two seconds (`process`).
+points or goes to math-verify, in a process that is ended after two seconds of CPU (`process`).
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ def extract_answer(
 def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
 
-    Bounded in time (`process.LIMIT` seconds for a comparison that normal forms cannot decide) and
-    memory. Raises `ValueError` for an unknown task and for answers that are not text.
+    Bounded in CPU time (`process.LIMIT` seconds for what normal forms cannot decide) and memory. Raises `ValueError` for an unknown task and for answers that are not text.
     """
     kind = answer_type(task)
     left, right = (_read(_checked(answer), task) for answer in (a, b))
@@ -89,7 +88,8 @@ def is_correct(answer: str | None, problem: Problem) -> bool:
     if problem.scoring is None or answer is None:
         return is_equivalent(answer, problem.answer, problem.task)
     check_safe(json.loads(problem.scoring)["name"])
-    return len(answer) <= LONGEST_TEXT and within_limit(_has_full_score, problem.scoring, answer)
+    asked = ("reasoning_gym", problem.scoring, answer)
+    return len(answer) <= LONGEST_TEXT and within_limit(lambda: ask(*asked) >= FULL_SCORE)
 
 
 def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]]:
@@ -110,11 +110,7 @@ def group_equivalent(answers: Sequence[str | None], task: str) -> list[list[int]
 
 @lru_cache(maxsize=100_000)
 def _same(a: Form, b: Form) -> bool:
-    return within_limit(same, a, b)
-
-
-def _has_full_score(scoring: str, answer: str) -> bool:
-    return ask("reasoning_gym", scoring, answer) >= FULL_SCORE
+    return within_limit(lambda: same(a, b))
 
 
 def _checked(answer: str | None) -> str:

@@ -23,7 +23,7 @@ _PLACEHOLDERS = ("", "answer", "your answer", "final answer", "...", "\\ldots", 
 
 # Layout that says nothing: marks of chat templates, fences and rules, emphasis.
 _LAYOUT = re.compile(r"<\|[^|<>\n]*\|>|</?s>|^[ \t]*(?:```\w*|([-=*_])\1\1+)[ \t]*$", re.MULTILINE)
-_EMPHASIS = re.compile(r"(\*\*|__|`)(?=\S)([^\n*`]+?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(?<![\w)])(\*\*|__|`)(?=\S)([^\n*`]+?)(?<=\S)\1")
 _DISPLAY = re.compile(r"\\\[([^$]*?)\\\]|\$\$([^$]*)\$\$")
 _ALIGNED = re.compile(r"\\begin\{(align\*?|aligned|gather\*?)\}(.*?)\\end\{\1\}", re.DOTALL)
 _OF_A_UNIT = re.compile(r"(?<=[a-z])\$(\^\{?[23]\}?)\$")  # cm$^2$
@@ -44,12 +44,12 @@ _ITEM = re.compile(r"(?:[-*•]|\d+[.)])\s+")
 _RETRACTED = re.compile(
     r"\bwait\b|\bthat(?:'s| is) (?:wrong|incorrect|not)|\bmade an? (?:mistake|error)", re.IGNORECASE
 )
-_HEDGED = re.compile(r"^(?:either|between|maybe|from)\b|\b(?:could|may|might) be\b", re.IGNORECASE)
+_HEDGED = re.compile(r"^(?:either|between|maybe)\b|\b(?:could|may|might) be\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween \$?\d[\d.,]*\$? and \$?\d[\d.,]*\$?")
 _DENIED = re.compile(r"\b(?:cannot|can't|isn't|not (?:sure|given|enough)|unsure|don't|do not)\b", re.I)
 _CODA = re.compile(  # a line after the answer
-    r"[\s*_(#>]*(?:i hope|hope|let me know|feel free|please|note|explanation|check|verif|i checked"
-    r"|this completes|thank|q\.?e\.?d)\b",
+    r"[\s*_(#>]*(?:(?:note|explanation|reasoning|check|verification)[*_]*\s*:"
+    r"|(?:i hope|hope this|let me know|feel free|please|this completes|thank|q\.?e\.?d)\b)",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\*])")
@@ -194,11 +194,11 @@ def _readings(sentence: str, answer_type: str, stated: bool) -> Iterator[str]:
     if answer_type == "number":
         yield from _number(sentence, stated)
     elif answer_type == "expression":
-        told = _mentions(sentence, formulas)
+        told = _mentions(sentence, formulas, stated)
         new = [f for start, f in told if not _GIVEN.search(sentence[:start][-30:])]
         for formula in (new or [f for _, f in told])[-1:]:
             yield from _values(formula, sentence)
-        if not told and re.search(r"[\d\\√π]", value):
+        if not told and not formulas and re.search(r"[\d\\√π]", value):
             yield value
 
 
@@ -230,8 +230,10 @@ def _formulas(sentence: str) -> list[tuple[int, int, str]]:
     return found
 
 
-def _mentions(sentence: str, formulas: list[tuple[int, int, str]]) -> list[tuple[int, str]]:
-    """Formulas and numbers beside them that may be an answer, in their order; no mere names."""
+def _mentions(
+    sentence: str, formulas: list[tuple[int, int, str]], names: bool
+) -> list[tuple[int, str]]:
+    """Formulas and numbers beside them that may be an answer, in their order; mere names if need be."""
     told = [(start, formula) for start, _, formula in formulas if not _NAME.fullmatch(formula)]
     plain = sentence
     for start, end, _ in formulas:
@@ -240,7 +242,7 @@ def _mentions(sentence: str, formulas: list[tuple[int, int, str]]) -> list[tuple
         before, after = sentence[: number.start()], sentence[number.end() :]
         if not (_BESIDE.search(before[-6:]) or _BEHIND.match(after)):
             told.append((number.start(), number[0].strip()))
-    return sorted(told) or [(start, formula) for start, _, formula in formulas]
+    return sorted(told) or [(start, formula) for start, _, formula in formulas if names]
 
 
 def _values(formula: str, sentence: str) -> Iterator[str]:
@@ -248,12 +250,8 @@ def _values(formula: str, sentence: str) -> Iterator[str]:
     formula = _ARROW.split(formula)[-1].strip(" .,;")
     sides = split(re.sub(r"\s*\\pmod\s*(?:\{[^{}]*\}|\d)", "", formula), r"=|\\equiv(?![a-zA-Z])")
     constant = not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+|\\text\{[^{}]*\}", "", sides[-1]))
-    if (
-        len(sides) > 1
-        and constant
-        and not _EQUATION.search(sentence)
-        and not _SYMBOL.fullmatch(sides[0])
-    ):
+    asked = _EQUATION.search(sentence) or _SYMBOL.fullmatch(sides[0])  # for the equation itself
+    if len(sides) > 1 and constant and not asked:
         yield sides[-1]
     yield formula
 
