@@ -29,9 +29,14 @@ def is_running(pid):
 
 
 def cpu_of_workers(grader):
-    """Ticks of CPU that workers, and the copies of them that questions ended, have used."""
-    stats = [Path(f"/proc/{worker.pid}/stat").read_text() for worker in grader.idle]
-    return sum(sum(map(int, stat.rpartition(")")[2].split()[11:15])) for stat in stats)
+    """Seconds of CPU that workers, their copies and the copies that questions ended have used."""
+    ticks = 0
+    for pid in [worker.pid for worker in grader.idle]:
+        copies = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process_id in (pid, *copies):
+            stat = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, stat[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(autouse=True)
@@ -47,18 +52,20 @@ def fresh_grader(monkeypatch):
         worker.communicate()
 
 
-def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch):
+def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch, fresh_grader):
     assert len(HOSTILE) >= 100
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "LIMIT", 1.0)
     is_equivalent(*EQUAL, "math")  # the workers are up
     slow, right = {}, []
     for name, answer in HOSTILE.items():
-        start = time.perf_counter()
+        start = time.process_time() + cpu_of_workers(fresh_grader)
         graded = [is_equivalent(answer, "42", task) for task in ("math", "gsm", "arithmetic", "mmlu")]
         graded.append(is_equivalent(extract_answer(f"\\boxed{{{answer}}}", "math"), "42", "math"))
         if any(graded):
             right.append(name)
-        if (seconds := time.perf_counter() - start) > 3 * process.LIMIT:
+        seconds = time.process_time() + cpu_of_workers(fresh_grader) - start
+        if seconds > 2 * process.LIMIT:
             slow[name] = seconds
     assert not right
     assert not slow
@@ -103,8 +110,7 @@ def test_a_list_has_one_limit(fresh_grader):
     is_equivalent(*EQUAL, "math")
     before = cpu_of_workers(fresh_grader)
     assert not is_equivalent(", ".join(bombs), ", ".join(f"{bomb}+1" for bomb in bombs[::-1]), "math")
-    ticks = cpu_of_workers(fresh_grader) - before
-    assert ticks / os.sysconf("SC_CLK_TCK") < 1.25 * process.LIMIT
+    assert cpu_of_workers(fresh_grader) - before < 1.25 * process.LIMIT
 
 
 def test_threads_give_the_verdicts_that_each_gives_alone(fresh_grader):

@@ -70,7 +70,8 @@ def extract_answer(
 def is_equivalent(a: str | None, b: str | None, task: str) -> bool:
     """Whether two final answers are the same answer. Symmetric; None and the unreadable equal nothing.
 
-    Bounded in CPU time (`process.LIMIT` seconds for what normal forms cannot decide) and memory. Raises `ValueError` for an unknown task and for answers that are not text.
+    Bounded in CPU time (`process.LIMIT` seconds for what normal forms cannot decide) and memory.
+    Raises `ValueError` for an unknown task and for answers that are not text.
     """
     kind = answer_type(task)
     left, right = (_read(_checked(answer), task) for answer in (a, b))
