@@ -1,6 +1,7 @@
 r"""Reads the final answer out of a response and judges whether two answers are the same.
 
-Grading decides the votes and so the training data, for every task by its answer type:
+Grading decides the votes and so the training data, for every task by its answer type. "Between 5 and 7"
+is no answer, and "12 or 13" none where one number is wanted; "3 times 4, or 12" is 12.
 
 - `number` (arithmetic, gsm): exact values only. 1,250 = 1250.00 and 1/2 = 0.5, but 75 is not 0.75 and
   0.333333 is not 1/3. In gsm a currency sign, a percent sign or a unit around the number is
@@ -15,6 +16,7 @@ Grading decides the votes and so the training data, for every task by its answer
   - Ends of intervals and order in tuples matter; order in sets and in bare lists does not. A bare
     list equals a tuple in the same order. `x \in [0,1]` and `0 \le x \le 1` are the interval.
   - `x = 5` is 5, but not `y = 5`; equations that say the same are equal. 2\frac{1}{2} is 5/2.
+  - f(3) = 10, |AB| = 10 and a+b = 10 are 10 too, but f(3) = 10 is not f(4) = 10, and xy = 6 is not 6.
   - 1012_3 equals 1012, since the problem names the base, but not 1012_4; with both bases written the
     values count. A column is not a row, nor a tuple. 3:4 is 3/4.
   - Words are compared without case and spaces, single letters with case.
@@ -49,8 +51,8 @@ def extract_answer(
 ) -> str | None:
     r"""The final answer of a response, or None if it has none that the task could accept.
 
-    The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or stands
-    alone at the end. A choice comes as its capital letter; `options` lets the text of an option choose
+    The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or what the
+    last sentence arrives at. A choice comes as its capital letter; `options` lets the text of an option choose
     too. What the model only thinks is no answer (see `reasoning`). Where the response was `cut` at the
     limit of tokens, only a closed box or a whole statement counts. Raises `ValueError` for an unknown
     task and for a response that is not text.
