@@ -52,10 +52,10 @@ def extract_answer(
     r"""The final answer of a response, or None if it has none that the task could accept.
 
     The last `\boxed{}` or `\fbox{}`; without one what follows "####" or "the answer is", or what the
-    last sentence arrives at. A choice comes as its capital letter; `options` lets the text of an option choose
-    too. What the model only thinks is no answer (see `reasoning`). Where the response was `cut` at the
-    limit of tokens, only a closed box or a whole statement counts. Raises `ValueError` for an unknown
-    task and for a response that is not text.
+    last sentence arrives at. A choice comes as its capital letter; `options` lets the text of an
+    option choose too. What the model only thinks is no answer (see `reasoning`). Where the response
+    was `cut` at the limit of tokens, only a closed box or a whole statement counts. Raises
+    `ValueError` for an unknown task and for a response that is not text.
     """
     kind = answer_type(task)
     if not isinstance(text, str):
