@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from maft_lib.wording import nearest, one_line, shown
 
@@ -29,6 +38,7 @@ def _printable(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Day = Annotated[str, BeforeValidator(lambda value: date.fromisoformat(str(value)).isoformat())]
 
 
 class Config(BaseModel):
@@ -91,6 +101,10 @@ class Config(BaseModel):
     max_tokens: int = Field(2048, ge=1, le=1_000_000)  # new tokens per response
     # New tokens per response on top, for the thoughts of a model that thinks before it answers
     max_thinking_tokens: int = Field(0, ge=0, le=1_000_000)
+    enable_thinking: bool | None = None  # read by Qwen3's template and its kin; None: their default
+    # The day that chat templates are told if they ask, as Llama-3.2's does; with today's, tomorrow's
+    # prompts would be others. This is what that template says where there is no clock.
+    template_date: Day = "2024-07-26"
 
     # Finetuning (Sections 2.3, 2.4; Appendix B.3)
     num_iterations: int = Field(1, ge=1, le=100)  # L

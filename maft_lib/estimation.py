@@ -100,7 +100,7 @@ def model_shape(name_or_path: str) -> Shape | None:
         path = path if path.is_file() else Path(str(try_to_load_from_cache(name_or_path, path.name)))
         kept = json.loads(path.read_text(encoding="utf-8"))
         width = 4 if "float32" in (kept.get("dtype"), kept.get("torch_dtype")) else 2
-        number = sum(file.stat().st_size for file in path.parent.glob("*.safetensors")) / width
+        number = sum(file.stat().st_size for file in path.parent.glob("model*.safetensors")) / width
         kept = kept.get("text_config", kept)
         heads, hidden = kept["num_attention_heads"], kept["hidden_size"]
         keys = (kept.get("head_dim") or hidden // heads) * (kept.get("num_key_value_heads") or heads)

@@ -19,8 +19,8 @@ from transformers.cache_utils import DynamicLayer
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks
 from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
-from maft_lib.backends.models import cached_model
-from maft_lib.backends.rendering import stop_ids, tokenize
+from maft_lib.backends.models import cached_model, check_text, context_window
+from maft_lib.backends.rendering import stop_ids, tokenize, written_text
 from maft_lib.workers import busy_seconds
 
 # Cumulative probabilities of the miniature model and of six finetuned ones, batched and alone, differed
@@ -29,6 +29,9 @@ from maft_lib.workers import busy_seconds
 MARGIN = 3e-5
 FEW = 1024  # tokens
 ROOM = 64  # tokens that a cache grows by
+# Mean difference of logits by rounding, in their standard deviations; wrong ones are off by tenths
+NOISE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+_decodes: dict[str, bool] = {}
 _loading = threading.Lock()  # several threads may listen at once, and one alone may read the weights
 
 
@@ -40,14 +43,6 @@ class Row(NamedTuple):
     seed: int
 
 
-def generate_texts(
-    model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]
-) -> list[Completion]:
-    """Generates after rendered prompts, which are tokenized here: in the worker, not in its parent."""
-    completions = dict(stream_texts(model, prompts, drawn, seeds))
-    return [completions[i] for i in range(len(prompts))]
-
-
 def stream_texts(
     model: Model,
     prompts: Sequence[str],
@@ -57,20 +52,28 @@ def stream_texts(
 ) -> Iterator[tuple[int, Completion]]:
     """Yields (row, completion) as each row ends; a batch that does not fit into memory is halved.
 
-    After every step `on_text(row, text so far)` hears of the rows that were going; what it raises ends
-    the decoding. The texts are the same.
+    Rendered prompts are tokenized here: in the worker, not in its parent. After every step
+    `on_text(row, text so far)` hears of the rows that were going; what it raises ends the decoding. The
+    texts are the same.
     """
-    tokenizer = load_tokenizer(model.folder, trust=model.trust)
+    tokenizer = load_tokenizer(model.folder, trust=model.trust, template=model.template)
     rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
     with _loading:
         loaded = cached_model(model)
+        if not decodes(loaded):
+            raise BackendError(
+                f"model {model.folder} ({loaded.config.model_type}) does not write in a batch what it "
+                "would write alone: take backend: vllm, or another model."
+            )
+    for row in rows:
+        check_text(loaded, tokenizer, row.prompt, 1)
     eos = getattr(loaded.generation_config, "eos_token_id", None)
-    stops = stop_ids(tokenizer) | set(eos if isinstance(eos, list) else [eos])
+    stops = stop_ids(tokenizer, eos if isinstance(eos, list) else [] if eos is None else [eos])
     parts, last = [list(range(len(rows)))], busy_seconds(model.device)
     while parts:
         part, ended = parts.pop(0), set()
         try:
-            for i, completion in _decode(loaded, tokenizer, rows, part, stops, on_text):
+            for i, completion in _decode(loaded, tokenizer, rows, prompts, part, stops, on_text):
                 last, began = busy_seconds(model.device), last
                 ended.add(i)
                 yield i, replace(completion, seconds=last - began)
@@ -85,6 +88,7 @@ def _decode(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     rows: Sequence[Row],
+    prompts: Sequence[str],
     part: Sequence[int],
     stops: set[int],
     on_text: OnText | None,
@@ -95,7 +99,7 @@ def _decode(
         for place in sorted(writing) if on_text else writing - batch.going:
             i, ids = part[place], batch.written[place]
             stopped = ids[-1] in stops
-            text = str(tokenizer.decode(ids[: len(ids) - stopped], skip_special_tokens=True))
+            text = written_text(tokenizer, ids[: len(ids) - stopped], prompts[i])
             if on_text:  # without the first bytes of a character that is not whole
                 on_text(i, text if stopped else text.rstrip("\ufffd"))
             if place not in batch.going:
@@ -107,7 +111,8 @@ def _decode(
 @torch.inference_mode()
 def _steps(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> Iterator[_Batch]:
     """Decodes a batch token by token; yields it after every step until all its rows have ended."""
-    batch, limits = _Batch(model, rows), [_new_tokens(model, row) for row in rows]
+    batch, window = _Batch(model, rows), context_window(model) or 10**9
+    limits = [min(row.sampling.max_tokens, window - len(row.prompt)) for row in rows]
     uniforms = np.stack([np.random.default_rng(row.seed).random(max(limits)) for row in rows])
     for step in range(max(limits)):
         batch.write(torch.from_numpy(uniforms[batch.places, step]).to(model.device))
@@ -123,15 +128,35 @@ def _steps(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> Iter
             break
 
 
-def _new_tokens(model: PreTrainedModel, row: Row) -> int:
-    """`max_tokens`, or what the context window leaves. Raises `BackendError` if it leaves nothing."""
-    window = getattr(model.config, "max_position_embeddings", None) or 10**9
-    if len(row.prompt) >= window:
-        raise BackendError(
-            f"a prompt of {len(row.prompt)} tokens does not fit the model's {window}: lower num_agents "
-            "or num_rounds, or keep summarize on."
-        )
-    return min(row.sampling.max_tokens, window - len(row.prompt))
+@torch.inference_mode()
+def decodes(model: PreTrainedModel) -> bool:
+    """Whether a model decodes a batch as it reads each text at once.
+
+    Asks the model itself, with rows of several lengths of which one leaves: what its layers keep is not
+    always keys and values, lies not always in the cache, and some do not look at the mask.
+    """
+    asked = f"{type(model)} {model.dtype} {model.device} {model.config.to_json_string()}"
+    if asked not in _decodes:
+        _decodes[asked] = _agrees(model)
+    return _decodes[asked]
+
+
+def _agrees(model: PreTrainedModel) -> bool:
+    batch = _Batch(model, [Row([*range(1, 1 + length)], Sampling(), 0) for length in (2, 9, 5)])
+    try:
+        for ended in ({0}, set()):
+            batch.logits()
+            batch.append(torch.tensor(batch.places, device=model.device) + 3)
+            batch.leave(ended)
+        texts = [batch.rows[place].prompt + batch.written[place] for place in batch.places]
+        plain = [model(torch.tensor([ids], device=model.device), use_cache=False) for ids in texts]
+        wanted = torch.stack([output.logits[0, -1] for output in plain]).float()
+        noise = (batch.logits() - wanted).abs().mean() / wanted.std()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # each architecture has its own way of not being able to
+        return False
+    return bool(noise < NOISE[model.dtype])
 
 
 class _Batch:
@@ -192,7 +217,7 @@ class _Batch:
         self.places = [self.places[i] for i in staying]
         self.inputs, self.mask = self.inputs[keep], self.mask[keep]
         self.positions = self.positions[keep]
-        self.cache.batch_select_indices(keep)
+        self.cache.reorder_cache(keep)
 
 
 def draw(
@@ -247,10 +272,9 @@ def padded(
     rows: Sequence[Sequence[int]], model: PreTrainedModel, side: str = "left"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (rows, longest) padded on one side, and the mask of what is no padding."""
-    pad = model.config.get_text_config().pad_token_id or 0
     ids = [torch.tensor(row) for row in rows]
     mask = pad_sequence([torch.ones_like(row) for row in ids], True, 0, side)
-    return pad_sequence(ids, True, pad, side).to(model.device), mask.to(model.device)
+    return pad_sequence(ids, True, 0, side).to(model.device), mask.to(model.device)
 
 
 class GrowingLayer(DynamicLayer):
@@ -274,11 +298,11 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keeps the rows `indices` of the batch."""
-        end = self.get_seq_length()
-        self._buffers = tuple(buffer[indices] for buffer in self._buffers)
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keeps the rows `beam_idx` of the batch; every kind of layer can do this."""
+        if end := self.get_seq_length():
+            self._buffers = tuple(buffer[beam_idx] for buffer in self._buffers)
+            self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache:

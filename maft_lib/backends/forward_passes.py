@@ -15,11 +15,12 @@ from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
 )
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from maft_lib.backends import BackendError, chunks, memory_holders
-from maft_lib.backends.decoding import growing_cache, padded
+from maft_lib.backends.decoding import GrowingLayer, decodes, growing_cache, padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
-from maft_lib.backends.models import cached_model, load_whole
+from maft_lib.backends.models import cached_model, check_text, context_window, load_whole
 from maft_lib.backends.rendering import IGNORED, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
@@ -64,20 +65,26 @@ def _passes(
     model: Model, texts: Sequence[tuple[Turns, str]]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Token ids and logits (tokens, vocabulary) of every response to its prompt, in order."""
-    loaded, tokenizer = cached_model(model), load_tokenizer(model.folder, chat=False, trust=model.trust)
+    loaded = cached_model(model)
+    tokenizer = load_tokenizer(model.folder, False, model.trust, model.template)
     pairs = [_token_ids(tokenizer, *text) for text in texts]
+    for prompt, ids in pairs:
+        check_text(loaded, tokenizer, prompt + ids)
     length = max(len(prompt) + len(ids) for prompt, ids in pairs)
     longest = max(len(ids) for _, ids in pairs)
-    config = loaded.config.get_text_config()
-    window = getattr(config, "max_position_embeddings", None) or length
-    if length > window:
-        raise BackendError(
-            f"a text of {length} tokens does not fit the {window} of {model.folder}: score it with a "
-            "model of a larger window."
-        )
-    rows = max(1, min(LOGITS // (longest * config.vocab_size), TOKENS // length))
+    vocabulary = loaded.config.get_text_config().vocab_size
+    rows = max(1, min(LOGITS // (longest * vocabulary), TOKENS // length))
+    kinds = {type(layer) for layer in growing_cache(loaded).layers}
+    in_parts = kinds <= {GrowingLayer, DynamicSlidingWindowLayer} and decodes(loaded)
     for part in chunks(pairs, rows):
-        yield from zip((ids for _, ids in part), _logits(loaded, part))
+        logits = _logits(loaded, part) if in_parts else (_whole(loaded, *pair) for pair in part)
+        yield from zip((ids for _, ids in part), logits)
+
+
+def _whole(loaded: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
+    """Logits of one response, read with its prompt at once: some layers cannot go on from a cache."""
+    inputs = torch.tensor([prompt + ids[:-1]], device=loaded.device)
+    return loaded(inputs, use_cache=False).logits[0, -len(ids) :]
 
 
 def _logits(loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[torch.Tensor]:
@@ -89,7 +96,7 @@ def _logits(loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterat
     loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
     owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in pairs]
     repeated = torch.tensor(owners, device=loaded.device)
-    how["past_key_values"].batch_select_indices(repeated)
+    how["past_key_values"].reorder_cache(repeated)
     inputs, own = padded([[prompt[-1], *ids[:-1]] for prompt, ids in pairs], loaded, "right")
     mask = torch.cat([mask[repeated], own], dim=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
@@ -128,7 +135,7 @@ def embeddings(model: Model, items: Sequence[tuple[str, str]]) -> np.ndarray:
     right: Any = {"padding": True, "padding_side": "right"}
     inputs = tokenizer(texts, return_tensors="pt", **right).to(model.device)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    window = getattr(encoder.config, "max_position_embeddings", None)  # T5 has none
+    window = context_window(encoder)  # T5 has none
     if window and ids.shape[1] > window:
         raise BackendError(
             f"a response of {ids.shape[1]} tokens does not fit the {window} of encoder {model.folder}: "

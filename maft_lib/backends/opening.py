@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Sequence
 
 from maft_lib.backends import Backend, Completion, OnText, Request
+from maft_lib.backends.rendering import Template
 from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
@@ -19,6 +20,7 @@ _OF_VLLM = (
 _SETTINGS = (
     *("backend", "base_model", "runs_dir", "device", "num_workers", "max_batch_size", "executor"),
     *("ray_address", "max_concurrency", "max_retries", "request_timeout", *_OF_VLLM),
+    *("enable_thinking", "template_date"),
 )
 _opened: dict[tuple, CachedBackend] = {}
 
@@ -42,7 +44,8 @@ def bare_backend(config: Config) -> Backend:
 
         settings = {name: getattr(config, name) for name in _OF_VLLM}
         settings["max_num_seqs"] = config.max_batch_size
-        return VLLMBackend(config.base_model, config.lora_rank, **settings)
+        template = Template(config.enable_thinking, config.template_date)
+        return VLLMBackend(config.base_model, config.lora_rank, template, **settings)
     from maft_lib.backends.transformers import TransformersBackend
 
     return TransformersBackend(**TransformersBackend.settings(config, config.dtype))

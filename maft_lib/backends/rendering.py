@@ -6,7 +6,9 @@ Finetuning must see a prompt exactly as inference will render it; so both call `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -16,6 +18,23 @@ from maft_lib.wording import one_line
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
+# Marks of thoughts, which are no text even where a tokenizer calls them special tokens
+_MARKS = ("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>")
+_OPENED = re.compile(r"(?:<think(?:ing)?>|\[THINK\])\s*$", re.IGNORECASE)
+
+
+class Template(NamedTuple):
+    """What chat templates are given beside the messages; `hub.load_tokenizer` keeps it.
+
+    `enable_thinking` None leaves it to the template whether the model thinks; `date` is what one that
+    asks for the day is told, so that a prompt is the same tomorrow.
+    """
+
+    enable_thinking: bool | None = None
+    date: str = "2024-07-26"
+
+
+USUAL = Template()
 
 
 class Rendered(NamedTuple):
@@ -27,8 +46,12 @@ class Rendered(NamedTuple):
 
 def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], ask: bool = True) -> str:
     """The text of a conversation, if `ask` up to where the assistant is to speak."""
+    given = getattr(tokenizer, "template", USUAL)
+    more = {"strftime_now": datetime.fromisoformat(given.date).strftime, "add_generation_prompt": ask}
+    if given.enable_thinking is not None:
+        more["enable_thinking"] = given.enable_thinking
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, **more)
     except Exception as error:  # a stranger's program, in a sandbox, may say anything
         raise BackendError(
             f"the chat template of {tokenizer.name_or_path} cannot be rendered ({one_line(error)}): "
@@ -78,7 +101,25 @@ def render_conversation(
     return Rendered(ids, labels)
 
 
-def stop_ids(tokenizer: Tokenizer) -> set[int]:
-    """Ids that end a turn: the end-of-sequence token and the usual end-of-turn tokens it has."""
-    vocabulary = tokenizer.get_added_vocab()
-    return {tokenizer.eos_token_id} | {vocabulary[m] for m in END_OF_TURN if m in vocabulary}
+def stop_ids(tokenizer: Tokenizer, declared: Iterable[int] = ()) -> set[int]:
+    """Ids that end a turn: those `declared` by a generation config, the end-of-sequence token, and
+    what the chat template writes after an answer. Usual ones only where config and template say none.
+    """
+    added, ends = tokenizer.get_added_vocab(), set(declared)
+    try:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Answer!"}]
+        after = prompt_text(tokenizer, turns, ask=False).rpartition("Answer!")[2]
+        ends |= {*tokenize(tokenizer, after.lstrip())[:1]} & {*added.values()}
+    except BackendError:  # no template, or one that wants other turns
+        pass
+    return {tokenizer.eos_token_id} | (ends or {added[m] for m in END_OF_TURN if m in added})
+
+
+def written_text(tokenizer: Tokenizer, ids: Sequence[int], prompt: str) -> str:
+    """What new tokens after a prompt say, with the marks of thoughts: also with the one by which the
+    prompt has begun a thought for the model."""
+    added = tokenizer.get_added_vocab()
+    thinks = not {added.get(mark) for mark in _MARKS}.isdisjoint(ids)
+    begun = _OPENED.search(prompt)
+    text = tokenizer.decode(list(ids), skip_special_tokens=not thinks)
+    return (begun[0] if begun else "") + str(text)

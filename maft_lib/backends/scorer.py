@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from maft_lib.backends import Message, hub
+from maft_lib.backends.rendering import USUAL
 from maft_lib.backends.transformers import ModelRunner
 from maft_lib.config import Config
 from maft_lib.store import Store
@@ -74,9 +75,9 @@ class Scorer(ModelRunner):
 
     def _scored(self, kind: str, texts: Sequence[tuple]) -> list[np.ndarray]:
         """What is stored of `texts`, and the rest from the models that they begin with; in fp32."""
+        how = [self.dtype, self.device] + [self.template] * (self.template != USUAL)
         keys = [
-            content_key([kind, hub.identity(model, self.trust), self.dtype, self.device, *rest])
-            for model, *rest in texts
+            content_key([kind, hub.identity(model, self.trust), *how, *rest]) for model, *rest in texts
         ]
         wanted = dict(zip(keys, texts))
         found = self.store.get(list(wanted))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from maft_lib.backends import Completion, OnText, Request, chunks, hub
 from maft_lib.backends.ray import open_cluster
+from maft_lib.backends.rendering import USUAL, Template
 from maft_lib.config import Config
 from maft_lib.workers import default_num_workers, run_parallel
 
@@ -26,7 +28,8 @@ class ModelRunner:
 
     `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
     CPU (None: one per core), `max_batch_size` bounds the rows of a batch. `run(function, tasks)` has
-    batches computed elsewhere, `num_workers` side by side. `trust_remote_code` runs a model's own code.
+    batches computed elsewhere, `num_workers` side by side. `trust_remote_code` runs a model's own code;
+    `template` is what chat templates are given.
     """
 
     def __init__(
@@ -37,12 +40,13 @@ class ModelRunner:
         max_batch_size: int | None = None,
         run: Callable[..., Iterator[tuple[int, Any]]] | None = None,
         trust_remote_code: bool = False,
+        template: Template = USUAL,
     ):
         self.device = device if run else hub.resolve_device(device)
         side_by_side = self.device == "cpu" or run
         self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
         self.dtype, self.max_batch_size, self.run = dtype, max_batch_size, run
-        self.trust = trust_remote_code
+        self.trust, self.template = trust_remote_code, template
 
     @staticmethod
     def settings(config: Config, dtype: str) -> dict[str, Any]:
@@ -51,12 +55,13 @@ class ModelRunner:
         place, run = cluster or config, cluster.run if cluster else None
         how = {"device": place.device, "num_workers": place.num_workers, "run": run, "dtype": dtype}
         more = {"max_batch_size": config.max_batch_size, "trust_remote_code": config.trust_remote_code}
-        return how | more
+        return how | more | {"template": Template(config.enable_thinking, config.template_date)}
 
     def model(self, name: str) -> hub.Model:
         """A model as a worker loads it."""
         content = hub.identity(name, self.trust)
-        return hub.Model(str(hub.model_folder(name)), content, self.dtype, self.device, self.trust)
+        folder = str(hub.model_folder(name))
+        return hub.Model(folder, content, self.dtype, self.device, self.trust, self.template)
 
     def batches(self, items: Sequence, num_workers: int, largest: int) -> list:
         """Batches of at most `largest` items, so that all workers get as many."""
@@ -76,9 +81,13 @@ class TransformersBackend(ModelRunner):
 
     name = "transformers"
 
+    def prompt(self, request: Request) -> str:
+        """The request's prompt as its model reads it."""
+        return hub.rendered(request, self.trust, self.template)
+
     def describe(self, request: Request) -> list:
         """Model content, rendered prompt, sampling, seed, precision, device."""
-        content, prompt = hub.identity(request.model, self.trust), hub.rendered(request, self.trust)
+        content, prompt = hub.identity(request.model, self.trust), self.prompt(request)
         return [self.name, content, prompt, *request.drawn(), self.dtype, self.device]
 
     def stream(
@@ -93,7 +102,7 @@ class TransformersBackend(ModelRunner):
         batches = self._batches(requests, 1 if here else self.num_workers)
         tasks = []
         for batch in batches:
-            prompts = [hub.rendered(requests[i], self.trust) for i in batch]
+            prompts = [self.prompt(requests[i]) for i in batch]
             first, seeds = requests[batch[0]], [requests[i].seed for i in batch]
             tasks.append((self.model(first.model), prompts, first.sampling, seeds))
         if here is None:
@@ -109,7 +118,7 @@ class TransformersBackend(ModelRunner):
 
     def _batches(self, requests: Sequence[Request], num_workers: int) -> list[list[int]]:
         """Indices of each batch: one model and one sampling, alike in length, longest first."""
-        lengths = [len(hub.rendered(request, self.trust)) for request in requests]
+        lengths = [len(self.prompt(request)) for request in requests]
         groups: dict[tuple, list[int]] = {}
         for index in sorted(range(len(requests)), key=lambda i: -lengths[i]):
             groups.setdefault((requests[index].model, requests[index].sampling), []).append(index)
@@ -122,6 +131,6 @@ class TransformersBackend(ModelRunner):
 
 def _generate_texts(*task) -> list[Completion]:
     """In the worker PyTorch is imported, with all that belongs to it; its parent need not wait."""
-    from maft_lib.backends.decoding import generate_texts
+    from maft_lib.backends.decoding import stream_texts
 
-    return generate_texts(*task)
+    return [completion for _, completion in sorted(stream_texts(*task), key=itemgetter(0))]

@@ -26,7 +26,7 @@ from maft_lib.backends import (
     models,
     release_memory,
 )
-from maft_lib.backends.rendering import stop_ids, tokenize
+from maft_lib.backends.rendering import USUAL, Template, stop_ids, tokenize, written_text
 from maft_lib.store.files import ADAPTER
 from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
@@ -46,10 +46,17 @@ class VLLMBackend:
 
     name = "vllm"
 
-    def __init__(self, base_model: str, lora_rank: int | None = None, **settings: Any):
+    def __init__(
+        self,
+        base_model: str,
+        lora_rank: int | None = None,
+        template: Template = USUAL,
+        **settings: Any,
+    ):
         self.version, self.base_model = _version(), str(hub.model_folder(base_model))
         hub.check_weights(self.base_model)
         self.settings, self.trust = settings, settings.get("trust_remote_code", False)
+        self.template = template
         self.lora_rank = lora_rank or 0  # of the largest adapter that there is room for
         self.num_starts = self.num_swaps = 0
         self.holds = ""  # identity of the weights in memory
@@ -61,9 +68,13 @@ class VLLMBackend:
         self._lock = threading.RLock()  # one thread's swap must not meet another's requests
         memory_holders.append(self.sleep)
 
+    def prompt(self, request: Request) -> str:
+        """The request's prompt as its model reads it."""
+        return hub.rendered(request, self.trust, self.template)
+
     def describe(self, request: Request) -> list:
         """Engine and its version, model content, rendered prompt, sampling, seed, precision, window."""
-        content, prompt = hub.identity(request.model, self.trust), hub.rendered(request, self.trust)
+        content, prompt = hub.identity(request.model, self.trust), self.prompt(request)
         precision = [self.settings["dtype"], self.settings.get("max_model_len")]
         return [self.name, self.version, content, prompt, *request.drawn(), *precision]
 
@@ -141,7 +152,8 @@ class VLLMBackend:
         """Mean negative log-likelihood of the fixed text in nats a token, as the engine sees it."""
         from vllm import SamplingParams, TokensPrompt
 
-        ids = models.canary_ids(hub.load_tokenizer(folder, trust=self.trust))
+        tokenizer = hub.load_tokenizer(folder, trust=self.trust, template=self.template)
+        ids = models.canary_ids(tokenizer)
         asked = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
         (output,) = self._llm.generate([TokensPrompt(prompt_token_ids=ids)], asked, use_tqdm=False)
         scores = [place[token].logprob for place, token in zip(output.prompt_logprobs[1:], ids[1:])]
@@ -196,11 +208,12 @@ class VLLMBackend:
                     if output.request_id not in places:
                         continue  # of a stream that was left: its abort comes with the next step
                     (answer,) = output.outputs
-                    text = str(tokenizer.decode(list(answer.token_ids), skip_special_tokens=True))
+                    place = places.pop(output.request_id)
+                    text = written_text(tokenizer, answer.token_ids, self.prompt(requests[place]))
                     lengths = len(output.prompt_token_ids), len(answer.token_ids)
                     reason, seconds = str(answer.finish_reason), (now - last) / len(done)
                     completion = Completion(text, *lengths, reason, seconds=seconds)
-                    yield places.pop(output.request_id), completion
+                    yield place, completion
                 last = now if done else last
         finally:
             if places and self._llm is not None:  # interrupted: nothing goes on without a reader
@@ -211,7 +224,7 @@ class VLLMBackend:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
 
-        engine, ids = self._llm.llm_engine, tokenize(tokenizer, hub.rendered(request, self.trust))
+        engine, ids = self._llm.llm_engine, tokenize(tokenizer, self.prompt(request))
         window, drawn = engine.model_config.max_model_len, request.sampling
         if len(ids) >= window:
             raise BackendError(

@@ -121,6 +121,7 @@ def model_identity(folder: str | Path) -> str:
     """
     with os.scandir(folder) as entries:
         files = [file for file in entries if any(fnmatch(file.name, kind) for kind in MODEL_FILES)]
+    files = [file for file in files if not file.name.startswith("consolidated")]  # the weights again
     stamp = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _identity(Path(folder), tuple(stamp))
 
