@@ -1,12 +1,21 @@
 """The transformers backend on the miniature model: right, independent of the batch, clear in errors."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from huggingface_hub.utils import filter_repo_objects
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
+from maft_lib import estimation
 from maft_lib.backends import (
     BackendError,
     Request,
@@ -190,19 +199,90 @@ def test_pickled_weights_are_refused(broken):
         models.load_model(str(folder), "float32", "cpu")
 
 
-def test_a_prompt_beyond_the_context_window(tmp_path, model):
-    small = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=500, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=1, max_position_embeddings=32,
-        )
-    )  # fmt: skip
-    small.save_pretrained(tmp_path)
-    hub.load_tokenizer(model).save_pretrained(tmp_path)
+SIZES = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(params=["plain", "composite"])
+def small(request, model, tmp_path):
+    """Makes a tiny model with a window of 64, also one whose text model lies within another."""
+
+    def made(vocab_size=448, **changes):
+        sizes = SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 64}
+        torch.manual_seed(0)
+        if request.param == "plain":
+            LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
+        else:
+            text = sizes | {"head_dim": 16, "num_key_value_heads": 1, "sliding_window": 8}
+            eye = SIZES | {"image_size": 16, "patch_size": 8}
+            config = Gemma3Config(text_config=text, vision_config=eye, mm_tokens_per_image=4)
+            Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+        for name, value in changes.items():
+            settings = json.loads((tmp_path / "config.json").read_text())
+            settings.get("text_config", settings)[name] = value
+            (tmp_path / "config.json").write_text(json.dumps(settings))
+        tokenizer = hub.load_tokenizer.__wrapped__(model)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # its id is 448
+        tokenizer.save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return made
+
+
+def ask(model, texts, max_tokens=8):
     here = TransformersBackend("cpu", num_workers=1)
     here.num_workers = 0
-    with pytest.raises(BackendError, match="does not fit the 32"):
-        generate(here, requests(str(tmp_path), 3))
+    drawn = Sampling(1.0, 1.0, max_tokens)
+    asked = [Request(model, ({"role": "user", "content": t},), drawn, i) for i, t in enumerate(texts)]
+    return generate(here, asked)
+
+
+@pytest.mark.parametrize("pad", [0, -1, None])
+def test_padding_takes_no_part(small, pad):
+    texts, folder = ["1+1?", "What is 1+2*3?", "?"], small(pad_token_id=pad)
+    assert ask(folder, texts)[0] == ask(folder, texts[:1])[0]
+
+
+def test_the_context_window_is_kept(small, scorer):
+    folder = small()
+    (completion,) = ask(folder, ["1+1?"], 500)
+    assert completion.num_prompt_tokens + completion.num_completion_tokens <= 64
+    with pytest.raises(BackendError, match="does not fit the 64"):
+        ask(folder, ["1+1=" * 40])
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "1+1=" * 40}]
+    for score in (
+        lambda: scorer.log_likelihoods([folder], [turns]),
+        lambda: scorer.embeddings(folder, ["1+" * 99]),
+    ):
+        with pytest.raises(BackendError, match="does not fit the 64"):
+            score()
+
+
+def test_a_token_without_an_embedding_is_refused_where_a_prompt_holds_it(small, scorer):
+    folder = small()
+    assert len(ask(folder, ["1+1?"])) == 1
+    with pytest.raises(BackendError, match="a text holds '<image>'"):
+        ask(folder, ["1+1?", "What is in <image>?"])
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<image>"}]
+    with pytest.raises(BackendError, match="a text holds '<image>'"):
+        scorer.log_likelihoods([folder], [turns])
+
+
+def test_copies_of_the_weights_do_not_count(small, tmp_path, monkeypatch):
+    folder, asked = small(), {}
+    before = hub.identity(folder), estimation.model_shape(folder)
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "consolidated.safetensors")
+    assert (hub.identity(folder), estimation.model_shape(folder)) == before
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or folder
+    )
+    hub.model_folder(f"some/{tmp_path.name}")
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "2_Dense/model.safetensors"]
+    copies = [
+        "consolidated-00001-of-00002.safetensors",
+        "original/model.safetensors",
+        "onnx/config.json",
+    ]
+    assert list(filter_repo_objects(wanted + copies, **asked)) == wanted
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -213,7 +213,7 @@ class _Batch:
         if not self.going or len(self.going) > 0.75 * len(self.places):
             return
         staying = [i for i, place in enumerate(self.places) if place in self.going]
-        keep = torch.tensor(staying, device=self.model.device)
+        keep: Any = torch.tensor(staying, device=self.model.device)
         self.places = [self.places[i] for i in staying]
         self.inputs, self.mask = self.inputs[keep], self.mask[keep]
         self.positions = self.positions[keep]

@@ -66,7 +66,7 @@ def model_folder(name_or_path: str) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            what = {"allow_patterns": [*MODEL_FILES, "*.json", "*.py"], "ignore_patterns": COPIES}
+            what: Any = {"allow_patterns": [*MODEL_FILES, "*.json", "*.py"], "ignore_patterns": COPIES}
             folder = Path(snapshot_download(name_or_path, **what))
         except Exception as error:  # the hub client raises many kinds; all mean the same here
             raise BackendError(

@@ -89,7 +89,8 @@ def check_text(model: PreTrainedModel, tokenizer: hub.Tokenizer, ids: list[int],
             f"a text of {len(ids)} tokens does not fit the {window} of {name}: take a model with a "
             "larger window, lower num_agents or num_rounds, or keep summarize on."
         )
-    if (largest := max(ids)) >= model.get_input_embeddings().weight.shape[0]:
+    embeddings: Any = model.get_input_embeddings()
+    if (largest := max(ids)) >= embeddings.weight.shape[0]:
         raise BackendError(
             f"a text holds {tokenizer.decode([largest])!r}, for which {name} has no embedding: take it "
             "out of the problem or the prompts."

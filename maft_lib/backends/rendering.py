@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -47,7 +47,8 @@ class Rendered(NamedTuple):
 def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], ask: bool = True) -> str:
     """The text of a conversation, if `ask` up to where the assistant is to speak."""
     given = getattr(tokenizer, "template", USUAL)
-    more = {"strftime_now": datetime.fromisoformat(given.date).strftime, "add_generation_prompt": ask}
+    more: Any = {"add_generation_prompt": ask}
+    more["strftime_now"] = datetime.fromisoformat(given.date).strftime
     if given.enable_thinking is not None:
         more["enable_thinking"] = given.enable_thinking
     try:
