@@ -1,5 +1,7 @@
 """What an agent is trained on is, token by token, what it is asked at inference."""
 
+from datetime import date
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -14,7 +16,9 @@ from maft_lib.backends.rendering import (
     stop_ids,
     written_text,
 )
+from maft_lib.config import Config, ConfigError
 from maft_lib.reasoning import split_reasoning
+from maft_lib.training.finetuning import hyper_parameters
 
 TURNS = [
     {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"},
@@ -148,6 +152,20 @@ def test_thinking_is_switched_on_off_or_left_to_the_template(chatml, switch, thi
     chatml.chat_template = CHATML.replace("assistant\n", "assistant\n" + switch)
     chatml.template = Template(thinking)
     assert prompt_text(chatml, TURNS[:1]).endswith(end)
+
+
+def test_training_is_given_the_same(config, agent):
+    usual = hyper_parameters(agent, config)
+    changed = hyper_parameters(agent, config.replace(enable_thinking=False, template_date="2031-01-02"))
+    assert changed == usual | {"enable_thinking": False, "template_date": "2031-01-02"}
+    assert usual.keys().isdisjoint(changed.keys() - usual.keys())
+
+
+def test_a_config_names_the_day_as_text_or_as_yaml_reads_it():
+    for day in ("2025-01-02", date(2025, 1, 2)):
+        assert Config.of({"template_date": day}).template_date == "2025-01-02"
+    with pytest.raises(ConfigError, match="template_date"):
+        Config.of({"template_date": "26 Jul"})
 
 
 # --- what ends a turn -----------------------------------------------------------------------------

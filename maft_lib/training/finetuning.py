@@ -28,10 +28,10 @@ from maft_lib.workers import (
 )
 
 Run = Callable[[Sequence[tuple]], Iterator[tuple[int, Path]]]  # yields (index of the task, checkpoint)
-# Settings of large models; where they are the default they are not in a checkpoint's key.
+# Settings of some models; where they are the default they are not in a checkpoint's key.
 AT_SCALE = (
     *("gradient_accumulation_steps", "gradient_checkpointing", "optim", "load_in_4bit"),
-    *("nproc_per_node", "trust_remote_code"),
+    *("nproc_per_node", "trust_remote_code", "enable_thinking", "template_date"),
 )
 _claims = Claims()
 

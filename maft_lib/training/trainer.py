@@ -28,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from maft_lib.backends import models
 from maft_lib.backends.hub import Tokenizer, load_tokenizer
-from maft_lib.backends.rendering import IGNORED, render_conversation
+from maft_lib.backends.rendering import IGNORED, USUAL, Template, render_conversation
 from maft_lib.prompts import Message
 from maft_lib.provenance import made_with
 from maft_lib.store.files import LOG, explained
@@ -39,7 +39,7 @@ from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's, in the order of the log.
 _LOGGED = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node")
-_OWN = (*_LOGGED, "report", "trust_remote_code")
+_OWN = (*_LOGGED, "report", "trust_remote_code", "enable_thinking", "template_date")
 
 
 def train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
@@ -56,7 +56,8 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     began = busy_seconds(device)
     own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
     settings = {name: value for name, value in settings.items() if name not in _OWN}
-    tokenizer = load_tokenizer(start, trust=bool(own["trust_remote_code"]))
+    template = Template(own["enable_thinking"], own["template_date"] or USUAL.date)
+    tokenizer = load_tokenizer(start, trust=bool(own["trust_remote_code"]), template=template)
     set_seed(settings["seed"])  # before the model: an adapter begins with random weights
     model = _trainable(start, own, device)
     row = partial(_row, tokenizer, own["loss_on"])
@@ -128,7 +129,7 @@ def _row(tokenizer: Tokenizer, loss_on: str, messages: Sequence[Message]) -> Row
 
 
 def _check_lengths(rows: Sequence[Row], model: PreTrainedModel) -> None:
-    window = getattr(model.config, "max_position_embeddings", None) or math.inf
+    window = models.context_window(model) or math.inf
     longest = max(len(row["input_ids"]) for row in rows)
     if longest > window:
         raise FinetuneError(
