@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from maft_lib.config import Config
+from maft_lib.config import Config, ConfigError, check_name
 from maft_lib.metrics import first_answer
 from maft_lib.society import Society
 from maft_lib.training.data import final_responses, right_responses
@@ -48,6 +48,22 @@ def method(label: str, color: str, marker: str, linestyle: str = "-") -> Callabl
         return recipe
 
     return declare
+
+
+def name_of(given: str | Recipe) -> str:
+    """The name of a method; a recipe that was not declared becomes a method with a plain look.
+
+    Raises `ConfigError` for an unknown name, and for a recipe with the name of another method.
+    """
+    if not callable(given):
+        check_name("method", given, METHODS)
+        return given
+    name = given.__name__
+    if name in METHODS and METHODS[name].recipe.__module__ != given.__module__:
+        raise ConfigError(f"{name} is a method already: give your recipe another name.")
+    if name not in METHODS or METHODS[name].recipe is not given:  # a cell that was run again
+        method(name.replace("_", " "), "#000000", "o")(given)
+    return name
 
 
 @method("Base", "#8C8C8C", "D")

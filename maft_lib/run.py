@@ -14,8 +14,8 @@ from maft_lib.backends import Backend
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.ray import open_cluster, stop_clusters
-from maft_lib.config import Config, check_name
-from maft_lib.methods import METHODS
+from maft_lib.config import Config
+from maft_lib.methods import METHODS, Recipe, name_of
 from maft_lib.provenance import made_with
 from maft_lib.store.files import STUDIES, save_record
 from maft_lib.study import Result, Study
@@ -26,7 +26,7 @@ Report = Callable[[str], None]
 
 
 def run_study(
-    method: str,
+    method: str | Recipe,
     task: str,
     config: Config,
     backend: Backend | None = None,
@@ -34,16 +34,16 @@ def run_study(
 ) -> Result:
     """Runs one method of Section 3 on one task and evaluates it after every iteration.
 
-    `method` is one of `maft_lib.methods.METHODS`. Without a backend the config's own is used, with the
-    store in front. `report` gets a line per iteration; without one it is shown live in a notebook that
-    somebody watches, and printed elsewhere. Raises `ConfigError` for an unknown method and `DataError`
-    for an unknown task.
+    `method` is a name in `maft_lib.methods.METHODS`, or a recipe like those there. Without a backend
+    the config's own is used, with the store in front. `report` gets a line per iteration; without one
+    it is shown live in a notebook that somebody watches, and printed elsewhere. Raises `ConfigError`
+    for an unknown method and `DataError` for an unknown task.
     """
     return run_studies([(method, task, config)], backend, report)[0]
 
 
 def run_studies(
-    studies: Sequence[tuple[str, str, Config]],
+    studies: Sequence[tuple[str | Recipe, str, Config]],
     backend: Backend | None = None,
     report: Report | None = None,
 ) -> list[Result]:
@@ -53,8 +53,8 @@ def run_studies(
     batch. What two of them have in common is still generated and trained once. The first that fails
     stops the others as soon as they need a worker; what is finished is in the store.
     """
-    for method, task, config in studies:
-        check_name("method", method, METHODS)
+    studies = [(name_of(method), task, config) for method, task, config in studies]
+    for _, task, config in studies:
         answer_type(task)
         if not isinstance(config, Config):
             raise ValueError(f"config is {config!r:.80}: give a Config, as load_config makes it.")

@@ -23,7 +23,7 @@ from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society, base_society, save_society
 from maft_lib.tasks import PUBLISHED, WITH_LEVELS, canonical, load_problems
 from maft_lib.tasks.problem import Problem, normalised
-from maft_lib.tasks.published import note_on_train
+from maft_lib.tasks.published import is_own, note_on_train
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import (
     AgentData,
@@ -244,7 +244,7 @@ def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
     num = config.num_train if split == "train" else config.num_eval
     task = canonical(task)
-    levels = config.levels if task in WITH_LEVELS else None
+    levels = config.levels if task in WITH_LEVELS or is_own(task) else None
     folder = str(config.path(config.data_dir)) if config.data_dir and task in PUBLISHED else None
     return load_problems(
         task, split, num, config.seed, levels, folder, config.max_operand, config.on_bad_records

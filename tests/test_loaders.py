@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
+from maft_lib.grading import is_correct
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
 from maft_lib.study import check_disjoint, problems
-from maft_lib.tasks import load_problems, published
+from maft_lib.tasks import answer_type, load_problems, published
 from maft_lib.tasks.problem import DataError, DataWarning
-from maft_lib.tasks.published import GsmRecord, MathRecord, MmluRecord
+from maft_lib.tasks.published import GsmRecord, MathRecord, MmluRecord, OwnRecord
 from tests.bad_inputs.data_files import EXAMPLE, GSM, HUB_MMLU, MATH, MMLU, numbered, write
 
 
@@ -211,3 +213,63 @@ def test_the_config_hands_the_problems_its_parameters(tmp_path, config):
         load_config("smoke", tasks=["math", "competition_math"])
     with pytest.raises(ValueError, match="on_bad_records is 'ignore'"):
         load_problems("gsm", "eval", 1, data_dir=folder, on_bad_records="ignore")
+
+
+# --- a file of one's own --------------------------------------------------------------------------
+
+OWN = [{"question": f"What is {n}+1?", "answer": n + 1, "level": 1 + n % 2} for n in range(40)]
+
+
+def test_a_file_of_ones_own_is_a_task(tmp_path, monkeypatch):
+    write(tmp_path, "mine.jsonl", OWN)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")  # found from a folder below, too
+    train, evaluated = (load_problems("mine.jsonl", split, 8) for split in ("train", "eval"))
+    assert not {p.question for p in train} & {p.question for p in evaluated}
+    assert answer_type("mine.jsonl") == "number" and is_correct("1.0", problem_of(OWN[0]))
+    assert all(p.level == 2 for p in load_problems("mine.jsonl", "eval", 4, levels=[2]))
+
+
+def problem_of(record):
+    return replace(OwnRecord(**record).problem(), task="mine.jsonl")
+
+
+@pytest.mark.parametrize(
+    "records, kind",
+    [
+        ([{"question": "?", "answer": "1,250"}, {"question": "!", "answer": -0.5}], "number"),
+        ([{"question": "?", "answer": r"\frac{1}{2}"}, {"question": "!", "answer": 3}], "expression"),
+        ([{"question": "?", "answer": "B", "choices": ["x", "y"]}], "choice"),
+        ([{"question": "?", "answer": "3", "answer_type": "text"}], "text"),
+    ],
+)
+def test_how_answers_of_ones_own_are_compared(tmp_path, records, kind):
+    assert answer_type(str(Path(write(tmp_path, "mine.jsonl", records)) / "mine.jsonl")) == kind
+
+
+@pytest.mark.parametrize(
+    "record, said",
+    [
+        ({"question": "?"}, "mine.jsonl:1 has the answer"),
+        ({"question": "?", "answer": "C", "choices": ["x", "y"]}, "no letter of its choices"),
+        ({"question": "?", "answer": "1", "level": 7}, "mine.jsonl:1 has the level 7"),
+        ({"question": "?", "answer": "1", "answer_type": "word"}, "answer_type word"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_ones_own_is_named(tmp_path, record, said):
+    folder = write(tmp_path, "mine.jsonl", [record])
+    with pytest.raises(DataError, match=said):
+        load_problems(f"{folder}/mine.jsonl", "eval", 1)
+
+
+def test_a_missing_file_of_ones_own_is_named():
+    with pytest.raises(ConfigError, match="nowhere.jsonl is no file"):
+        load_config("smoke", task="nowhere.jsonl")
+
+
+def test_a_study_of_ones_own_problems_says_how_it_reads_them(tmp_path):
+    task = f"{write(tmp_path, 'mine.jsonl', OWN)}/mine.jsonl"
+    said = []
+    config = load_config("smoke", num_train=4, num_eval=4, runs_dir=str(tmp_path / "runs"))
+    result = run_study("base", task, config, ScriptedBackend(lambda _: r"\boxed{1}"), said.append)
+    assert "compared as number" in said[0] and result.frame.task.unique() == [task]

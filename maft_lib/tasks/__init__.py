@@ -1,7 +1,8 @@
 """The tasks: where problems come from and what kind of answer they want.
 
-Four are generated, three are read from published data sets, and `reasoning_gym:<name>` is a data set of
-the reasoning_gym package whose scorer can be given a model's text.
+Four are generated, three are read from published data sets, `<file>.jsonl` is a user's own file, and
+`reasoning_gym:<name>` is a data set of the reasoning_gym package whose scorer can be given a model's
+text.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ def answer_type(task: str) -> str:
     """`number`, `expression`, `choice` or, of reasoning_gym, `text`. Raises `DataError` if unknown."""
     if str(task).startswith(reasoning_gym.PREFIX):
         return "text"
+    if published.is_own(str(task)):
+        return published.answer_type_of(task)
     if canonical(task) not in ANSWER_TYPES:
-        valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>")
+        valid = (*TASKS, *ALIASES, reasoning_gym.PREFIX + "<name>", "<file>.jsonl")
         near = nearest(task, valid)
         hint = f"did you mean {near!r}?" if near else f"expected one of {', '.join(valid)}."
         raise DataError(f"unknown task {shown(task)}: {hint}")
@@ -95,10 +98,10 @@ def load_problems(
         raise DataError(f"{wrong['loc'][0]} is {shown(wrong['input'])}: {wrong['msg']}.") from None
     if data_dir is not None and task not in PUBLISHED:
         raise DataError(f"{task} reads no files: leave data_dir out.")
-    if levels is not None and task not in WITH_LEVELS:
+    if levels is not None and task not in WITH_LEVELS and not published.is_own(task):
         raise DataError(f"{task} has no levels, only {' and '.join(WITH_LEVELS)} do: leave levels out.")
     rng = random.Random(f"{task} {split} {seed}")
-    if task in PUBLISHED:
+    if task in PUBLISHED or published.is_own(task):
         pool = published.pool(task, split, data_dir, on_bad_records)
         wanted = [problem for problem in pool if levels is None or problem.level in levels]
         ordered = sorted(wanted, key=lambda problem: problem.id)  # whatever the order of the file

@@ -1,12 +1,14 @@
 """Problems of published data sets, from a folder or the hub: GSM8K, MATH (Section 3.1), MMLU (4.3).
 
+A task that ends in `.jsonl` is a file of the user's own, with an `OwnRecord` a line.
+
 Of a repeated question (the same text once case, white space and punctuation are folded) with the same
 answer the first is kept, with a `DataWarning`: MATH repeats one, MMLU's STEM subjects some dozen. If
 the answers differ, the later record is bad.
 
-Where a data set has a train and a test split, these are train and eval. Where only the test split is at
-hand (MMLU always, MATH in a folder without math_train.jsonl), train and eval are two halves of it, told
-apart by a hash of the question alone: they share nothing whatever the seeds.
+Where a data set has a train and a test split, these are train and eval. Where only the test split is
+at hand (MMLU always, MATH in a folder without math_train.jsonl), and in a user's own file, train and
+eval are two halves, told apart by a hash of the question alone: they share nothing whatever the seeds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
@@ -98,7 +100,34 @@ def _lettered(options: Sequence[str]) -> str:
     return "".join(f"\n({letter}) {option}" for letter, option in zip(ascii_uppercase, options))
 
 
-Record: TypeAlias = GsmRecord | MathRecord | MmluRecord
+Kind = Literal["number", "expression", "choice", "text"]
+
+
+class OwnRecord(BaseModel):
+    """A line of a user's own file: a question and its answer, a letter or a number as text or not.
+
+    With `choices` it shows lettered options, and its answer is a letter. `answer_type` says how answers
+    are compared (see `answer_type_of`).
+    """
+
+    question: Text
+    answer: Annotated[
+        Text, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
+    ]
+    choices: list[Text] = Field([], min_length=2, max_length=26)
+    level: Annotated[int, Field(ge=1, le=5)] | None = None
+    answer_type: Kind | None = None
+
+    def problem(self) -> Problem:
+        """The question shows its options, a line each, if it has any."""
+        letters = ascii_uppercase[: len(self.choices)]
+        if self.choices and self.answer not in tuple(letters):
+            raise ValueError(f"has the answer {self.answer!r:.80}, which is no letter of its choices")
+        question, options = self.question + _lettered(self.choices), tuple(self.choices)
+        return Problem(problem_id(question), "", question, self.answer, self.level, None, options)
+
+
+Record: TypeAlias = GsmRecord | MathRecord | MmluRecord | OwnRecord
 RECORDS: dict[str, type[Record]] = {"gsm": GsmRecord, "math": MathRecord, "mmlu": MmluRecord}
 FILES = {
     ("gsm", "train"): ("gsm8k_train.jsonl",),
@@ -118,6 +147,9 @@ HUB = {  # repository, configuration and revision
 def pool(task: str, split: str, data_dir: str | None, on_bad_records: str) -> list[Problem]:
     """All problems of a task's split, `train` or `eval`. Raises `DataError` (see `load`)."""
     folder = _folder(data_dir)
+    if is_own(task):
+        problems = load(task, "test", None, on_bad_records)
+        return [p for p in problems if half_of(p.question.removesuffix(_lettered(p.options))) == split]
     if task == "mmlu" or (task == "math" and folder and not _find(task, "train", folder)):
         return [
             replace(p, source=f"{p.source}{_HALF.format(split)}")
@@ -138,8 +170,44 @@ def pool(task: str, split: str, data_dir: str | None, on_bad_records: str) -> li
     return [problem for problem in problems if problem.id not in tested]
 
 
+def is_own(task: str) -> bool:
+    """Whether a task is a file of the user's own."""
+    return task.endswith(".jsonl")
+
+
+def _own_file(task: str) -> Path:
+    """The file of a task, looked for in this folder and those above it."""
+    name, here = Path(task).expanduser(), Path.cwd()
+    places = [folder / name for folder in (here, *here.parents)]
+    if not any(map(os.path.isfile, places)):
+        raise DataError(f"task {task} is no file in {here} or above it: check the path.")
+    return next(filter(os.path.isfile, places))
+
+
+@lru_cache(maxsize=32)
+def answer_type_of(task: str) -> Kind:
+    """How a user's own file wants answers compared: as it says, else as its answers look.
+
+    Options make a choice, plain numbers a number; everything else is compared as an expression.
+    """
+    records = [record for _, record in _lines(_own_file(task)) if isinstance(record, dict)]
+    said = {str(kind) for record in records if (kind := record.get("answer_type"))}
+    if said - set(get_args(Kind)) or len(said) > 1:
+        raise DataError(
+            f"{task} has the answer_type {', '.join(sorted(said))}: a file has one of {get_args(Kind)}."
+        )
+    if said:
+        return cast(Kind, said.pop())
+    if all(record.get("choices") for record in records):
+        return "choice"
+    numbers = (re.fullmatch(r"-?[\d,]*\.?\d+", str(record.get("answer")).strip()) for record in records)
+    return "number" if all(numbers) else "expression"
+
+
 def note_on_train(train: Sequence[Problem]) -> str | None:
     """A sentence for a result whose train problems come from a test split; None if they do not."""
+    if train and is_own(task := train[0].task):
+        return f"train and eval are two halves of it; answers are compared as {answer_type_of(task)}."
     ending = _HALF.format("train")
     sources = {p.source.removesuffix(ending) for p in train if p.source and p.source.endswith(ending)}
     said = "train problems come from a test split ({}), from a half that no eval problem is drawn from."
@@ -168,7 +236,7 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
     Raises `DataError` if they cannot be read, if there are none, or if records are bad and
     `on_bad_records` is `refuse`; `skip` leaves those out with a `DataWarning`.
     """
-    path = folder and _find(task, split, folder)
+    path = _own_file(task) if is_own(task) else folder and _find(task, split, folder)
     if folder and not path:
         raise _missing(task, split, f"{folder} has no such file")
     source = path.name if path else f"{HUB[task][0]} {split}@{HUB[task][2][:7]}"
@@ -176,7 +244,7 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
     bad, repeated = [], []
     for at, record in _lines(path) if path else _hub_rows(task, split):
         try:
-            problem = replace(_problem(task, record), source=source)
+            problem = replace(_problem(task, record), task=task, source=source)
         except ValueError as reason:
             bad.append(f"{at} {reason}")
             continue
@@ -236,7 +304,7 @@ def _hub_rows(task: str, split: str) -> list[tuple[str, dict[str, Any]]]:
 def _problem(task: str, record: Any) -> Problem:
     """The problem of a record. Raises `ValueError` with the reason if it holds no problem."""
     try:
-        problem = RECORDS[task].model_validate(record).problem()
+        problem = RECORDS.get(task, OwnRecord).model_validate(record).problem()
     except ValidationError as error:
         first = error.errors()[0]
         name = " ".join(map(str, first["loc"])) or "record"
