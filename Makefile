@@ -8,7 +8,7 @@ READY   := $(VENV)/.ready
 VLLM    := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
 
-.PHONY: figures test test-vllm test-faults test-browser chromium lab report lint format clean
+.PHONY: figures test test-vllm test-faults test-browser chromium lab report lint format clean help
 .DEFAULT_GOAL := figures
 
 $(READY): pyproject.toml constraints.txt
@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 figures: $(READY)  ## every table and figure, into figures/$(PROFILE)
-	$(BIN)/python -m maft_lib.notebooks $(PROFILE)
+	$(BIN)/maft figures --profile $(PROFILE)
 
 test: $(READY)  ## the whole test suite, notebooks included
 	$(BIN)/python -m pytest
@@ -42,10 +42,10 @@ test-browser: $(READY) chromium  ## notebooks, explorer and studio in a real Jup
 	$(BIN)/python -m pytest -m browser tests/browser
 
 lab: $(READY)  ## JupyterLab in notebooks/
-	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
+	$(BIN)/maft lab
 
 report: $(READY)  ## the notebooks that make figures has run, as a site: runs/$(PROFILE)/report/index.html
-	$(BIN)/python -m maft_lib.report $(PROFILE)
+	$(BIN)/maft report $(PROFILE)
 
 lint: $(READY)  ## style, types, stripped notebooks, risky code and packages with known weaknesses
 	$(BIN)/ruff check .
@@ -60,5 +60,8 @@ format: $(READY)  ## writes code and notebooks in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout notebooks/*.ipynb
 
-clean:  ## removes what runs have left; the environment stays
-	rm -rf runs figures/smoke .pytest_cache .mypy_cache .ruff_cache
+clean: $(READY)  ## removes what runs have left, after asking; the environment stays
+	$(BIN)/maft clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 16

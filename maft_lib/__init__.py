@@ -38,7 +38,9 @@ _PUBLIC = {
     "gc": "store.upkeep",
     "list_societies": "society",
     "load_export": "exports",
+    "run_notebooks": "notebooks",
     "verify": "store.upkeep",
+    "write_report": "report",
 }
 _MODULES = {
     "grading",

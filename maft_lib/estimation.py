@@ -34,7 +34,7 @@ from maft_lib.workers import default_num_workers, may_have_gpu
 # Characters of a question and tokens of a response, by task. Gold solutions have some 90 tokens in
 # GSM8K and 120 to 170 in MATH; an instruction-tuned model that explains its steps writes twice as much.
 TEXTS = {"gsm": (240, 200), "math": (190, 300), "mmlu": (300, 250), "": (80, 120)}  # last: others
-ROOM = 0.3  # the mean response as a share of max_tokens, at most
+ROOM = 0.3  # the mean response as a share of max_tokens, at most; thoughts of max_thinking_tokens
 LONGEST = 4  # the longest response or example in mean ones
 SUMMARY = 0.5  # of the responses in it; measured with the miniature model, 0.4 to 0.6
 CHARACTERS, TURN = 4, 5  # of a token; tokens of the chat template around a message
@@ -174,7 +174,7 @@ class CountingStudy(Study):
         self.debate(society, self.eval, iteration, **changes)
 
     def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
-        for agent, examples in jobs:
+        for agent, examples in [job for job in jobs if job[1]]:  # the others keep their models
             critic = agent.role == "critic"
             epochs = self.config.critic_num_train_epochs if critic else self.config.num_train_epochs
             tokens = [_tokens(e.messages) * (1 if e.rejected is None else 2) for e in examples]
@@ -210,7 +210,8 @@ class CountingStudy(Study):
         num = max(1, round(min(num, self.config.max_tokens)))
         text = f"{request.model}, {crc32(first.encode())} ~~"  # a number, which is a wrong answer
         text = text.ljust(CHARACTERS * num - len(end), "~") + end
-        return Completion(text, _tokens(request.messages), num, "stop")
+        thoughts = round(ROOM * self.config.max_thinking_tokens)
+        return Completion(text, _tokens(request.messages), num + thoughts, "stop")
 
 
 def _tokens(messages: Sequence[dict[str, str]]) -> int:

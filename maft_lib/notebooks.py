@@ -1,6 +1,4 @@
-"""Runs the notebooks in order through papermill: what `make figures` does.
-
-    python -m maft_lib.notebooks laptop
+"""Runs the notebooks in order through papermill: what `maft figures` does.
 
 On a CPU two run at a time, on Linux each on a half of the cores: while one draws, the other computes.
 Those that share runs wait for each other, so nothing is computed twice. Executed copies go to
@@ -11,10 +9,7 @@ command goes on from there.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -24,13 +19,11 @@ from pathlib import Path
 
 import papermill
 import psutil
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
 from maft_lib import gallery
 from maft_lib.config import ConfigError, project_root
 from maft_lib.profiles import NOTEBOOKS, load_config
-from maft_lib.store.files import StoreError, explained
+from maft_lib.store.files import explained
 from maft_lib.workers import default_num_workers, may_have_gpu
 
 # Whose runs a notebook takes from the store: it begins when those are finished.
@@ -51,11 +44,12 @@ AFTER = {
 
 
 def run_notebooks(
-    profile: str, names: Sequence[str] = NOTEBOOKS, num_jobs: int = 1
+    profile: str, names: Sequence[str] = NOTEBOOKS, num_jobs: int | None = None
 ) -> dict[str, float]:
     """Executes notebooks with a profile (a name or a path); returns the seconds that each took.
 
-    Up to `num_jobs` run at a time. Prints a line per notebook. The contact sheet is written at the end,
+    Up to `num_jobs` run at a time (None: 2 on a CPU, 1 on a GPU, which holds one model). Prints a line
+    when one begins and when it ends. The contact sheet is written at the end,
     of what there is if one fails. Raises `ConfigError` for an unknown profile or notebook, `StoreError`
     if the folder of runs cannot be used, papermill's `PapermillExecutionError` at the first that fails
     (what runs beside it is finished), nbclient's `DeadKernelError` if it is killed, and `OSError`.
@@ -63,8 +57,8 @@ def run_notebooks(
     if os.path.isfile(profile):
         profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
-    if len(set(names)) < len(names) or num_jobs < 1:
-        raise ConfigError(f"names, --jobs: each of {names} runs once, and at least one at a time.")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"names: each of {names} runs once.")
     for name in names:  # wrong ones are refused now
         load_config(profile, notebook=name)
     executed = config.own("runs_dir") / "notebooks"
@@ -72,7 +66,8 @@ def run_notebooks(
         executed.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     waiting, running, numbers = list(names), dict[Future[float], str](), count()
-    num_jobs = min(num_jobs, len(names))
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
+    num_jobs = min(num_jobs or (min(2, default_num_workers()) if on_cpu else 1), len(names))
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def keep_to_a_share() -> None:  # this thread, and so the kernels that it starts
@@ -87,6 +82,7 @@ def run_notebooks(
                 ready = [name for name in waiting if AFTER.get(name) not in unfinished]
                 for name in ready[: num_jobs - len(running)]:
                     waiting.remove(name)
+                    print(f"{name} begins", flush=True)
                     running[pool.submit(_execute, profile, executed / f"{name}.ipynb")] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
@@ -114,38 +110,3 @@ def _execute(profile: str, executed: Path) -> float:
         extra_arguments=["--IPKernelApp.log_level=50"],  # not the interrupt that ends it either
     )
     return time.perf_counter() - start
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Regenerate every figure and table.")
-    parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
-    parser.add_argument("names", nargs="*", help="only these notebooks, by name")
-    parser.add_argument("--jobs", type=int, help="at a time (default: 2 on a CPU, 1 on a GPU)")
-    given = parser.parse_args(arguments)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
-        names, config = given.names or NOTEBOOKS, load_config(given.profile)
-        on_cpu = config.device == "cpu" or (config.device == "auto" and not may_have_gpu())
-        most = min(2, default_num_workers()) if on_cpu else 1  # a GPU holds one model
-        run_notebooks(given.profile, names, most if given.jobs is None else given.jobs)
-    except (ConfigError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except PapermillExecutionError as error:
-        print(f"failed\n{error.ename}: {error.evalue}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: run again, what is finished is kept.", file=sys.stderr)
-        return 130
-    except (OSError, DeadKernelError) as error:
-        print(f"failed\n{error} Mend that and run again: what is finished is kept.", file=sys.stderr)
-        return 1
-    sheet = os.path.relpath(config.figures / gallery.SHEET)
-    print(f"{len(names)} notebooks are finished; their figures and tables are on {sheet}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,5 @@
 """The executed notebooks of a profile as a static site, with the contact sheet as its front page.
 
-    python -m maft_lib.report laptop [FOLDER]
-
 The site goes to runs/<profile>/report/ unless a folder is named, opens from the file system and asks
 nothing of the network: formulas are MathML, figures are in the pages, and each page forbids scripts and
 requests by its content security policy. So nothing that a model wrote and a notebook shows can act,
@@ -10,11 +8,8 @@ even if it was not escaped where it was shown.
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +17,9 @@ from typing import Any
 from bs4 import BeautifulSoup
 
 from maft_lib import gallery
-from maft_lib.config import Config, ConfigError
+from maft_lib.config import Config
 from maft_lib.lab.page import text_html
-from maft_lib.profiles import NOTEBOOKS, load_config
+from maft_lib.profiles import NOTEBOOKS
 
 MARK = 'content="maft_lib.report"'  # of a front page that may be replaced
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; form-action 'none'"
@@ -113,22 +108,3 @@ def markdown_html(source: str) -> str:
             return text_html(rf"\begin{{{name}}}{body}\end{{{name}}}")
 
     return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Turn a profile's executed notebooks into a site.")
-    parser.add_argument("profile", nargs="?", default="laptop", help="a file of params/")
-    parser.add_argument("folder", nargs="?", type=Path, help="default: runs/<profile>/report")
-    given = parser.parse_args(arguments)
-    try:
-        front = write_report(load_config(given.profile), given.folder)
-    except (ConfigError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{os.path.relpath(front)}: open it in a browser.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

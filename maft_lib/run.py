@@ -53,13 +53,13 @@ def run_studies(
     batch. What two of them have in common is still generated and trained once. The first that fails
     stops the others as soon as they need a worker; what is finished is in the store.
     """
-    studies = [(name_of(method), task, config) for method, task, config in studies]
-    for _, task, config in studies:
+    named = [(name_of(method), task, config) for method, task, config in studies]
+    for _, task, config in named:
         answer_type(task)
         if not isinstance(config, Config):
             raise ValueError(f"config is {config!r:.80}: give a Config, as load_config makes it.")
-    num_threads = _side_by_side([config for *_, config in studies])
-    view = events.open_view(studies) if report is None and studies else None
+    num_threads = _side_by_side([config for *_, config in named])
+    view = events.open_view(named) if report is None and named else None
     with interruptible(), view or nullcontext():
         runs = [
             (
@@ -68,7 +68,7 @@ def run_studies(
                 view.say if view else report or print,
                 view.study(number) if view else nullcontext(),
             )
-            for number, study in enumerate(studies)
+            for number, study in enumerate(named)
         ]
         return [_run(*run) for run in runs] if num_threads == 1 else _run_all(runs, num_threads)
 

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 
-from maft_lib import gallery, notebooks
+from maft_lib import command, gallery, notebooks
 from maft_lib.plots import save_figure
 from maft_lib.profiles import load_config
 
@@ -19,6 +19,8 @@ from pathlib import Path
 Path("../figures/own", "table02").with_suffix(".md").write_text({table!r})
 raise RuntimeError("no memory left")
 """
+
+FIGURES = ("figures", "--profile", "own")
 
 
 def draw(config, stem, caption=""):
@@ -194,7 +196,7 @@ def test_one_notebook_run_again_leaves_the_others_in_the_sheet(project, monkeypa
     stand_in(monkeypatch, project, "1", "2025-01-01T00:00:00+00:00")
     notebooks.run_notebooks("own", names)
     stand_in(monkeypatch, project, "2", "2025-02-02T00:00:00+00:00")
-    assert notebooks.main(["own", "D_cooperative"]) == 0
+    assert command.main([*FIGURES, "D_cooperative"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == "[1/1] D_cooperative 0 s" and lines[-1].endswith(" figures/own/index.html")
     page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
@@ -223,7 +225,7 @@ def test_a_notebook_that_never_began_leaves_what_its_last_run_told(project, monk
 def test_a_failing_notebook_leaves_a_sheet_with_what_it_wrote(project, tmp_path, capfd):
     tabulate(project, "table01")
     put(tmp_path, "04_1_ablations", FAILING.format(table=TABLE.format(cell="1")))
-    assert notebooks.main(["own", "04_1_ablations", "D_cooperative", "--jobs", "1"]) == 1
+    assert command.main([*FIGURES, "04_1_ablations", "D_cooperative", "--jobs", "1"]) == 1
     assert "RuntimeError: no memory left" in capfd.readouterr().err
     page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
     first, second = map(told, page.find_all("article"))
@@ -249,7 +251,7 @@ def test_two_notebooks_run_side_by_side_and_claim_their_own(project, tmp_path, c
     names = ["Z_miniature_model", "00_quickstart"]
     for own, other, stem in zip(names, reversed(names), ("table01", "table02")):
         put(tmp_path, own, WAITING.format(own=own, other=other, stem=stem, table=table))
-    assert notebooks.main(["own", *names, "--jobs", "2"]) == 0, capfd.readouterr().err
+    assert command.main([*FIGURES, *names, "--jobs", "2"]) == 0, capfd.readouterr().err
     assert "[2/2]" in capfd.readouterr().out
     sheet = articles(project)
     assert "Z_miniature_model took" in told(sheet["Table 1"])
@@ -262,7 +264,7 @@ def test_a_notebook_waits_for_those_whose_runs_it_shares(project, tmp_path, capf
     names = ["02_3_multiagent_finetuning", "03_3_quantitative_results", "03_4_multiple_iterations"]
     for name in names:
         put(tmp_path, name, record.format(name=name))
-    assert notebooks.main(["own", *names, "--jobs", "3"]) == 0, capfd.readouterr().err
+    assert command.main([*FIGURES, *names, "--jobs", "3"]) == 0, capfd.readouterr().err
     assert (tmp_path / "order").read_text().split() == names
 
 
@@ -272,6 +274,6 @@ def test_side_by_side_a_failure_stops_the_run_and_says_why(project, tmp_path, ca
     put(tmp_path, "02_1_multiagent_debate", "open('../begun', 'w')")
     names = ["Z_miniature_model", "03_3_quantitative_results", "02_1_multiagent_debate"]
     put(tmp_path, names[1], "import time; time.sleep(2); open('../finished', 'w')")
-    assert notebooks.main(["own", *names, "--jobs", "2"]) == 1
+    assert command.main([*FIGURES, *names, "--jobs", "2"]) == 1
     assert "RuntimeError: no memory left" in capfd.readouterr().err
     assert not (tmp_path / "begun").exists() and (project.figures / gallery.SHEET).is_file()

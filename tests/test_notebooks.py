@@ -12,7 +12,8 @@ import papermill
 import pytest
 import yaml
 
-from maft_lib.notebooks import NOTEBOOKS, main
+from maft_lib.command import main
+from maft_lib.notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).parent.parent
 SMOKE = yaml.safe_load((ROOT / "params" / "smoke.yml").read_text())
@@ -124,5 +125,6 @@ def test_tables_of_the_notebooks_compile(shared, tmp_path):
 
 def test_the_command_line_names_what_is_wrong_with_another_notebook(capsys, tmp_path):
     (tmp_path / "own.yml").write_text("notebooks: {F_more_agents: {num_agents: 1}}")
-    assert main([str(tmp_path / "own.yml"), "00_quickstart", "F_more_agents"]) == 2
+    profile = str(tmp_path / "own.yml")
+    assert main(["figures", "--profile", profile, "00_quickstart", "F_more_agents"]) == 2
     assert "num_agents: Input should be greater" in capsys.readouterr().err

