@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click import ClickException
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
@@ -30,6 +29,7 @@ from maft_lib.tasks import PUBLISHED, load_problems
 from maft_lib.wording import nearest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+UsageError: Any = typer.BadParameter.__base__  # typer exports no other of its errors
 NAMED = "A file of params/, by its name or its path."
 Profile = Annotated[str, typer.Argument(help=NAMED)]
 NEEDS = {  # parameter and value: module, and what installs it
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         return app(arguments, standalone_mode=False) or 0
-    except ClickException as error:
+    except UsageError as error:
         error.show()
         return error.exit_code
     except PapermillExecutionError as error:

@@ -1,4 +1,4 @@
-"""The command `maft`: what it says of a profile and what it makes. What it refuses: `test_bad_input`."""
+"""The command `maft`: what it says of a profile and what it makes. See `test_bad_input` for errors."""
 
 import pytest
 

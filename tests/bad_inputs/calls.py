@@ -224,7 +224,7 @@ COMMANDS = {
     "no such figure": (["figures", "fig00"], ["did you mean 'fig"]),
     "a notebook's file": (["figures", "00_quickstart.ipynb"], ["did you mean '00_quickstart'"]),
     "no notebook at a time": (["figures", "00_quickstart", "--jobs", "0"], ["--jobs"]),
-    "jobs in words": (["figures", "--jobs", "two"], ["--jobs", "'two'"]),
+    "jobs in words": (["figures", "--jobs", "two"], ["--jobs", "integer"]),
     "an unknown option": (["figures", "--fast"], ["No such option", "--fast"]),
     "an unknown command": (["figure"], ["No such command", "figure"]),
     "a report of a misspelt profile": (["report", "smok"], ["did you mean 'smoke'"]),
