@@ -391,7 +391,7 @@ def by_papermill(folder, **parameters):
     run = subprocess.run(
         [*command, "--no-progress-bar", "-k", "python3"],
         cwd=ROOT,
-        timeout=120,
+        timeout=240,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
