@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -28,12 +29,15 @@ def is_running(pid):
         return False
 
 
+def copies(pid):
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
 def cpu_of_workers(grader):
     """Seconds of CPU that workers, their copies and the copies that questions ended have used."""
     ticks = 0
     for pid in [worker.pid for worker in grader.idle]:
-        copies = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process_id in (pid, *copies):
+        for process_id in (pid, *copies(pid)):
             stat = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, stat[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -123,6 +127,8 @@ def test_threads_give_the_verdicts_that_each_gives_alone(fresh_grader):
 
 def test_a_worker_that_was_killed_is_replaced(fresh_grader):
     assert is_equivalent(*EQUAL, "math")
+    os.kill(copies(fresh_grader.idle[0].pid)[0], signal.SIGKILL)
+    assert is_equivalent("(x+3)^2", "x^2+6x+9", "math")
     fresh_grader.idle[0].kill()
     fresh_grader.idle[0].wait()
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
