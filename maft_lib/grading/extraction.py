@@ -59,11 +59,14 @@ _SENTENCE_END = re.compile(
     r"|,\s+(?:who|which is|not|while|with|as|when|if|but|attained|achieved|though|although)\b"
 )
 _BEGINNING = re.compile(r"^(?:since|because|as|if|when|for|given|with)\b(?:\$[^$]*\$|[^,$])*,\s*", re.I)
-_ASIDE = re.compile(r"(?<=\S)\s+\((?=[^()]*[a-z]{3})[^()]*\)")
+_ASIDE = re.compile(r"(?<=\S)\s+\((?=[^()]*(?<![\\a-z])[a-z]{3})[^()]*\)")
 
 _MATHEMATICS = re.compile(r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _AND = re.compile(r",|,?\s+(?:and|or)\s+|,\s+")
-_NAME = re.compile(r"(?:\\(?!pi|infty|emptyset|text|mathbb|varnothing)[a-zA-Z]+|[a-zA-Z'{}_\s]|_\d)+")
+_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|phi|omega|ell"
+_NAME = re.compile(
+    rf"(?:\\(?:{_GREEK}|triangle|angle|overline|vec|mathbf|mathrm)\b|[a-zA-Z'{{}}_\s]|_\d)+"
+)
 _SYMBOL = re.compile(r"(?:\\[a-zA-Z]+|[a-zA-Z])(?:_\{?\w+\}?)?")  # which keeps its name: x = 5
 _NUMBER = re.compile(
     r"(?<![\w.:^])[-−]?(?:\\?[$€£¥₹]\s?|(?:Rs\.?|USD|EUR|GBP)\s?)?"
@@ -78,7 +81,9 @@ _GIVEN = re.compile(
     r"|between|when|if|to \w+|(?:out|each|any|some|one|none) of)\s+(?:the\s+)?[$\\(]*$",
     re.IGNORECASE,
 )
+_IS = re.compile(r"\b(?:is|be|are|equals|get)\s+$")
 _EQUATION = re.compile(r"\b(?:equations?|line|circle|curve|graph|plane|parabola|ellipse|asymptote)\b")
+_LINEAR = re.compile(r"\d\s*x.*y|x.*\d\s*y")  # the left side of an equation that is the answer
 _ARROW = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|therefore|iff)(?![a-zA-Z])")
 
 
@@ -184,12 +189,13 @@ def _readings(sentence: str, answer_type: str, stated: bool) -> Iterator[str]:
         return
     formulas = _formulas(sentence)
     value = re.split(r"\b(?:is|are|equals)\s", sentence)[-1]
+    num_words = len(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}", value))
     if stated and formulas and answer_type == "expression":
         ends = [f for start, end, f in (formulas[0], formulas[-1]) if not start or end == len(sentence)]
         yield from (value for formula in ends for value in _values(formula, sentence))
     if stated and answer_type != "expression":
         yield sentence
-    elif stated and len(re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}", value)) <= 3:
+    elif stated and num_words <= 3:
         yield value
     if answer_type == "number":
         yield from _number(sentence, stated)
@@ -198,7 +204,7 @@ def _readings(sentence: str, answer_type: str, stated: bool) -> Iterator[str]:
         new = [f for start, f in told if not _GIVEN.search(sentence[:start][-30:])]
         for formula in (new or [f for _, f in told])[-1:]:
             yield from _values(formula, sentence)
-        if not told and not formulas and re.search(r"[\d\\√π]", value):
+        if not told and not formulas and num_words < 2 and re.search(r"[\d\\√π]", value):
             yield value
 
 
@@ -242,15 +248,17 @@ def _mentions(
         before, after = sentence[: number.start()], sentence[number.end() :]
         if not (_BESIDE.search(before[-6:]) or _BEHIND.match(after)):
             told.append((number.start(), number[0].strip()))
-    return sorted(told) or [(start, formula) for start, _, formula in formulas if names]
+    return sorted(told) or [
+        (start, formula) for start, _, formula in formulas if names or _IS.search(sentence[:start])
+    ]
 
 
 def _values(formula: str, sentence: str) -> Iterator[str]:
     """What a formula arrives at: the number at its end, unless an equation is what is asked for."""
-    formula = _ARROW.split(formula)[-1].strip(" .,;")
+    formula = _ARROW.split(formula)[-1].strip().rstrip(" .,;")
     sides = split(re.sub(r"\s*\\pmod\s*(?:\{[^{}]*\}|\d)", "", formula), r"=|\\equiv(?![a-zA-Z])")
     constant = not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+|\\text\{[^{}]*\}", "", sides[-1]))
-    asked = _EQUATION.search(sentence) or _SYMBOL.fullmatch(sides[0])  # for the equation itself
+    asked = _EQUATION.search(sentence) or _LINEAR.search(sides[0]) or _SYMBOL.fullmatch(sides[0])
     if len(sides) > 1 and constant and not asked:
         yield sides[-1]
     yield formula
