@@ -44,7 +44,7 @@ _ITEM = re.compile(r"(?:[-*•]|\d+[.)])\s+")
 _RETRACTED = re.compile(
     r"\bwait\b|\bthat(?:'s| is) (?:wrong|incorrect|not)|\bmade an? (?:mistake|error)", re.IGNORECASE
 )
-_HEDGED = re.compile(r"^(?:either|between|maybe)\b|\b(?:could|may|might) be\b", re.IGNORECASE)
+_HEDGED = re.compile(r"^(?:either|between|maybe)\b|\b(?:could|may|might) be\b.*\bor\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween \$?\d[\d.,]*\$? and \$?\d[\d.,]*\$?")
 _DENIED = re.compile(r"\b(?:cannot|can't|isn't|not (?:sure|given|enough)|unsure|don't|do not)\b", re.I)
 _CODA = re.compile(  # a line after the answer
@@ -55,8 +55,9 @@ _CODA = re.compile(  # a line after the answer
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\*])")
 _SENTENCE_END = re.compile(
     r"(?<![A-Z])(?<!\bRs)(?:[.?]|(?<!\d)!)(?=\s|$)(?!\s*\d)"
-    r"|,?\s+(?:because|since|so that|such that|for which|where|rather than)\b"
-    r"|,\s+(?:who|which is|not|while|with|as|when|if|but|attained|achieved|though|although)\b"
+    r"|,?\s+(?:because|since|so that(?!['’]s)|such that|for which|where|rather than)\b"
+    r"|,\s+(?:who|which is)\b(?!.*=)"
+    r"|,\s+(?:not|while|with|as|when|if|but|attained|achieved|though|although)\b"
 )
 _BEGINNING = re.compile(r"^(?:since|because|as|if|when|for|given|with)\b(?:\$[^$]*\$|[^,$])*,\s*", re.I)
 _ASIDE = re.compile(r"(?<=\S)\s+\((?=[^()]*(?<![\\a-z])[a-z]{3})[^()]*\)")
