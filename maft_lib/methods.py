@@ -25,7 +25,7 @@ Recipe = Callable[["Study"], None]
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its name and recipe, and how tables and figures name and draw it."""
+    """A method: its name and recipe, how tables and figures name and draw it, whether it finetunes."""
 
     name: str
     recipe: Recipe
@@ -33,18 +33,21 @@ class Method:
     color: str
     marker: str
     linestyle: str = "-"
+    learns: bool = True
 
 
 METHODS: dict[str, Method] = {}  # by name, in the order of tables
 TABLE_1 = tuple(Config.of({}).methods)  # its rows
 
 
-def method(label: str, color: str, marker: str, linestyle: str = "-") -> Callable[[Recipe], Recipe]:
+def method(
+    label: str, color: str, marker: str, linestyle: str = "-", learns: bool = True
+) -> Callable[[Recipe], Recipe]:
     """Declares the recipe below it as a method, with its label and look in tables and figures."""
 
     def declare(recipe: Recipe) -> Recipe:
         name = recipe.__name__
-        METHODS[name] = Method(name, recipe, label, color, marker, linestyle)
+        METHODS[name] = Method(name, recipe, label, color, marker, linestyle, learns)
         return recipe
 
     return declare
@@ -66,19 +69,19 @@ def name_of(given: str | Recipe) -> str:
     return name
 
 
-@method("Base", "#8C8C8C", "D")
+@method("Base", "#8C8C8C", "D", learns=False)
 def base(study: Study) -> None:
     """Base: one model answers once (Section 3.2)."""
     study.evaluate(study.base_society(num_agents=1), pick=first_answer, num_rounds=1)
 
 
-@method("Majority", "#56B4E9", "^")
+@method("Majority", "#56B4E9", "^", learns=False)
 def majority(study: Study) -> None:
     """Majority: N samples of one model, answered by their majority vote (Section 3.2)."""
     study.evaluate(study.base_society(), num_rounds=1)
 
 
-@method("Debate", "#009E73", "v")
+@method("Debate", "#009E73", "v", learns=False)
 def debate(study: Study) -> None:
     """Debate: N agents that share one model debate for M rounds (Du et al., 2023)."""
     study.evaluate(study.base_society())
@@ -198,7 +201,7 @@ def multiagent_ft_dpo(study: Study) -> None:
         study.evaluate(society, iteration)
 
 
-@method("Cooperative (base)", "#44AA99", "d")
+@method("Cooperative (base)", "#44AA99", "d", learns=False)
 def cooperative(study: Study) -> None:
     """Cooperative (Base): agents combine their responses instead of criticizing (Appendix D)."""
     study.change(cooperative=True)
@@ -212,7 +215,7 @@ def cooperative_ft(study: Study) -> None:
     multiagent_ft(study)
 
 
-@method("Unique ID", "#999933", "8")
+@method("Unique ID", "#999933", "8", learns=False)
 def unique_id(study: Study) -> None:
     """Unique ID (Appendix E.2): base agents that are told apart by an identity in their prompts."""
     study.change(unique_ids=True)
@@ -232,7 +235,7 @@ def _one_generator(society: Society) -> Society:
     return replace(society, generators=tuple(replace(a, model=model) for a in society.generators))
 
 
-@method("Vote at equal budget", "#000000", "^")
+@method("Vote at equal budget", "#000000", "^", learns=False)
 def vote_equal_budget(study: Study) -> None:
     """A vote over as many samples of the base model as cost the tokens that a debate generates.
 

@@ -20,7 +20,7 @@ from maft_lib.provenance import made_with
 from maft_lib.store.files import STUDIES, save_record
 from maft_lib.study import Result, Study
 from maft_lib.tasks import answer_type
-from maft_lib.workers import as_completed, default_num_workers, interruptible, stop_workers
+from maft_lib.workers import as_completed, default_num_workers, interrupts_delayed, stop_workers
 
 Report = Callable[[str], None]
 
@@ -60,7 +60,7 @@ def run_studies(
             raise ValueError(f"config is {config!r:.80}: give a Config, as load_config makes it.")
     num_threads = _side_by_side([config for *_, config in named])
     view = events.open_view(named) if report is None and named else None
-    with interruptible(), view or nullcontext():
+    with view or nullcontext():
         runs = [
             (
                 *study,
@@ -82,7 +82,7 @@ def _run(
     listening: AbstractContextManager[Any],
 ) -> Result:
     with listening:
-        study = Study(method, task, config, backend, report)
+        study = Study(method, task, config, backend, report, METHODS[method].learns)
         METHODS[method].recipe(study)
         result = study.result()
         runs = config.path(config.runs_dir)
@@ -95,7 +95,7 @@ def _run(
 
 
 def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
-    with interruptible(delayed=True), ThreadPoolExecutor(num_threads) as pool:
+    with interrupts_delayed(), ThreadPoolExecutor(num_threads) as pool:
         futures = [pool.submit(_run, *run) for run in runs]
         try:
             for future in as_completed(futures):

@@ -6,6 +6,7 @@ share their first round) is generated once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from maft_lib.training.data import (
     preferences,
     right_responses,
 )
-from maft_lib.training.finetuning import finetune_all, training_log
+from maft_lib.training.finetuning import check_trainable, finetune_all, training_log
 
 
 @dataclass(repr=False)
@@ -68,7 +69,8 @@ class Study:
     """One run of a method: the problems of the task, and what happens to them.
 
     `**changes` are parameters of the config that hold for one step only. With `config.eval_task` what
-    is learned on one task is tested on another.
+    is learned on one task is tested on another. If the method `learns`, a model that cannot be trained
+    is refused before the first debate.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Study:
         config: Config,
         backend: Backend,
         report: Callable[[str], None] = print,
+        learns: bool = False,
     ):
+        self.learns = learns
         self.method, self.task, self.config, self.backend = method, canonical(task), config, backend
         self.report = report
         self.train = problems(self.task, "train", config)
@@ -105,6 +109,8 @@ class Study:
         self, society: Society, asked: Sequence[Problem], iteration: int = 0, **changes: Any
     ) -> list[Debate]:
         """The debates of a society; first rounds are shared with every debate of the same agents."""
+        if self.learns:
+            check_trainable(self.config)
         config = self.config.replace(**changes) if changes else self.config
         return run_debates(society, asked, config, self.backend, iteration)
 
@@ -194,9 +200,11 @@ class Study:
     def final_loss(self, model: str) -> float:
         """Mean training loss of the last epoch of a finetuned model, in nats per token.
 
-        Raises `FinetuneError` for a model whose server reported no losses.
+        Infinite for a model that had nothing to learn from. Raises `FinetuneError` for a model whose
+        server reported no losses.
         """
-        log = training_log(model)
+        if not (log := training_log(model)):
+            return math.inf
         if not log["losses"]:
             raise FinetuneError(f"{model} was trained without losses: leave out {self.method}.")
         last = len(log["losses"]) // log["settings"]["num_train_epochs"]

@@ -6,7 +6,6 @@ same cores, so each worker computes with one thread. On a GPU the work is done i
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -22,8 +21,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 PRELOADED = ["maft_lib.workers", "maft_lib.backends.transformers", "maft_lib.training.trainer"]
-if "multiprocessing.forkserver" in " ".join(sys.orig_argv) and parent_process() is None:
-    gc.disable()  # in the server that forks the workers: it imports a quarter faster
 
 _pools: dict[int, ProcessPoolExecutor] = {}
 _lock = threading.RLock()
@@ -35,41 +32,28 @@ class WorkerError(RuntimeError):
 
 
 @contextmanager
-def interruptible(delayed: bool = False) -> Iterator[None]:
-    """Lets `raise_if_interrupted`, or the block's end, raise an interrupt that Python has dropped.
+def interrupts_delayed() -> Iterator[None]:
+    """Within the block an interrupt waits for `raise_if_interrupted`, or for the end.
 
-    Python does so in destructors. With `delayed` nothing is raised elsewhere, since an interrupted
-    queue keeps its lock for ever. A handler of the program's own stays in charge.
+    A queue that is interrupted keeps its lock for ever. A handler of the program's own stays in charge.
     """
-    before = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()  # which alone gets interrupts
-    if not is_main or before not in (signal.default_int_handler, _raise, _delay):
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     try:
-        signal.signal(signal.SIGINT, _delay if delayed or before is _delay else _raise)
+        signal.signal(signal.SIGINT, lambda number, frame: _interrupted.set())
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) in (_raise, _delay):
-            signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         has_come = _interrupted.is_set()
-        if before is signal.default_int_handler:
-            _interrupted.clear()
+        _interrupted.clear()
     if has_come:
         raise KeyboardInterrupt
 
 
-def _delay(number: int, frame: object) -> None:
-    _interrupted.set()
-
-
-def _raise(number: int, frame: object) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
-
-
 def raise_if_interrupted() -> None:
-    """Raises `KeyboardInterrupt` if the main thread was interrupted in an `interruptible` block."""
+    """Raises `KeyboardInterrupt` if the main thread was interrupted while it delays interrupts."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
@@ -95,7 +79,7 @@ def run_parallel(
         return
     futures: dict[Future[T], int] = {}
     try:
-        with interruptible(delayed=True):
+        with interrupts_delayed():
             with _lock, _main_hidden():
                 if num_workers not in _pools:
                     warm_up()
@@ -145,8 +129,6 @@ def _start() -> None:
         os._exit(1)
 
     torch.set_num_threads(1)
-    gc.freeze()  # collecting garbage need not look at all the libraries
-    gc.enable()
     threading.Thread(target=follow_parent, daemon=True).start()
 
 

@@ -38,7 +38,7 @@ HANG = 30  # seconds
 class Refused(Exception):
     """An answer with an error status."""
 
-    def __init__(self, status: int, message: str):
+    def __init__(self, status: int, message: object):
         super().__init__(message)
         self.status, self.message = status, message
 
@@ -63,6 +63,10 @@ class Server:
     faults: dict[str, list[str]] = field(default_factory=dict)
     seen: list[tuple[str, str]] = field(default_factory=list)
     chats: list[dict] = field(default_factory=list)
+    refuses: dict[str, tuple[int, object]] = field(
+        default_factory=dict
+    )  # by fields that must not come: status, words
+    says: object = None  # the body of the next chat completions: JSON values, or bytes of a stream
 
     def __post_init__(self) -> None:
         self.models = {BASE: self.model}
@@ -94,7 +98,13 @@ class Server:
         """A chat completion."""
         if asked["model"] not in self.models:
             raise Refused(404, f"The model `{asked['model']}` does not exist or is not for {self.key}.")
-        sampling = Sampling(asked["temperature"], asked["top_p"], asked["max_tokens"])
+        for names, (status, message) in self.refuses.items():
+            if asked.keys() >= set(names.split()):
+                raise Refused(status, message)
+        if self.says is not None:
+            return self.says
+        limit = asked.get("max_tokens") or asked["max_completion_tokens"]
+        sampling = Sampling(asked["temperature"], asked.get("top_p", 1.0), limit)
         model = self.models[asked["model"]]
         seed = asked.get("seed", 0)
         request = Request(model, tuple(asked["messages"]), sampling, seed)
@@ -261,7 +271,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = self._route(method, path, body)
         except Refused as refused:
             error = {"message": refused.message, "type": "invalid_request_error", "code": None}
-            self.send(refused.status, {"error": {**error, "param": None}})
+            body = {"error": {**error, "param": None}}
+            self.send(refused.status, body if isinstance(refused.message, str) else refused.message)
             return
         if fault and self.fault(fault.removeprefix("after_")):
             return
@@ -337,10 +348,12 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def send(self, status: int, answer: dict | str, headers: dict | None = None) -> None:
-        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+    def send(self, status: int, answer: object, headers: dict | None = None) -> None:
+        streamed = isinstance(answer, bytes)
+        text = answer if isinstance(answer, (str, bytes)) else json.dumps(answer)
+        data = text if isinstance(text, bytes) else text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/event-stream" if streamed else "application/json")
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)

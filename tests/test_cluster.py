@@ -51,8 +51,6 @@ def leave():
     import ray
 
     ray.shutdown()
-    cluster._num_actors.clear()
-    cluster._idle.clear()
 
 
 @pytest.fixture
@@ -197,8 +195,7 @@ def test_a_cluster_writes_the_bytes_that_this_machine_writes(model, opened, tmp_
     ]
     assert scores[0] == scores[1]
     log = tmp_path / "log"
-    first, second = ({pid for _, pid in opened.run(note_and_sleep, [(log, 0, 0.3)] * 4)} for _ in "12")
-    assert first == second and len(first) == 2  # the actors stay
+    assert len({pid for _, pid in opened.run(note_and_sleep, [(log, 0, 0.3)] * 8)}) == 2
 
 
 def test_a_lost_node_loses_its_unfinished_batches(model, opened, ray_cluster, tmp_path):

@@ -1,8 +1,15 @@
 """Datasets worked out by hand from Algorithm 1."""
 
+from dataclasses import replace
+
 import pytest
 
-from maft_lib.training.data import build_finetuning_data, final_responses
+from maft_lib.training.data import (
+    build_finetuning_data,
+    final_responses,
+    preferences,
+    right_responses,
+)
 from tests.conftest import debate
 
 # answers[agent][round] and the vote; the vote is 2 where not said otherwise. Agent 1 covers all cases
@@ -92,3 +99,36 @@ def test_single_agent_data_pools_the_last_round():
 def test_three_rounds_are_kept_whole():
     data = build_finetuning_data([debate([["3", "4", "2"], ["2", "2", "2"]], "2")], w=1)[0]
     assert len(data.critic[0].messages) == 6
+
+
+def cut(debate, agent, number):
+    """The debate, in which one response ran into the limit of new tokens."""
+    turns = [list(own) for own in debate.turns]
+    turns[agent][number] = replace(turns[agent][number], finish_reason="length")
+    return replace(debate, turns=tuple(map(tuple, turns)))
+
+
+def test_a_cut_first_response_is_learned_by_nobody():
+    whole, broken = DEBATES[0], cut(DEBATES[0], 0, 0)
+    first, second, _ = build_finetuning_data([broken], w=0)
+    assert (first.generation, first.kept, first.corrected, first.critic) == ([], [], [], [])
+    assert second == build_finetuning_data([whole], w=0)[1]
+    assert len(right_responses([broken])) == len(right_responses([whole])) - 1
+    assert build_finetuning_data([cut(DEBATES[1], 0, 0)], w=1)[0].corrected == []
+
+
+def test_a_cut_last_response_is_learned_by_nobody():
+    whole, broken = DEBATES[0], cut(DEBATES[0], 0, -1)
+    first = build_finetuning_data([broken], w=0)[0]
+    assert len(first.generation) == 1 and not first.kept and not first.critic
+    assert len(final_responses([broken])) == len(final_responses([whole])) - 1
+    assert build_finetuning_data([cut(DEBATES[1], 0, 1)], w=1)[0].corrected == []
+
+
+def test_a_cut_response_is_neither_preferred_nor_rejected():
+    told = debate([["2", "2"], ["3", "3"], ["3", "3"]], "2", "q")
+    assert list(map(len, preferences([told]))) == [1, 1, 1]
+    assert list(map(len, preferences([cut(told, 0, -1)]))) == [0, 0, 0]
+    first, second, third = preferences([cut(told, 1, -1)])
+    assert not second and len(third) == 1
+    assert first[0].rejected == told.turns[2][-1].response

@@ -1,4 +1,4 @@
-"""Interrupts that Python drops end what runs all the same, and lose nothing that is finished."""
+"""Interrupts end what runs, even while they are delayed, and lose nothing that is finished."""
 
 import signal
 import subprocess
@@ -12,9 +12,7 @@ from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.store import Store
 from maft_lib.training import finetuning
-from maft_lib.workers import interruptible
-
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+from maft_lib.workers import interrupts_delayed
 
 
 @pytest.fixture(autouse=True)
@@ -25,51 +23,44 @@ def python_raises_interrupts():
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
-class Unheard:
-    """Interrupts this process where no exception can be raised."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
+def press():
+    """Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def run_interrupted(function, tasks, **_):
     """Runs tasks right here, as `run_parallel` does elsewhere; interrupted after the first."""
     for place, task in enumerate(tasks):
-        done = function(*task)
-        if place == 0:
-            Unheard()
-        yield place, done
+        yield place, function(*task)
+        press()
 
 
-def test_python_drops_it():
-    Unheard()
+def test_it_waits_for_the_end_of_a_block_that_delays_it():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_delayed():
+        press()
+        done.append(1)
+    assert done == [1]
 
 
 def test_a_study_ends(config):
-    backend = ScriptedBackend(lambda _: (len(backend.requests) == 10 and Unheard(), "\\boxed{4}")[1])
+    backend = ScriptedBackend(lambda _: (len(backend.requests) == 10 and press(), "\\boxed{4}")[1])
     with pytest.raises(KeyboardInterrupt):
         maft.run_study("debate", "arithmetic", config, backend)
     assert len(backend.requests) == 10
     maft.run_study("debate", "arithmetic", config, backend)  # it is raised once
 
 
-def test_a_study_ends_that_is_interrupted_between_two_batches(config):
-    backend = ScriptedBackend(lambda _: "\\boxed{4}")
-    with pytest.raises(KeyboardInterrupt):
-        maft.run_study("debate", "arithmetic", config, backend, lambda line: Unheard() and None)
-
-
 def test_studies_in_threads_end(config):
     backend = ScriptedBackend(lambda _: "\\boxed{4}")
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        Unheard()
+    with pytest.raises(KeyboardInterrupt), interrupts_delayed():
+        press()
         maft.run_studies([("base", "arithmetic", config)] * 2, backend)
     assert len(backend.requests) <= 2
 
 
 HANDED_OVER = """
 import signal, sys, threading
-from maft_lib.workers import interruptible
 from maft_lib.workers import run_parallel
 
 def press(frame, event, _):
@@ -110,20 +101,11 @@ def test_an_interrupt_while_another_process_writes_leaves_no_transaction_open(tm
     assert len(store) == 2
 
 
-def test_a_handler_that_is_installed_meanwhile_stays():
-    def mine(number, frame):
-        pass
-
-    with interruptible():
-        signal.signal(signal.SIGINT, mine)
-    assert signal.signal(signal.SIGINT, signal.default_int_handler) is mine
-
-
 def test_a_handler_of_the_programs_own_is_left_alone(config):
     heard = []
     signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        maft.run_study("base", "arithmetic", config, ScriptedBackend(lambda _: Unheard() and "4"))
+        maft.run_study("base", "arithmetic", config, ScriptedBackend(lambda _: press() or "4"))
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert set(heard) == {signal.SIGINT}

@@ -184,6 +184,200 @@ def test_what_came_before_an_error_is_kept_and_nothing_new_is_asked(server, tmp_
     assert len(generate(cached, asked)) == 8 and server.count("POST", CHAT) == 3 + 6
 
 
+# What servers refuse, and the shapes of what they say
+
+
+PYDANTIC = {
+    "detail": [
+        {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}
+    ]
+}
+REFUSALS = {
+    "an unknown seed": {"seed": (400, "Unrecognized request argument supplied: seed")},
+    "a forbidden seed": {"seed": (422, PYDANTIC)},
+    "a seed without support": {"seed": (400, "`seed` is not supported by this model.")},
+    "temperature with top_p": {
+        "temperature top_p": (400, "`temperature` and `top_p` cannot both be specified for this model.")
+    },
+    "the older name": {
+        "max_tokens": (
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+            "'max_completion_tokens' instead.",
+        )
+    },
+}
+REFUSALS["all of them"] = {
+    name: how for rules in list(REFUSALS.values()) for name, how in rules.items()
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_a_server_does_not_take_is_left_out_once(kind, server, model):
+    server.refuses = REFUSALS[kind]
+    backend, asked = (
+        patient(),
+        requests(num=4, temperature=0.0 if "seed" not in str(REFUSALS[kind]) else 1.0),
+    )
+    with pytest.warns(UserWarning, match="the server does not take") as caught:
+        answers = generate(backend, asked)
+    assert len({str(w.message) for w in caught}) == len(caught) == len(REFUSALS[kind])
+    seen = len(server.chats)
+    assert len(generate(backend, asked)) == len(answers) == 4
+    assert len(server.chats) == seen + 4  # it is not tried again
+    last = server.chats[-1]
+    assert not any(last.keys() >= set(names.split()) for names in REFUSALS[kind])
+    assert last.get("max_tokens", last.get("max_completion_tokens")) == 64
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        ("temperature", "temperature must be at most 2"),
+        ("seed", "seed must be below 2147483648"),
+        ("temperature", "Unsupported value: 'temperature' does not support 0.7 with this model."),
+        ("messages", "messages: roles must alternate"),
+    ],
+)
+def test_a_wrong_value_is_not_left_out(names, words, server):
+    server.refuses = {names: (400, words)}
+    text = failure(patient(), requests(num=1), "the server refuses this")
+    assert words.rstrip(".") in text and len(server.chats) == 1
+
+
+def message(**said):
+    return {"choices": [{"message": {"role": "assistant", **said}, "finish_reason": "stop"}]}
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "1+1"}]}
+SAID = {
+    "parts": (
+        message(content=[{"type": "text", "text": "It "}, {"type": "text", "text": "is 2."}]),
+        "",
+    ),
+    "a part with its thought": (
+        message(content=[THINKING, {"type": "text", "text": "It is 2."}]),
+        "1+1",
+    ),
+    "a part without words": (
+        message(content=[{"type": "text", "text": None}, {"type": "text", "text": "It is 2."}]),
+        "",
+    ),
+    "words as parts": (message(content=["It is ", "2."]), ""),
+    "reasoning_content": (message(content="It is 2.", reasoning_content="1+1"), "1+1"),
+    "reasoning": (message(content="It is 2.", reasoning="1+1"), "1+1"),
+    "reasoning in both": (message(content="It is 2.", reasoning="1+1", reasoning_content="1+1"), "1+1"),
+    "no reasoning": (message(content="It is 2.", reasoning_content=None), ""),
+    "a thought in the text": (message(content="<think>1+1</think>It is 2.", reasoning=None), "1+1"),
+    "a refusal": (message(content=None, refusal="It is 2."), ""),
+    "a name for the answer": (message(content="It is 2.", name="bot", tool_calls=None), ""),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_what_a_server_says(kind, server):
+    server.says, thought = SAID[kind]
+    (answer,) = generate(patient(), requests(num=1))
+    assert (answer.text, answer.reasoning) == ("It is 2.", thought)
+
+
+def test_a_thought_alone_is_no_answer(server):
+    server.says = message(content=None, reasoning_content="1+1 is")
+    server.says["choices"][0]["finish_reason"] = "length"
+    (answer,) = generate(patient(), requests(num=1))
+    assert (answer.text, answer.reasoning, answer.finish_reason) == ("", "1+1 is", "length")
+
+
+def chunk(**delta):
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+
+
+END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+STREAMED = {
+    "words": ([chunk(role="assistant"), chunk(content="It "), chunk(content="is 2."), END], ""),
+    "choices null": ([{"choices": None}, chunk(content="It is 2."), {"choices": None}, END], ""),
+    "no choices": ([{"object": "ping"}, chunk(content="It is 2."), END], ""),
+    "empty choices": ([{"choices": []}, chunk(content="It is 2."), END, {"choices": []}], ""),
+    "delta null": ([{"choices": [{"index": 0, "delta": None}]}, chunk(content="It is 2."), END], ""),
+    "no delta": ([{"choices": [{"index": 0}]}, chunk(content="It is 2."), END], ""),
+    "an end without delta": (
+        [chunk(content="It is 2."), {"choices": [{"index": 0, "finish_reason": "stop"}]}],
+        "",
+    ),
+    "a choice that is null": ([{"choices": [None]}, chunk(content="It is 2."), END], ""),
+    "parts": ([chunk(content=[{"type": "text", "text": "It is "}]), chunk(content="2."), END], ""),
+    "reasoning_content": ([chunk(reasoning_content="1+"), chunk(reasoning_content="1")]
+        + [chunk(content="It is 2."), END], "1+1"),
+    "reasoning": ([chunk(reasoning="1+1"), chunk(content="It is 2.", reasoning=None), END], "1+1"),
+    "a thought as a part": ([chunk(content=[THINKING]), chunk(content="It is 2."), END], "1+1"),
+    "usage null": ([{**chunk(content="It is 2."), "usage": None}, END], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+def test_chunks_that_a_server_streams(kind, server):
+    chunks, thought = STREAMED[kind]
+    server.says = "".join(f"data: {json.dumps(c)}\n\n" for c in [*chunks, "[DONE]"]).encode()
+    server.says = server.says.replace(b'"[DONE]"', b"[DONE]")
+    heard = []
+    (answer,) = generate(patient(), requests(num=1), lambda index, text: heard.append(text))
+    assert (answer.text, answer.reasoning) == ("It is 2.", thought)
+    assert server.chats[0]["stream"]
+
+
+def test_a_server_without_usage_in_streams(server):
+    server.refuses = {"stream_options": (400, "Unknown parameter: 'stream_options'.")}
+    server.says = b"data: " + json.dumps(chunk(content="It is 2.")).encode() + b"\n\n"
+    server.says += b"data: " + json.dumps(END).encode() + b"\n\ndata: [DONE]\n\n"
+    with pytest.warns(UserWarning, match="does not take stream_options"):
+        (answer,) = generate(patient(), requests(num=1), lambda index, text: None)
+    assert answer.text == "It is 2."
+
+
+ADVICE = {
+    "a wrong key": (401, "no", "OPENAI_API_KEY"),
+    "no access": (403, "your project has no access to it", "OPENAI_API_KEY"),
+    "no such model": (404, "no such model", "model_name_or_path"),
+    "too many": (429, "Rate limit reached", "max_concurrency"),
+    "no money": (429, "You exceeded your current quota, please check your plan and billing", "billing"),
+    "too long": (400, "This model's maximum context length is 4096 tokens", "max_tokens"),
+    "too long for vLLM": (
+        400,
+        "'max_tokens' is too large: 2048. This model's context is 512",
+        "max_tokens",
+    ),
+    "too large": (413, "Request too large", "max_tokens"),
+    "a fault": (500, "oops", "run again later"),
+    "overloaded": (503, "overloaded", "run again later"),
+}
+
+
+@pytest.mark.parametrize("kind", ADVICE)
+def test_advice_fits_its_cause(kind, server):
+    status, words, advice = ADVICE[kind]
+    server.refuses = {"messages": (status, words)}
+    failure(patient(max_retries=0), requests(num=1), rf"\): [^()]*{advice}|{advice}.*: export")
+
+
+def test_advice_where_nobody_answers(server, monkeypatch):
+    server.faults[CHAT] = ["hang"]
+    text = failure(patient(max_retries=0, request_timeout=1), requests(num=1), "raise request_timeout")
+    assert "/v1" not in text.split("BackendError")[-1]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    failure(patient(max_retries=0), requests(num=1), "OPENAI_BASE_URL.*(runs|started)")
+
+
+@pytest.mark.parametrize("thinks", [True, False, None])
+def test_whether_to_think_is_passed_on(thinks, server):
+    server.says = message(content="It is 2.")
+    backend = OpenAIBackend(enable_thinking=thinks)
+    generate(backend, requests(num=1))
+    wanted = {} if thinks is None else {"chat_template_kwargs": {"enable_thinking": thinks}}
+    assert {k: v for k, v in server.chats[0].items() if k == "chat_template_kwargs"} == wanted
+    keys = [content_key(b.describe(requests(num=1)[0])) for b in (backend, patient())]
+    assert (keys[0] == keys[1]) == (thinks is None)
+
+
 def test_errors_that_do_not_pass_are_one_sentence(server, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     text = failure(patient(), requests("gpt-9"), "model gpt-9: the server refuses this")

@@ -31,10 +31,6 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Writes an empty thought into the last answer only, as some templates of reasoning models do.
-TWO_FACED = CHATML.replace(
-    "{{ m['content'] }}", "{% if loop.last and loop.index > 1 %}(thought){% endif %}{{ m['content'] }}"
-)
 
 
 @pytest.fixture
@@ -86,12 +82,6 @@ def test_a_template_without_an_end_gets_one(tokenizer, model):
     bare.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
     rendered = render_conversation(bare, TURNS)
     assert rendered.input_ids[-1] == rendered.labels[-1] == bare.eos_token_id
-
-
-def test_a_template_that_rewrites_the_prompt_is_refused(chatml):
-    chatml.chat_template = TWO_FACED
-    with pytest.raises(ValueError, match="differently when an answer follows"):
-        render_conversation(chatml, TURNS)
 
 
 def with_tokens(model, template, *special, eos=None):

@@ -14,7 +14,7 @@ from typing import Protocol
 from maft_lib.config import Config
 from maft_lib.events import counted
 from maft_lib.reasoning import split_reasoning
-from maft_lib.workers import interruptible, raise_if_interrupted
+from maft_lib.workers import raise_if_interrupted
 
 Message = dict[str, str]  # a role and its content
 # What a completion, or a whole debate, costs
@@ -128,7 +128,7 @@ def generate(
     requests = list(requests)
     completions: dict[int, Completion] = {}
     stream = backend.stream(requests, on_text) if on_text else backend.stream(requests)
-    with interruptible(), closing(stream):
+    with closing(stream):
         for index, completion in counted(stream):
             raise_if_interrupted()
             if not completion.reasoning:  # a server may have taken it out

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
@@ -27,11 +28,17 @@ from maft_lib.backends import BackendError, Completion, OnText, Request
 from maft_lib.events import is_heard
 from maft_lib.store.files import content_key
 from maft_lib.wording import one_line
-from maft_lib.workers import interruptible, raise_if_interrupted
+from maft_lib.workers import interrupts_delayed, raise_if_interrupted
 
 DEFAULT_URL = "https://api.openai.com/v1"
 MODEL_FILE = "openai.json"  # in a checkpoint that a fine-tuning job made: which model that is
 TELL_EVERY = 0.05  # seconds
+# In how many words servers say that they do not take a field, whatever its value
+_NOT_TAKEN = re.compile(
+    "unsupported param|not supported|unrecogni[sz]ed|unknown|not permitted|not allowed|unexpected|"
+    "cannot both|only one",
+    re.IGNORECASE,
+)
 
 
 class OpenAIBackend:
@@ -39,7 +46,8 @@ class OpenAIBackend:
 
     At most `max_concurrency` requests are in flight; each waits `request_timeout` seconds for its
     answer and is asked again up to `max_retries` times. `Request.model` is a name that the server
-    knows, or the folder of a checkpoint that a fine-tuning job made.
+    knows, or the folder of a checkpoint that a fine-tuning job made. What the server says it does not
+    take (a seed, top_p beside temperature) is left out from then on, with a warning.
     """
 
     name = "openai"
@@ -50,27 +58,25 @@ class OpenAIBackend:
         max_concurrency: int = 16,
         max_retries: int = 6,
         request_timeout: float = 120.0,
+        enable_thinking: bool | None = None,
     ):
         from anyio import Semaphore
         from anyio.from_thread import BlockingPortalProvider
 
         self.max_retries, self.request_timeout = max_retries, request_timeout
+        thinking = {"chat_template_kwargs": {"enable_thinking": enable_thinking}}
+        self._extra = {} if enable_thinking is None else {"extra_body": thinking}
+        self._refused: set[str] = set()  # what the server does not take
         # One event loop and one limit for all threads: studies run side by side. The loop has a thread
         # of its own, since in Jupyter this one's is busy with the cell.
         self._event_loop = BlockingPortalProvider()
         self._gate = Semaphore(max_concurrency)
 
     def describe(self, request: Request) -> list:
-        """Server (as a hash), model name, messages, sampling, seed."""
-        drawn = request.sampling
-        return [
-            self.name,
-            server_identity(),
-            served_name(request.model),
-            list(request.messages),
-            [drawn.temperature, drawn.top_p, drawn.max_tokens],
-            _seed(request),
-        ]
+        """Server (as a hash), model name, messages, sampling, seed, and whether to think if set."""
+        model, messages = served_name(request.model), list(request.messages)
+        extra = [self._extra] if self._extra else []
+        return [self.name, server_identity(), model, messages, *_drawn(request), *extra]
 
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
@@ -89,17 +95,15 @@ class OpenAIBackend:
 
         async def answer(index: int) -> Completion | None:
             async with self._gate:
-                if failures:
-                    return None
                 try:
                     hear = partial(texts.__setitem__, index) if on_text else None
-                    return await _answer(client, requests[index], hear)
+                    return None if failures else await self._answer(client, requests[index], hear)
                 except Exception as error:  # its traceback holds the key
                     failures.append(f"model {served_name(requests[index].model)}: {said(error)}")
                     return None
 
         with (
-            interruptible(delayed=True),
+            interrupts_delayed(),
             tqdm(total=len(requests), desc="responses", leave=False, disable=silent) as bar,
             self._event_loop as loop,
             loop.wrap_async_context_manager(client),
@@ -126,37 +130,78 @@ class OpenAIBackend:
         if failures:
             raise BackendError(failures[0])
 
+    async def _answer(
+        self, client: Any, request: Request, hear: Callable[[str], None] | None
+    ) -> Completion:
+        """One completion; `hear` is told the text so far with every chunk that the server sends."""
+        if hear is None:
+            answer = await self._create(client, request)
+            (choice, *_), usage = answer.choices, answer.usage
+            text, thought, reason = *_said(choice.message), choice.finish_reason
+        else:
+            text, thought, reason, usage = "", "", None, None
+            how = {"stream": True, "stream_options": {"include_usage": True}}
+            async for chunk in await self._create(client, request, **how):
+                usage = chunk.usage or usage
+                for choice in filter(None, chunk.choices or ()):
+                    said = _said(choice.delta) if choice.delta else ("", "")
+                    text, thought = text + said[0], thought + said[1]
+                    reason = choice.finish_reason or reason
+                hear(_sendable(text))
+            if reason is None:
+                raise ValueError("the stream ended before the answer did")
+        read, written = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
+        # a content filter, or too few tokens for a word, may leave nothing: an answer, but no vote
+        return Completion(_sendable(text), read, written, reason or "stop", _sendable(thought))
 
-async def _answer(client: Any, request: Request, hear: Callable[[str], None] | None) -> Completion:
-    """One completion; `hear` is told the text so far with every chunk of it that the server sends."""
-    drawn, seed = request.sampling, _seed(request)
-    asked = {
-        "model": served_name(request.model),
-        "messages": list(request.messages),
-        "temperature": drawn.temperature,
-        "top_p": drawn.top_p,
-        "max_tokens": drawn.max_tokens,  # the older name of the two: every server knows it
-        **({} if seed is None else {"seed": seed}),
-    }
-    create = client.chat.completions.create
-    if hear is None:
-        answer = await create(**asked)
-        (choice, *_), usage = answer.choices, answer.usage
-        text, reason = choice.message.content, choice.finish_reason
-        text = text or getattr(choice.message, "refusal", None)
-    else:
-        text, reason, usage = "", None, None
-        async for chunk in await create(**asked, stream=True, stream_options={"include_usage": True}):
-            usage = chunk.usage or usage
-            for choice in chunk.choices:
-                text += choice.delta.content or getattr(choice.delta, "refusal", None) or ""
-                reason = choice.finish_reason or reason
-            hear(_sendable(text))
-        if reason is None:
-            raise ValueError("the stream ended before the answer did")
-    read, written = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
-    # a content filter, or too few tokens for the first word, may leave nothing: an answer, but no vote
-    return Completion(_sendable(text or ""), read, written, reason or "stop")
+    async def _create(self, client: Any, request: Request, **how: Any) -> Any:
+        """What the server answers, asked without what it does not take."""
+        import openai
+
+        (temperature, top_p, max_tokens), seed = _drawn(request)
+        how |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, **self._extra}
+        how |= {"model": served_name(request.model), "messages": list(request.messages)}
+        how |= {} if seed is None else {"seed": seed}
+        while True:
+            sent = {name: value for name, value in how.items() if name not in self._refused}
+            if "max_tokens" in self._refused:  # the older name of the two: most servers know it
+                sent["max_completion_tokens"] = max_tokens
+            try:
+                return await client.chat.completions.create(**sent)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                name = _refused(f"{error} {error.body}", sent)
+                if name is None:
+                    raise
+                if name not in self._refused:  # by another request meanwhile
+                    self._refused.add(name)
+                    instead = "sent as max_completion_tokens" if name == "max_tokens" else "left out"
+                    warnings.warn(f"the server does not take {name}: it is {instead}.", stacklevel=2)
+
+
+def _refused(words: str, sent: dict) -> str | None:
+    """Which field the server does not take, whatever its value, as far as its words tell."""
+    if "max_tokens" in sent and "max_completion_tokens" in words:
+        return "max_tokens"
+    if not _NOT_TAKEN.search(words):
+        return None
+    named = (name for name in ("seed", "top_p", "stream_options") if re.search(rf"\b{name}\b", words))
+    return next((name for name in named if name in sent), None)
+
+
+def _said(message: Any) -> tuple[str, str]:
+    """The text and the thought in a message or a part of one; content may come as a list of parts."""
+    content = message.content or getattr(message, "refusal", None) or ""
+    thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None) or ""
+    if isinstance(content, list):
+        thought += "".join(_words(part.get("thinking")) for part in content if isinstance(part, dict))
+    return _words(content), thought
+
+
+def _words(content: Any) -> str:
+    """The text of content that is a text, or a list of parts with or without texts."""
+    if not isinstance(content, list):
+        return "" + (content or "")  # nothing but text is one
+    return "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
 
 
 def _sendable(text: str) -> str:
@@ -164,13 +209,14 @@ def _sendable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _seed(request: Request) -> int | None:
-    """The seed as it is sent: 31 bits, which servers that keep it in 32 or in a float take as it is.
+def _drawn(request: Request) -> list:
+    """Sampling and seed as they are sent.
 
-    Two requests would have to agree in messages *and* in these bits to be answered alike. Nothing is
-    drawn at temperature 0, so nothing is sent.
+    The seed has 31 bits, which servers that keep it in 32 or in a float take as it is: two requests
+    would have to agree in messages *and* in these bits to be answered alike.
     """
-    return request.seed % 2**31 if request.sampling.temperature else None
+    sampling, seed = request.drawn()
+    return [sampling, None if seed is None else seed % 2**31]
 
 
 def connect(client_class: Any, timeout: float, max_retries: int) -> Any:
@@ -206,20 +252,35 @@ def served_name(model: str) -> str:
     return str(json.loads(file.read_text(encoding="utf-8"))["model"]) if file.is_file() else model
 
 
+ADVICE = {  # by status, or by what the server's words hold
+    "quota": "check the plan and billing of your account",
+    "context": "lower max_tokens, num_agents or num_rounds",
+    403: "check what OPENAI_API_KEY may use",
+    404: "check model_name_or_path, and that OPENAI_BASE_URL ends in /v1",
+    413: "lower max_tokens, num_agents or num_rounds",
+    429: "lower max_concurrency, or run again later, what is finished is kept",
+    500: "run again later, what is finished is kept",
+    None: "check that OPENAI_BASE_URL is an address that ends in /v1 and that its server runs, or run "
+    "again later, what is finished is kept",
+}
+
+
 def said(error: Exception) -> str:
-    """What an error of the SDK or the server means, in one line and without secrets."""
-    status = getattr(error, "status_code", 0)
+    """What an error of the SDK or the server means and what to do, in one line and without secrets."""
+    import openai
+
+    status, body = getattr(error, "status_code", None), getattr(error, "body", None)
     if status == 401:  # the server's words may hold a part of the key
         return "the server does not accept OPENAI_API_KEY: export the key of this server."
-    body = getattr(error, "body", None)
     words = body.get("message") if isinstance(body, dict) else None
-    words = scrub(str(words or error or type(error).__name__))
-    if 400 <= status < 500 and status not in (408, 409, 429):
-        return f"the server refuses this ({words})."
-    return (
-        f"no answer after all retries ({words}): check that OPENAI_BASE_URL is an address that ends in "
-        "/v1, or run again later, what is finished is kept."
-    )
+    words = scrub(str(words or (body if isinstance(body, dict) else error) or type(error).__name__))
+    advice = ADVICE.get(500 if status and status >= 500 else status, "")
+    advice = next((ADVICE[word] for word in ("quota", "context") if status and word in words), advice)
+    if isinstance(error, openai.APITimeoutError):
+        advice = "raise request_timeout, or lower max_concurrency"
+    refused = status and 400 <= status < 500 and status not in (408, 409, 429)
+    what = "the server refuses this" if refused else "no answer after all retries"
+    return f"{what} ({words})" + (f": {advice}." if advice else ".")
 
 
 def scrub(text: str) -> str:

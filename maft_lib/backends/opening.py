@@ -38,7 +38,8 @@ def bare_backend(config: Config) -> Backend:
     if config.backend == "openai":
         from maft_lib.backends.openai import OpenAIBackend
 
-        return OpenAIBackend(config.max_concurrency, config.max_retries, config.request_timeout)
+        limits = config.max_concurrency, config.max_retries, config.request_timeout
+        return OpenAIBackend(*limits, config.enable_thinking)
     if config.backend == "vllm":
         from maft_lib.backends.vllm import VLLMBackend
 

@@ -1,7 +1,6 @@
 """Messages to token ids by a model's chat template, one way for inference and for training.
 
-Finetuning must see a prompt exactly as inference will render it; so both call `render_prompt`, and
-`render_conversation` checks that the prompt's ids are a prefix of the whole conversation's.
+Finetuning must see a prompt exactly as inference will render it, so both call `prompt_text`.
 """
 
 from __future__ import annotations
@@ -76,30 +75,51 @@ def render_conversation(
 ) -> Rendered:
     """Token ids of a conversation that ends with an answer, with labels on the assistant's tokens.
 
-    `loss_on` is `final_turn` or `all_turns`. The end-of-turn token is part of a turn's loss, the
-    white space that some templates write after it is not. Raises `ValueError` if the template
-    renders a prompt differently once the answer follows it.
+    `loss_on` is `final_turn` or `all_turns`. A turn is what inference makes of it: the prompt as it was
+    asked, the response's own ids and the end of turn, whatever else the template would write around an
+    answer. Raises `ValueError` if a later prompt does not hold an earlier turn as it was said, and if a
+    prompt begins a thought, or a template writes into channels: there nobody says an answer alone.
     """
-    stops = stop_ids(tokenizer)
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    ids = tokenize(tokenizer, prompt_text(tokenizer, messages, ask=False))
-    labels = [IGNORED] * len(ids)
+    ids: list[int] = []
+    labels: list[int] = []
     for turn in turns if loss_on == "all_turns" else turns[-1:]:
-        prompt = render_prompt(tokenizer, messages[:turn])
-        through = tokenize(tokenizer, prompt_text(tokenizer, messages[: turn + 1], ask=False))
-        if ids[: len(prompt)] != prompt or through[: len(prompt)] != prompt:
+        asked = prompt_text(tokenizer, messages[:turn])
+        if _OPENED.search(asked):
             raise ValueError(
-                "the chat template renders a prompt differently when an answer follows it; "
-                "finetuning on it would not train what inference asks."
+                "the chat template begins a thought (<think>) that an answer alone does not end: set "
+                "enable_thinking: false, or use a model that answers without"
             )
-        start, last = len(prompt), len(through)
-        end = next((i + 1 for i in range(start, last) if through[i] in stops), last)
-        labels[start:end] = ids[start:end]
-    if loss_on == "final_turn" or len(turns) == 1:
-        ids, labels = ids[:end], labels[:end]
-    if ids[-1] not in stops:  # a template that closes no turn
-        ids, labels = [*ids, tokenizer.eos_token_id], [*labels, tokenizer.eos_token_id]
+        prompt = tokenize(tokenizer, asked)
+        if prompt[: len(ids)] != ids:
+            raise ValueError(
+                "the chat template renders an earlier answer differently from what was said: set "
+                "critic_loss_on: final_turn"
+            )
+        said = [*_response_ids(tokenizer, asked, messages[turn]["content"]), end_of_turn(tokenizer)]
+        labels += [IGNORED] * (len(prompt) - len(ids)) + said
+        ids = prompt + said
     return Rendered(ids, labels)
+
+
+def _response_ids(tokenizer: Tokenizer, asked: str, response: str) -> list[int]:
+    """The ids of a response after its prompt, none of which is a special token."""
+    prompt, whole = tokenize(tokenizer, asked), tokenize(tokenizer, asked + response)
+    ids = whole[len(prompt) :]
+    if whole[: len(prompt)] != prompt or not set(tokenizer.all_special_ids).isdisjoint(ids):
+        alone = tokenizer(response, add_special_tokens=False, split_special_tokens=True)
+        ids = alone["input_ids"]
+    return ids
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """The token by which the template ends an answer; where it writes none, the end of sequence."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Answer!"}]
+    before, _, after = prompt_text(tokenizer, turns, ask=False).rpartition("Answer!")
+    if "<|channel|>" in before:
+        raise ValueError("the chat template writes answers into channels: use a model without")
+    stops = stop_ids(tokenizer)
+    return next((i for i in tokenize(tokenizer, after) if i in stops), tokenizer.eos_token_id)
 
 
 def stop_ids(tokenizer: Tokenizer, declared: Iterable[int] = ()) -> set[int]:

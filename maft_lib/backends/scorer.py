@@ -18,7 +18,6 @@ from maft_lib.backends.transformers import ModelRunner
 from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
-from maft_lib.workers import interruptible, raise_if_interrupted
 
 SCORED_TOGETHER = 64  # texts a batch; a worker splits it further if they would not fit
 
@@ -90,13 +89,11 @@ class Scorer(ModelRunner):
             for batch in self.batches(own, self.num_workers, SCORED_TOGETHER)
         ]
         tasks = [(kind, model, [wanted[key][1:] for key in batch]) for model, batch in batches]
-        with interruptible():
-            for position, values in self.compute(_score, tasks):
-                fresh = {key: _packed(value) for key, value in zip(batches[position][1], values)}
-                self.store.put(fresh.items())
-                found |= fresh
-                self.num_calls += len(fresh)
-                raise_if_interrupted()
+        for position, values in self.compute(_score, tasks):
+            fresh = {key: _packed(value) for key, value in zip(batches[position][1], values)}
+            self.store.put(fresh.items())
+            found |= fresh
+            self.num_calls += len(fresh)
         return [_unpacked(found[key]) for key in keys]
 
 

@@ -1,6 +1,7 @@
 """The finetuning datasets of Algorithm 1, from finished debates.
 
-Ground truth is never looked at: what counts as right is the majority vote of the debate.
+Ground truth is never looked at: what counts as right is the majority vote of the debate. A response
+that was cut at the limit of new tokens is in no data.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 from maft_lib.backends import Message
@@ -46,21 +48,17 @@ def build_finetuning_data(debates: Sequence[Debate], w: float, seed: int = 0) ->
     """
     if not 0 <= w <= 1:
         raise ValueError(f"w, the share of corrected conversations, is {w}: give a number from 0 to 1.")
-    return [_agent_data(debates, n, w, seed) for n in range(len(debates[0].turns))]
-
-
-def _agent_data(debates: Sequence[Debate], n: int, w: float, seed: int) -> AgentData:
-    generation: list[Example] = []
-    corrected: list[Example] = []
-    kept: list[Example] = []
-    for debate in debates:
-        first, last = (_agrees(debate, n, m) for m in (0, -1))
-        if first:
-            generation.append(_example(debate, n, num_messages=2))
-        if last:
-            (kept if first else corrected).append(_example(debate, n))
-    mixed = _mix(corrected, kept, w, random.Random(f"{seed} {n}"))
-    return AgentData(generation, mixed, corrected, kept)
+    data = []
+    for n in range(len(debates[0].turns)):
+        right_first = [debate for debate in debates if _agrees(debate, n, 0)]
+        whole = [debate for debate in debates if not any(turn.cut for turn in debate.turns[n])]
+        right_last = [debate for debate in whole if _agrees(debate, n, -1)]
+        generation = [_example(debate, n, num_messages=2) for debate in right_first]
+        corrected = [_example(debate, n) for debate in right_last if not _agrees(debate, n, 0)]
+        kept = [_example(debate, n) for debate in right_last if _agrees(debate, n, 0)]
+        mixed = _mix(corrected, kept, w, random.Random(f"{seed} {n}"))
+        data.append(AgentData(generation, mixed, corrected, kept))
+    return data
 
 
 def _mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Random) -> list[Example]:
@@ -105,22 +103,18 @@ def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
     One of the two is the critic's own; the other is the next agent's of the other kind, in the order of
     the agents. A debate in which all agree, or none, says nothing.
     """
-    return [
-        [pair for debate in debates if (pair := _preference(debate, n)) is not None]
-        for n in range(len(debates[0].turns))
-    ]
-
-
-def _preference(debate: Debate, n: int) -> Example | None:
-    num = len(debate.turns)
-    own = _agrees(debate, n, -1)
-    others = [k % num for k in range(n + 1, n + num) if _agrees(debate, k % num, -1) != own]
-    if not others:
-        return None
-    mine, theirs = (debate.turns[k][-1].response for k in (n, others[0]))
-    chosen, rejected = (mine, theirs) if own else (theirs, mine)
-    messages = (*debate.conversation(n)[:-1], {"role": "assistant", "content": chosen})
-    return Example(debate.problem.id, messages, rejected)
+    num = len(debates[0].turns)
+    pairs: list[list[Example]] = [[] for _ in range(num)]
+    for n, debate in product(range(num), debates):
+        own = _agrees(debate, n, -1)
+        after = [k % num for k in range(n + 1, n + num) if not debate.turns[k % num][-1].cut]
+        others = [k for k in after if _agrees(debate, k, -1) != own]
+        if others and not any(turn.cut for turn in debate.turns[n]):
+            mine, theirs = (debate.turns[k][-1].response for k in (n, others[0]))
+            chosen, rejected = (mine, theirs) if own else (theirs, mine)
+            messages = (*debate.conversation(n)[:-1], {"role": "assistant", "content": chosen})
+            pairs[n].append(Example(debate.problem.id, messages, rejected))
+    return pairs
 
 
 def right_responses(debates: Sequence[Debate]) -> list[Example]:
@@ -129,12 +123,14 @@ def right_responses(debates: Sequence[Debate]) -> list[Example]:
         _example(debate, n, num_messages=2)
         for debate in debates
         for n, turns in enumerate(debate.turns)
-        if is_correct(turns[0].answer, debate.problem)
+        if not turns[0].cut and is_correct(turns[0].answer, debate.problem)
     ]
 
 
 def _agrees(debate: Debate, n: int, m: int) -> bool:
-    return is_equivalent(debate.turns[n][m].answer, debate.vote, debate.problem.task)
+    """Whether agent n's response of round m is whole and agrees with the vote."""
+    turn = debate.turns[n][m]
+    return not turn.cut and is_equivalent(turn.answer, debate.vote, debate.problem.task)
 
 
 def _example(debate: Debate, n: int, num_messages: int | None = None) -> Example:

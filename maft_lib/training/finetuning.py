@@ -11,21 +11,17 @@ from pathlib import Path
 from maft_lib import events
 from maft_lib.backends import hub, release_memory
 from maft_lib.backends.ray import open_cluster
+from maft_lib.backends.rendering import Template, render_conversation
 from maft_lib.config import Config
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
 from maft_lib.store import files
 from maft_lib.store.files import content_key
+from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.launching import launch, run_on_gpus
 from maft_lib.training.openai_jobs import plan_hosted
-from maft_lib.workers import (
-    Claims,
-    default_num_workers,
-    interruptible,
-    raise_if_interrupted,
-    run_parallel,
-)
+from maft_lib.workers import Claims, default_num_workers, run_parallel
 
 Run = Callable[[Sequence[tuple]], Iterator[tuple[int, Path]]]  # yields (index of the task, checkpoint)
 # Settings of some models; where they are the default they are not in a checkpoint's key.
@@ -59,18 +55,16 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
 
     def make(wanted: set[str]) -> None:
         found = {key: files.find_checkpoint(runs, key) for key in tasks if key in wanted}
-        made.update({key: folder for key, folder in found.items() if folder is not None})
+        made.update({key: folder for key, folder in found.items() if folder})
         left = [key for key in found if key not in made]
         for done, folder in run([tasks[key] for key in left]) if left else ():
-            raise_if_interrupted()
             made[left[done]] = folder
             events.trained()
 
-    with interruptible():
-        with _claims.claim(keys) as mine:
-            make(mine)
-        _claims.wait(keys)  # another thread's are in the store by now
-        make(set(keys) - mine)
+    with _claims.claim(keys) as mine:
+        make(mine)
+    _claims.wait(keys)  # another thread's are in the store by now
+    make(set(keys) - mine)
     folders = [made[keys.pop(0)] if examples else Path(agent.model) for agent, examples in jobs]
     for (agent, examples), folder in zip(jobs, folders):
         if not examples:
@@ -101,22 +95,55 @@ def _plan(
             settings["dpo_beta"] = config.dpo_beta
         folder = str(hub.model_folder(start))
         keys.append(checkpoint_key(folder, examples, settings, device))
-        if config.report_to != "none":  # nothing that weights depend on
+        settings["agent"] = agent.name  # neither this nor the next is what weights depend on
+        if config.report_to != "none":
             report = {"report_to": config.report_to, "run_name": agent.name}
             settings["report"] = {**report, "folder": str(runs / config.report_to)}
         tasks[keys[-1]] = (str(runs), folder, list(examples), settings, device, keys[-1])
-    longest_first = sorted(tasks.items(), key=lambda task: -sum(map(_length, task[1][2])))
+
+    def length(key: str) -> int:
+        return sum(len(message["content"]) for example in tasks[key][2] for message in example.messages)
+
+    longest_first = {key: tasks[key] for key in sorted(tasks, key=length, reverse=True)}
     if cluster:
         run: Callable = partial(cluster.run, num_gpus=config.nproc_per_node)
     elif device == "cpu" and config.nproc_per_node == 1:  # a worker is a process already
         run = partial(run_parallel, num_workers=config.num_workers or default_num_workers())
     else:
         run = partial(run_on_gpus, nproc_per_node=config.nproc_per_node, device=device)
-    return keys, dict(longest_first), partial(run, make_checkpoint)
+    return keys, longest_first, partial(run, make_checkpoint)
 
 
-def _length(example: Example) -> int:
-    return sum(len(message["content"]) for message in example.messages)
+SAMPLE = tuple(
+    {"role": role, "content": content}
+    for role, content in (
+        *(("user", "What is 1+2?"), ("assistant", "It is \\boxed{4}.")),
+        *(("user", "Others say 3. What is 1+2?"), ("assistant", "It is \\boxed{3}.")),
+    )
+)
+
+
+def check_trainable(config: Config) -> None:
+    """Raises `FinetuneError` for a base model that cannot be trained, as far as its files show it.
+
+    What a generation agent and a critic would learn from is rendered by its own chat template.
+    """
+    if config.backend == "openai":  # the server's own matter
+        return
+    folder = hub.model_folder(config.base_model)
+    quantized = json.loads((folder / "config.json").read_text()).get("quantization_config")
+    if quantized and config.lora_rank is None:
+        raise FinetuneError(
+            f"model {folder} is quantized ({quantized.get('quant_method')}), so not all its parameters "
+            "can be trained: set lora_rank, or name the model in full precision."
+        )
+    template = Template(config.enable_thinking, config.template_date)
+    tokenizer = hub.load_tokenizer(config.base_model, True, config.trust_remote_code, template)
+    try:
+        for messages, loss_on in ((SAMPLE[:2], "final_turn"), (SAMPLE, config.critic_loss_on)):
+            render_conversation(tokenizer, messages, loss_on)
+    except ValueError as error:
+        raise FinetuneError(f"model {folder} cannot be trained: {error}.") from error
 
 
 def hyper_parameters(agent: Agent, config: Config) -> dict:

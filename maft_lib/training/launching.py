@@ -6,7 +6,6 @@ trainer's libraries had cached. Several processes share one agent by FSDP2.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import subprocess
@@ -14,19 +13,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import psutil
-
 from maft_lib.backends import BackendError
 from maft_lib.store.files import StoreError
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.workers import as_completed, default_num_workers, interruptible
+from maft_lib.workers import as_completed, interrupts_delayed
 
 _running: set[subprocess.Popen] = set()
 
@@ -58,43 +54,25 @@ def launch(
         num_processes = str(settings.get("nproc_per_node", 1))
         run = ["torch.distributed.run", "--standalone", "--nproc_per_node", num_processes]
         command = [sys.executable, "-m", *run, "-m", "maft_lib.training.trainer", str(job)]
-        if _exit_code(command, environment):
-            raise _error(failure, start)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        _running.add(process)
+        try:
+            process.wait()
+        finally:
+            _running.discard(process)
+            process.terminate()  # if this is interrupted; it ends the processes that it has started
+            process.wait()
+        if process.returncode:
+            raise _error(failure, settings.get("agent", start))
 
 
-def _exit_code(command: list[str], environment: dict[str, str]) -> int:
-    """Runs a command in a session of its own, which ends with this call however that ends."""
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    _running.add(process)
-    try:
-        return process.wait()
-    finally:
-        _running.discard(process)
-        _end(process)
-
-
-def _end(process: subprocess.Popen) -> None:
-    with suppress(psutil.NoSuchProcess):
-        launcher = psutil.Process(process.pid)
-        launcher.suspend()  # so that it starts no others
-        for one in (*launcher.children(recursive=True), launcher):
-            one.kill()
-
-
-@atexit.register
-def stop_trainings() -> None:
-    """Ends all trainings that this process has launched."""
-    for process in list(_running):
-        _end(process)
-
-
-def _error(failure: Path, start: str) -> Exception:
+def _error(failure: Path, agent: str) -> Exception:
     """What a training process raised, as torch.distributed.run hands it on; if killed, nothing."""
     said = "it died without a word (out of memory?)"
     if failure.is_file():
@@ -104,7 +82,7 @@ def _error(failure: Path, start: str) -> Exception:
         if own.__name__ == kind:
             return own(sentence)
     return FinetuneError(
-        f"the training of {start} failed: {said[:300]}. If memory is short, try lora_rank, "
+        f"the training of {agent} failed: {said[:300]}. If memory is short, try lora_rank, "
         "optim: paged_adamw_8bit or gradient_checkpointing."
     )
 
@@ -112,37 +90,33 @@ def _error(failure: Path, start: str) -> Exception:
 def run_on_gpus(
     function: Callable, tasks: Sequence[tuple], nproc_per_node: int, device: str
 ) -> Iterator[tuple[int, Any]]:
-    """Yields (index, `function(*task, gpus)`) as they finish, as many at a time as have room.
+    """Yields (index, `function(*task, gpus)`) as they finish, each on `nproc_per_node` GPUs of its own.
 
-    On GPUs each gets `nproc_per_node` of its own; on a CPU as many cores, without numbers.
+    As many run at a time as there are GPUs for; on a CPU one after another, without numbers.
     """
-    if device == "cpu":
-        shares: list[str | None] = [None] * max(1, default_num_workers() // nproc_per_node)
-    else:
-        shares = _gpu_sets(nproc_per_node)
-    free = SimpleQueue[str | None]()
-    for share in shares:
-        free.put(share)
+    shares = SimpleQueue[str | None]()
+    for share in [None] if device == "cpu" else _gpu_sets(nproc_per_node):
+        shares.put(share)
 
     def one(task: tuple) -> Any:
-        share = free.get()
+        share = shares.get()
         try:
             return function(*task, share)
         finally:
-            free.put(share)
+            shares.put(share)
 
-    with interruptible(delayed=True), ThreadPoolExecutor(len(shares)) as pool:
+    with interrupts_delayed(), ThreadPoolExecutor(shares.qsize()) as pool:
         futures = {pool.submit(one, task): i for i, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:  # one that fails or is interrupted ends all
+        finally:  # one that fails or is interrupted ends all
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_trainings()
-            raise
+            for process in list(_running):
+                process.terminate()
 
 
-def _gpu_sets(size: int) -> list[str | None]:
+def _gpu_sets(size: int) -> list[str]:
     """The visible GPUs in sets of `size`, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 

@@ -8,20 +8,18 @@ what is known of its training.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from maft_lib.backends import BackendError
 from maft_lib.backends.openai import MODEL_FILE, connect, said, scrub, served_name, server_identity
 from maft_lib.config import Config
-from maft_lib.events import is_heard
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent
 from maft_lib.store.files import LOG, content_key, make_checkpoint
@@ -48,31 +46,31 @@ def plan_hosted(
     """Checkpoints' keys, jobs by key, and what runs them. `BackendError` for LoRA and preferences."""
     if config.lora_rank is not None:
         raise BackendError("fine-tuning jobs train no adapters: leave lora_rank out.")
-    hosted = [_job(agent, examples, config) for agent, examples in jobs]
+    hosted = []
+    for agent, examples in jobs:
+        critic = agent.role == "critic"
+        loss_on = config.critic_loss_on if critic else "final_turn"
+        settings = {
+            "num_train_epochs": config.critic_num_train_epochs if critic else config.num_train_epochs,
+            "per_device_train_batch_size": config.per_device_train_batch_size,
+            "learning_rate_multiplier": config.learning_rate_multiplier,
+            "seed": derive_seed(config.seed, agent.name, "finetune") % 2**31,
+        }
+        model = served_name(agent.model if config.train_from == "previous" else config.base_model)
+        rows = [{"messages": _weighted(example, loss_on)} for example in examples]
+        key = content_key(["openai", server_identity(), model, rows, settings])
+        hosted.append(HostedJob(key, agent.name, model, rows, settings, loss_on))
     return [job.key for job in hosted], {job.key: job for job in hosted}, partial(_run, config)
 
 
-def _job(agent: Agent, examples: Sequence[Example], config: Config) -> HostedJob:
-    if any(example.rejected is not None for example in examples):
+def _weighted(example: Example, loss_on: str) -> list[dict]:
+    """The messages as a server learns from them: turns of weight 0 are read only."""
+    if example.rejected is not None:
         raise BackendError("fine-tuning jobs learn no preferences: leave multiagent_ft_dpo out.")
-    critic = agent.role == "critic"
-    loss_on = config.critic_loss_on if critic else "final_turn"
-    settings = {
-        "num_train_epochs": config.critic_num_train_epochs if critic else config.num_train_epochs,
-        "per_device_train_batch_size": config.per_device_train_batch_size,
-        "learning_rate_multiplier": config.learning_rate_multiplier,
-        "seed": derive_seed(config.seed, agent.name, "finetune") % 2**31,
-    }
-    model = served_name(agent.model if config.train_from == "previous" else config.base_model)
-    rows = []
-    for example in examples:
-        messages: list[dict] = [*example.messages]
-        if loss_on == "final_turn":  # turns of weight 0 are read, not learned from
-            earlier = [{**m, "weight": 0} if m["role"] == "assistant" else m for m in messages[:-1]]
-            messages = [*earlier, messages[-1]]
-        rows.append({"messages": messages})
-    key = content_key(["openai", server_identity(), model, rows, settings])
-    return HostedJob(key, agent.name, model, rows, settings, loss_on)
+    *earlier, last = example.messages
+    if loss_on == "all_turns":
+        return [*earlier, last]
+    return [*({**m, "weight": 0} if m["role"] == "assistant" else m for m in earlier), last]
 
 
 def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]]:
@@ -82,13 +80,11 @@ def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]
     """
     import openai
 
-    runs, hidden = config.path(config.runs_dir), is_heard()
-    ids: dict[int, str] = {}  # of jobs that run
+    runs, ids = config.path(config.runs_dir), {}  # ids of jobs that have begun
+    runs.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(runs / ".openai_jobs.lock")
     left, pause, tries = set(range(len(jobs))), 0.5, 0
-    with (
-        connect(openai.OpenAI, config.request_timeout, config.max_retries) as client,
-        tqdm(total=len(jobs), desc="fine-tuning jobs", leave=False, disable=hidden) as bar,
-    ):
+    with connect(openai.OpenAI, config.request_timeout, config.max_retries) as client:
         while left:
             for index in sorted(left):
                 raise_if_interrupted()
@@ -96,9 +92,9 @@ def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]
                 what = f"fine-tuning {job.model} for {job.agent}"
                 try:
                     if index not in ids:
-                        ids[index] = _begin(client, job, runs)
+                        with lock:  # not both of two notebooks
+                            ids[index] = _begin(client, job)
                     done = client.fine_tuning.jobs.retrieve(ids[index])
-                    losses = _losses(client, done.id) if done.status == "succeeded" else []
                 except Exception as error:
                     if isinstance(error, openai.RateLimitError) and ids.keys() & left:
                         continue  # the server runs only so many jobs at a time
@@ -111,70 +107,53 @@ def _run(config: Config, jobs: Sequence[HostedJob]) -> Iterator[tuple[int, Path]
                     reason = scrub(str(getattr(done.error, "message", None) or "no reason given"))
                     raise BackendError(f"{what}: {done.id} {done.status}, the server says: {reason}.")
                 if done.status == "succeeded":
-                    yield index, _keep(job, done, losses, runs)
+                    yield index, _keep(client, job, done, runs)
                     left.remove(index)
-                    bar.update()
             time.sleep(pause if left else 0)
             pause = min(30.0, 1.05 * pause)  # polling costs nothing, but a job takes minutes or hours
 
 
-def _begin(client: Any, job: HostedJob, runs: Path) -> str:
+def _begin(client: Any, job: HostedJob) -> str:
     """The id of a job with this key that the server has and that has not failed, else a new one's."""
+    for known in client.fine_tuning.jobs.list(limit=100, metadata={MARK: job.key}):
+        alike = (known.metadata or {}).get(MARK) == job.key
+        if alike and known.status not in ("failed", "cancelled"):
+            return known.id
+    lines = "".join(json.dumps(row) + "\n" for row in job.rows)
+    file = client.files.create(file=(f"{job.agent}.jsonl", lines.encode()), purpose="fine-tune")
+    hyperparameters = {
+        "n_epochs": job.settings["num_train_epochs"],
+        "batch_size": job.settings["per_device_train_batch_size"],
+        "learning_rate_multiplier": job.settings["learning_rate_multiplier"],
+    }
+    once = client.with_options(max_retries=0)  # asked twice it would make, and charge, two jobs
+    return once.fine_tuning.jobs.create(
+        model=job.model,
+        training_file=file.id,
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        seed=job.settings["seed"],
+        suffix=job.agent,
+        metadata={MARK: job.key},
+    ).id
+
+
+def _keep(client: Any, job: HostedJob, done: Any, runs: Path) -> Path:
+    """Stores what a job made, and says so in a line."""
     import openai
 
-    runs.mkdir(parents=True, exist_ok=True)
-    with FileLock(runs / ".openai_jobs.lock"):  # not both of two notebooks
-        try:
-            for known in client.fine_tuning.jobs.list(limit=100, metadata={MARK: job.key}):
-                alike = (known.metadata or {}).get(MARK) == job.key
-                if alike and known.status not in ("failed", "cancelled"):
-                    return known.id
-        except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError):
-            pass  # a server that lists no jobs
-        lines = "".join(json.dumps(row) + "\n" for row in job.rows)
-        file = client.files.create(file=(f"{job.agent}.jsonl", lines.encode()), purpose="fine-tune")
-        hyperparameters = {
-            "n_epochs": job.settings["num_train_epochs"],
-            "batch_size": job.settings["per_device_train_batch_size"],
-            "learning_rate_multiplier": job.settings["learning_rate_multiplier"],
-        }
-        once = client.with_options(max_retries=0)  # asked twice it would make, and charge, two jobs
-        return once.fine_tuning.jobs.create(
-            model=job.model,
-            training_file=file.id,
-            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            seed=job.settings["seed"],
-            suffix=job.agent,
-            metadata={MARK: job.key},
-        ).id
-
-
-def _losses(client: Any, name: str) -> list[float]:
-    """The training losses by step; empty where the server tells none."""
-    import openai
-
-    try:
-        events = list(client.fine_tuning.jobs.list_events(name, limit=100))
-    except (openai.NotFoundError, openai.BadRequestError):
-        return []
-    steps = [event.data for event in events if isinstance(event.data, dict)]
-    losses = {step["step"]: step["train_loss"] for step in steps if "train_loss" in step}
-    return [losses[step] for step in sorted(losses)]
-
-
-def _keep(job: HostedJob, done: Any, losses: list[float], runs: Path) -> Path:
-    """Stores what a job made; says so in a line, since a bar freezes in a notebook run by papermill."""
+    losses: dict[int, float] = {}  # by step
+    with suppress(openai.OpenAIError):  # a server may tell none
+        for event in client.fine_tuning.jobs.list_events(done.id, limit=100):
+            if isinstance(event.data, dict) and "train_loss" in event.data:
+                losses[event.data["step"]] = event.data["train_loss"]
     log = {
         "settings": job.settings,
         "loss_on": job.loss_on,
-        "lora_rank": None,
-        "lora_alpha": None,
-        "dpo_beta": None,
+        **dict.fromkeys(("lora_rank", "lora_alpha", "dpo_beta", "peak_memory")),
         "num_examples": len(job.rows),
         "num_tokens": done.trained_tokens,
         "seconds": (done.finished_at or time.time()) - done.created_at,  # those in the queue, too
-        "peak_memory": None,
-        "losses": losses,
+        "losses": [losses[step] for step in sorted(losses)],
     }
     named = {"model": done.fine_tuned_model, "job": done.id, "trained_from": job.model}
 
@@ -182,6 +161,5 @@ def _keep(job: HostedJob, done: Any, losses: list[float], runs: Path) -> Path:
         for name, values in ((MODEL_FILE, named), (LOG, log)):
             (folder / name).write_text(json.dumps(values, indent=1) + "\n")
 
-    line = f"{job.agent}: {done.id} made {done.fine_tuned_model} in {log['seconds']:.0f} s."
-    tqdm.write(line, file=sys.stdout)
+    print(f"{job.agent}: {done.id} made {done.fine_tuned_model} in {log['seconds']:.0f} s.")
     return make_checkpoint(runs, job.key, write)

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from maft_lib.backends import models
-from maft_lib.backends.hub import Tokenizer, load_tokenizer
+from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.rendering import IGNORED, USUAL, Template, render_conversation
 from maft_lib.prompts import Message
 from maft_lib.provenance import made_with
@@ -38,8 +38,7 @@ from maft_lib.training.preferences import PreferenceTrainer, Row, rows_of
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's, in the order of the log.
-_LOGGED = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node")
-_OWN = (*_LOGGED, "report", "trust_remote_code", "enable_thinking", "template_date")
+LOGGED = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node")
 
 
 def train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
@@ -54,27 +53,42 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
         with suppress(OSError):  # forgets the peak memory of what was done before, see proc(5)
             Path("/proc/self/clear_refs").write_text("5")
     began = busy_seconds(device)
-    own: dict[str, Any] = {name: settings.get(name) for name in _OWN}
-    settings = {name: value for name, value in settings.items() if name not in _OWN}
+    names = (*LOGGED, "agent", "report", "trust_remote_code", "enable_thinking", "template_date")
+    own: dict[str, Any] = {name: settings.get(name) for name in names}
+    settings = {name: value for name, value in settings.items() if name not in own}
     template = Template(own["enable_thinking"], own["template_date"] or USUAL.date)
-    tokenizer = load_tokenizer(start, trust=bool(own["trust_remote_code"]), template=template)
+    tokenizer = load_tokenizer(start, True, bool(own["trust_remote_code"]), template)
     set_seed(settings["seed"])  # before the model: an adapter begins with random weights
     model = _trainable(start, own, device)
-    row = partial(_row, tokenizer, own["loss_on"])
-    rows = [row(example.messages) for example in examples]
+
+    window = models.context_window(model) or math.inf
+
+    def row(example: Example, response: Message) -> Row:
+        what = f"{own['agent'] or start}: the example of problem {example.problem_id}"
+        try:
+            made = render_conversation(tokenizer, [*example.messages[:-1], response], own["loss_on"])
+        except ValueError as error:
+            raise FinetuneError(f"{what} cannot be trained on: {error}.") from error
+        if len(made.input_ids) > window:
+            raise FinetuneError(
+                f"{what} of {len(made.input_ids)} tokens does not fit the model's {window} and is not "
+                "truncated: lower max_tokens, num_rounds or num_agents."
+            )
+        return made._asdict()
+
+    rows = [row(example, example.messages[-1]) for example in examples]
     rejected = [
-        row((*example.messages[:-1], {"role": "assistant", "content": example.rejected}))
+        row(example, {"role": "assistant", "content": example.rejected})
         for example in examples
         if example.rejected is not None
     ]
-    if rejected and own["nproc_per_node"]:
-        raise FinetuneError("preferences are trained in one process: set nproc_per_node to 1.")
-    _check_lengths([*rows, *rejected], model)
     arguments = _arguments(own, settings, device, folder, "random" if rejected else "group_by_length")
     collate = partial(_collate, tokenizer.pad_token_id)
     if rejected:
+        if own["nproc_per_node"]:
+            raise FinetuneError("preferences are trained in one process: set nproc_per_node to 1.")
         pairs = rows_of(list(zip(rows, rejected)), model.eval(), collate)
-        trainer: Trainer = PreferenceTrainer(model.train(), arguments, pairs, collate, own["dpo_beta"])
+        trainer: Trainer = PreferenceTrainer(model, arguments, pairs, collate, own["dpo_beta"])
     else:
         trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
     guard = DivergenceGuard()
@@ -84,31 +98,37 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
     canary = models.canary_nll(trainer.model, tokenizer)
     if not math.isfinite(canary) or (guard.stopped and not guard.stopped["kept_step"]):
         raise FinetuneError(
-            f"finetuning {start} diverged (loss {guard.losses[-1]}) before anything good could be "
-            "kept: lower learning_rate or critic_learning_rate."
+            f"finetuning {own['agent'] or ''} from {start} diverged (loss {guard.losses[-1]}) before "
+            "anything good could be kept: lower learning_rate or critic_learning_rate."
         )
-    if device == "cpu":
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak_memory = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    else:
-        peak_memory = torch.cuda.max_memory_allocated()
-    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    unit = 1 if sys.platform == "darwin" else 1024
+    on_cpu = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     num_tokens = sum(len(row["input_ids"]) for row in [*rows, *rejected])
     log = {
         "settings": settings,
-        **{name: own[name] for name in _LOGGED},
+        **{name: own[name] for name in LOGGED},
         "num_examples": len(rows),
         "num_tokens": settings["num_train_epochs"] * num_tokens,
-        "effective_batch_size": batch * arguments.world_size,
+        "effective_batch_size": trainer.get_total_train_batch_size(arguments),
         "seconds": busy_seconds(device) - began,
-        "peak_memory": peak_memory,  # bytes, of the GPU or of this process
+        # bytes, of this process or of the GPU
+        "peak_memory": on_cpu if device == "cpu" else torch.cuda.max_memory_allocated(),
         "losses": guard.losses,
         "made_with": made_with(),
         **({"stopped": guard.stopped} if guard.stopped else {}),
         **({"canary": canary} if own["lora_rank"] is None else {}),
     }
-    with explained(folder):
-        _save(trainer, start, tokenizer, log, folder)
+    # gathered from the shards of all processes
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with explained(folder):
+            if own["lora_rank"] is not None:
+                models.save_adapter(model, start, folder)
+            else:  # in fp32: the next iteration goes on from the master weights
+                model.save_pretrained(folder, state_dict=weights)
+            tokenizer.save_pretrained(folder)
+            (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
 
 
 def _trainable(start: str, own: dict, device: str) -> PreTrainedModel:
@@ -118,24 +138,10 @@ def _trainable(start: str, own: dict, device: str) -> PreTrainedModel:
     """
     place, trust = "cpu" if own["nproc_per_node"] else device, bool(own["trust_remote_code"])
     if own["lora_rank"] is None:
-        return models.load_model(start, "float32", place, trust).train()
+        return models.load_model(start, "float32", place, trust)
     four, rank = bool(own["load_in_4bit"]), own["lora_rank"]
     model = models.with_adapter(start, rank, own["lora_alpha"] or rank, four, trust)
-    return (model if four else model.to(place)).train()
-
-
-def _row(tokenizer: Tokenizer, loss_on: str, messages: Sequence[Message]) -> Row:
-    return render_conversation(tokenizer, messages, loss_on)._asdict()
-
-
-def _check_lengths(rows: Sequence[Row], model: PreTrainedModel) -> None:
-    window = models.context_window(model) or math.inf
-    longest = max(len(row["input_ids"]) for row in rows)
-    if longest > window:
-        raise FinetuneError(
-            f"a training example of {longest} tokens does not fit the model's {window} and is not "
-            "truncated: lower max_tokens, num_rounds or num_agents."
-        )
+    return model if four else model.to(place)
 
 
 def _arguments(
@@ -145,21 +151,18 @@ def _arguments(
 
     Adapters are small: there every process has all of them (DDP).
     """
-    how = dict(settings)
-    checkpointing = how.pop("gradient_checkpointing", False)
     if own["nproc_per_node"] and own["lora_rank"] is None:
-        how |= {"fsdp": True}
-        how["fsdp_config"] = {
+        sharding = {
             "version": 2,
             "reshard_after_forward": True,
             "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "activation_checkpointing": checkpointing,
+            "activation_checkpointing": settings.get("gradient_checkpointing", False),
         }
-    elif checkpointing:
-        how |= {"gradient_checkpointing": True}
-        how["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
+        how = settings | {"gradient_checkpointing": False, "fsdp": True, "fsdp_config": sharding}
+    else:
+        how = settings | {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if report := own["report"]:
-        name = f"{Path(report['run_name']).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{report['run_name']}-{time.strftime('%Y%m%d-%H%M%S')}"
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(report["folder"]) / name)
         os.environ["WANDB_DIR"] = report["folder"]
         how |= {"run_name": report["run_name"]}
@@ -180,11 +183,7 @@ def _arguments(
 
 
 def _collate(pad_token_id: int, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Pads a batch on the right; padded labels are ignored.
-
-    A causal model never looks to the right, so no attention mask is needed, and without one PyTorch
-    takes its faster path.
-    """
+    """Pads a batch on the right, where a causal model never looks: an attention mask is not needed."""
     return {
         name: torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(row[name]) for row in rows], batch_first=True, padding_value=padding
@@ -193,27 +192,11 @@ def _collate(pad_token_id: int, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     }
 
 
-def _save(trainer: Trainer, start: str, tokenizer: Tokenizer, log: dict, folder: Path) -> None:
-    """Writes the checkpoint, from the first process; weights that are in shards are gathered first."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    shards = trainer.is_fsdp_enabled
-    weights = trainer.accelerator.get_state_dict(trainer.model) if shards else None
-    if not trainer.is_world_process_zero():
-        return
-    if log["lora_rank"] is not None:
-        models.save_adapter(model, start, folder)
-    else:  # in fp32: the next iteration goes on from the master weights
-        model.save_pretrained(folder, state_dict=weights)
-    tokenizer.save_pretrained(folder)
-    (folder / LOG).write_text(json.dumps(log, indent=1) + "\n")
-
-
 class DivergenceGuard(TrainerCallback):
     """Stops a training that diverges and puts its last good weights back; `stopped` tells of it.
 
     Weights are copied at each quarter of the training, before a step, and kept once the loss of that
-    step shows them to be good: two copies in the CPU's memory. A training that diverges before there
-    are any has nothing good to keep, and `kept_step` is 0.
+    step shows them to be good: two copies in the CPU's memory. Before there are any, `kept_step` is 0.
     """
 
     WINDOW = 5  # steps that a loss is averaged over: single examples vary much
@@ -273,11 +256,7 @@ def main() -> None:
     job = Path(sys.argv[1]).read_text(encoding="utf-8")
     start, examples, settings, device, folder = json.loads(job)
     rows = [Example(**{**row, "messages": tuple(row["messages"])}) for row in examples]
-    try:
-        train(start, rows, settings, device, Path(folder))
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    train(start, rows, settings, device, Path(folder))
 
 
 logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
