@@ -58,6 +58,7 @@ def test_by_mouse(explorer):
     explorer.locator(".maft-outcome select").select_option("critic fixed it")
     screen.locator(".maft-chip", has_text="critic fixed it").wait_for()
     screen.get_by_text("wrong → right").first.wait_for()
+    explorer.locator(".maft-count", has_not_text=re.compile(rf"^\s*{some} of")).wait_for()
     assert 0 < matching(explorer) < some
     explorer.locator(".maft-list option").nth(2).click()
     explorer.locator(".maft-count", has_text="this is number 3").wait_for()
