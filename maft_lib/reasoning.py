@@ -12,12 +12,11 @@ _CHANNEL = re.compile(
 _MARK = re.compile(r"<\|(?:start|end|return|call)\|>(?:assistant)?")
 
 
-def split_reasoning(text: str, begun: bool = False) -> tuple[str, str]:
+def split_reasoning(text: str) -> tuple[str, str]:
     """The reasoning and the answer part of what a model wrote, each without its marks.
 
     The last `</think>` ends the reasoning, also where a template opened it in the prompt; of gpt-oss'
-    channels the last `final` one is the answer. A thought that never closes leaves no answer. `begun`
-    says that the prompt ends within a thought, so that a text without any mark is all reasoning.
+    channels the last `final` one is the answer. A thought that never closes leaves no answer.
     """
     if channels := list(_CHANNEL.finditer(text)):
         last = channels[-1]
@@ -25,7 +24,7 @@ def split_reasoning(text: str, begun: bool = False) -> tuple[str, str]:
         thoughts = text[: last.start()] if last[1] == "final" else text
         return _MARK.sub("", _CHANNEL.sub("", thoughts)).strip(), answer.strip()
     end = max((mark.end() for mark in _CLOSED.finditer(text)), default=0)
-    if _OPENED.search(text, end) or (begun and not end):
+    if _OPENED.search(text, end):
         end = len(text)
     thoughts = _CLOSED.sub("", _OPENED.sub("", text[:end]))
     return thoughts.strip(), text[end:].strip() if end else text

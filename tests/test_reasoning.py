@@ -32,8 +32,7 @@ def test_reasoning_and_answer_part(text, reasoning, answer):
 
 
 def test_a_prompt_that_begins_the_thought():
-    assert split_reasoning("It is 6.", begun=True) == ("It is 6.", "")
-    assert split_reasoning("4?</think>It is 6.", begun=True) == ("4?", "It is 6.")
+    assert split_reasoning("4?</think>It is 6.") == ("4?", "It is 6.")
 
 
 @pytest.mark.parametrize(
