@@ -150,6 +150,7 @@ class CountingStudy(Study):
 
     def __init__(self, method: str, config: Config):
         self.method, self.task, self.config = method, "arithmetic", config
+        self.learns = False  # nothing is trained here
         self.backend = cast(Any, self)
         length, usual = TEXTS.get(canonical(config.task), TEXTS[""])
         self.train, self.eval = (
