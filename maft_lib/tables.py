@@ -71,12 +71,13 @@ def beside_published(
     model_name_or_path: str,
     tasks: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
+    counterparts: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Measured accuracies beside those of a published table of `reported`, in percent.
 
     The published ones are of the same model where it is in there, else of Phi-3, the smallest, or the
-    first in the table, and of the same task or what a generated task imitates. Where both are the
-    same, a third column says how many standard errors apart they are.
+    first in the table, and of the same task, what `counterparts` names, or what a generated task
+    imitates. Where both are the same, a third column says how many standard errors apart they are.
     """
     published = reported.published(table)
     models, own = list(published.model.unique()), reported.MODELS.get(model_name_or_path)
@@ -87,7 +88,7 @@ def beside_published(
         methods = sorted(dict.fromkeys(present), key=[*LABELS, *present].index)
     columns: dict[tuple[str, str], list[str]] = {}
     for task in measured.task.unique() if tasks is None else tasks:
-        other = COUNTERPARTS.get(task, task)
+        other = {**COUNTERPARTS, **(counterparts or {})}.get(task, task)
         is_same = model == own and other in SAME.get(task, {task})
         pairs = [(ours.get((m, task)), theirs.get((m, other))) for m in methods]
         columns[task, "measured"] = [_plain(a, 1, NOT_RUN) for a, _ in pairs]

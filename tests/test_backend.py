@@ -262,7 +262,7 @@ def test_a_token_without_an_embedding_is_refused_where_a_prompt_holds_it(small, 
     assert len(ask(folder, ["1+1?"])) == 1
     with pytest.raises(BackendError, match="a text holds '<image>'"):
         ask(folder, ["1+1?", "What is in <image>?"])
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<image>"}]
+    turns = [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": "1+1"}]
     with pytest.raises(BackendError, match="a text holds '<image>'"):
         scorer.log_likelihoods([folder], [turns])
 
