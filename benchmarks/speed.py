@@ -3,14 +3,23 @@
 Debates problems of the profile in lock-step batches and one response at a time, with nothing from the
 store, by every backend for local models that is installed. Where vLLM is, it also swaps a changed copy
 of the model's weights in and out of the engine, canary included.
+
+With --against COMMIT it compares whole debates by this tree and by that commit's, in turns.
 """
 
 import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import torch
@@ -20,12 +29,20 @@ import maft_lib as maft
 from maft_lib.backends import hub
 from maft_lib.backends.opening import bare_backend
 
+ROOT = Path(__file__).parents[1]
+
 
 def main():
     options = arguments()
+    if options.against:
+        print(compare_commits(options).to_string(index=False, float_format="%.2f"))
+        return
     given = {"model_name_or_path": options.model, "max_tokens": options.max_tokens}
     given = {name: value for name, value in given.items() if value is not None}
     config = maft.load_config(options.profile, num_eval=options.together, **given)
+    if options.in_turns:
+        debate_in_turns(config)
+        return
     asked = maft.study.problems(config.task, "eval", config)
     frame = compare_orders(backends_here(config), asked, config, options.alone)
     print(
@@ -37,11 +54,14 @@ def main():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("profile")
+    parser.add_argument("profile", nargs="?", default="laptop")
     parser.add_argument("--model", help="a folder or name in place of the profile's model")
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--together", type=int, default=16, help="problems debated in lock-step")
     parser.add_argument("--alone", type=int, default=1, help="problems debated a response at a time")
+    parser.add_argument("--against", help="a commit to compare with")
+    parser.add_argument("--times", type=int, default=5, help="debates of each commit")
+    parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -61,18 +81,25 @@ def backends_here(config):
 
 
 class Timed:
-    """A backend whose `seconds` are those that its engine took; with `one_at_a_time` for each alone."""
+    """A backend whose `seconds` are those that its engine took; with `one_at_a_time` for each alone.
+
+    `phases` are the tokens, seconds and processor's seconds of each call, `texts` all that was written.
+    """
 
     def __init__(self, inner, one_at_a_time=False):
         self.name, self.inner, self.one_at_a_time = inner.name, inner, one_at_a_time
-        self.seconds = 0.0
+        self.seconds, self.phases, self.texts = 0.0, [], []
 
     def stream(self, requests):
         parts = [[i] for i in range(len(requests))] if self.one_at_a_time else [range(len(requests))]
         for part in parts:
             start = time.perf_counter()
             answers = list(self.inner.stream([requests[i] for i in part]))
-            self.seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds += seconds
+            busy = sum(said.seconds for _, said in answers)
+            self.phases.append((sum(said.num_completion_tokens for _, said in answers), seconds, busy))
+            self.texts += [said.text for _, said in answers]
             yield from ((part[position], completion) for position, completion in answers)
 
 
@@ -129,6 +156,69 @@ def best_threads(alone, problems, config):
         torch.set_num_threads(before)
     yield
     torch.set_num_threads(before)
+
+
+PHASES = ("first answers", "summaries", "critics")
+
+
+def compare_commits(options):
+    """Medians of tokens a second by phase, ratio first: debates by this tree and another, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", folder, options.against], check=True)
+        programs = [start_debating(tree, options) for tree in (folder, ROOT)]
+        try:
+            said = [[json.loads(next_line(p)) for p in programs] for _ in range(options.times + 1)][1:]
+        finally:
+            for program in programs:
+                program.kill()
+            subprocess.run([*git, "remove", "--force", folder], check=True)
+    rows = []
+    for number, phase in enumerate((*PHASES, "whole debate")):
+        before, after = ([debates["speeds"][number] for debates in by] for by in zip(*said))
+        pairs, busy = ([b[i] / a[i] for a, b in zip(before, after)] for i in (0, 1))
+        rows.append({
+            "ratio": median(pairs), "of the processor's time": median(busy), "phase": phase,
+            options.against: median(a for a, _ in before), "here": median(b for b, _ in after),
+            "lowest": min(pairs), "highest": max(pairs),
+            "same texts": all(a["texts"] == b["texts"] for a, b in said),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def start_debating(tree, options):
+    """A process that runs `debate_in_turns` with the code of a tree."""
+    given = [options.profile, "--in-turns", "--together", str(options.together)]
+    given += ["--model", options.model] if options.model else []
+    given += ["--max-tokens", str(options.max_tokens)] if options.max_tokens else []
+    return subprocess.Popen(
+        [sys.executable, __file__, *given], cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def next_line(program):
+    """Has a process debate and returns what it says of it."""
+    print(file=program.stdin, flush=True)
+    lines = iter(program.stdout.readline, "")
+    return next(line for line in lines if line.startswith("{"))
+
+
+def debate_in_turns(config):
+    """For each line read: debates the problems, prints tokens a second by phase and the texts' hash."""
+    backend, remembered = bare_backend(config), set()
+    with suppress(ImportError):  # in trees that have it: what was read is read anew
+        from maft_lib.backends.cpu_decoding import remembered
+    society = maft.base_society(config.base_model, config.num_agents)
+    asked = maft.load_problems(config.task, "eval", config.num_eval, max_operand=config.max_operand)
+    for _ in sys.stdin:
+        remembered.clear()
+        timed = Timed(backend)
+        maft.run_debates(society, asked, config, timed)
+        phases = [*timed.phases, tuple(map(sum, zip(*timed.phases)))]
+        speeds = [(tokens / seconds, tokens / busy) for tokens, seconds, busy in phases]
+        texts = hashlib.sha256(json.dumps(sorted(timed.texts)).encode()).hexdigest()
+        print(json.dumps({"speeds": speeds, "texts": texts}), flush=True)
 
 
 def swap_seconds(config, times=6):

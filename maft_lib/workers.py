@@ -16,8 +16,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, get_context, parent_process, resource_tracker
+from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 PRELOADED = ["maft_lib.workers", "maft_lib.backends.transformers", "maft_lib.training.trainer"]
@@ -98,6 +99,52 @@ def run_parallel(
     finally:
         for future in futures:
             future.cancel()
+
+
+def stream_threads(
+    function: Callable[..., Iterable[list[T]]], tasks: Sequence[tuple], num_threads: int
+) -> Iterator[tuple[int, T]]:
+    """Yields (index of the task, item) of the lists that `function(*task)` yields in threads.
+
+    It suits code that runs outside Python's lock. If the caller stops early, so do the threads, each
+    after its next list.
+    """
+    results: SimpleQueue[Any] = SimpleQueue()
+    left, stopped = iter([*enumerate(tasks)]), threading.Event()
+
+    def work() -> None:
+        try:
+            for index, task in left:  # each thread takes the next one
+                for items in function(*task):
+                    for item in items:
+                        results.put((index, item))
+                    if stopped.is_set():
+                        return
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(num_threads, len(tasks)))]
+    try:
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        while running:
+            raise_if_interrupted()
+            try:
+                result = results.get(timeout=0.2)
+            except Empty:
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                running -= 1
+            else:
+                yield result
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
 
 
 def warm_up() -> None:

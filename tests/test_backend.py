@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,12 @@ def backend():
     return TransformersBackend("cpu", num_workers=1)
 
 
+@pytest.fixture
+def without_numba(monkeypatch):
+    """As where numba is not installed: all is decoded by transformers."""
+    monkeypatch.setitem(sys.modules, "maft_lib.backends.cpu_decoding", None)
+
+
 def requests(model, num=12, temperature=1.0, top_p=1.0, max_tokens=80):
     asked = []
     for i, task in enumerate(("arithmetic", "mini_gsm", "mini_mmlu")):
@@ -49,7 +56,7 @@ def requests(model, num=12, temperature=1.0, top_p=1.0, max_tokens=80):
 
 
 @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (1.3, 0.9), (0.0, 1.0)])
-def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, top_p):
+def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, top_p, without_numba):
     asked = requests(model, 12, temperature, top_p)
     together = generate(backend, asked)
     alone = [generate(backend, [request])[0] for request in asked[::3]]
@@ -58,7 +65,7 @@ def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, to
     assert generate(one_by_one, asked[::-1]) == together[::-1]
 
 
-def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch):
+def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch, without_numba):
     """With every draw called uncertain, batches must still write what single rows write."""
     here = TransformersBackend("cpu", num_workers=1)
     here.num_workers = 0  # in this process, where the patch is
@@ -119,7 +126,7 @@ def test_a_response_that_is_cut_says_length(backend, model):
     assert {(c.num_completion_tokens, c.finish_reason) for c in completions} == {(4, "length")}
 
 
-def test_out_of_memory_halves_the_batch(model, monkeypatch):
+def test_out_of_memory_halves_the_batch(model, monkeypatch, without_numba):
     sizes, steps = [], decoding._steps
 
     def tight(loaded, rows, stops):

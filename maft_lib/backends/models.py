@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from maft_lib.backends import BackendError, hub, memory_holders, release_memory
+from maft_lib.backends import BackendError, hub, memory_holders, release_memory, rendering
 from maft_lib.backends.rendering import render_prompt, tokenize
 from maft_lib.store.files import ADAPTER, BASE, LOG, model_identity
 
@@ -81,20 +81,9 @@ def context_window(model: PreTrainedModel) -> int | None:
 
 
 def check_text(model: PreTrainedModel, tokenizer: hub.Tokenizer, ids: list[int], new: int = 0) -> None:
-    """Raises `BackendError` for a text that does not fit with `new` tokens more, or that has a token
-    for which the model has no embedding, as tokenizers of models for images have."""
-    name, window = tokenizer.name_or_path, context_window(model)
-    if window and len(ids) + new > window:
-        raise BackendError(
-            f"a text of {len(ids)} tokens does not fit the {window} of {name}: take a model with a "
-            "larger window, lower num_agents or num_rounds, or keep summarize on."
-        )
+    """`rendering.check_text` by what the model has."""
     embeddings: Any = model.get_input_embeddings()
-    if (largest := max(ids)) >= embeddings.weight.shape[0]:
-        raise BackendError(
-            f"a text holds {tokenizer.decode([largest])!r}, for which {name} has no embedding: take it "
-            "out of the problem or the prompts."
-        )
+    rendering.check_text(tokenizer, ids, context_window(model), embeddings.weight.shape[0], new)
 
 
 def load_whole(folder: str | Path, kind: Any = AutoModelForCausalLM, **how: Any) -> Any:

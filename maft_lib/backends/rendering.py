@@ -144,3 +144,21 @@ def written_text(tokenizer: Tokenizer, ids: Sequence[int], prompt: str) -> str:
     begun = _OPENED.search(prompt)
     text = tokenizer.decode(list(ids), skip_special_tokens=not thinks)
     return (begun[0] if begun else "") + str(text)
+
+
+def check_text(
+    tokenizer: Tokenizer, ids: Sequence[int], window: int | None, num_embeddings: int, new: int = 0
+) -> None:
+    """Raises `BackendError` for a text that does not fit with `new` tokens more, or that has a token
+    for which the model has no embedding, as tokenizers of models for images have."""
+    name = tokenizer.name_or_path
+    if window and len(ids) + new > window:
+        raise BackendError(
+            f"a text of {len(ids)} tokens does not fit the {window} of {name}: take a model with a "
+            "larger window, lower num_agents or num_rounds, or keep summarize on."
+        )
+    if (largest := max(ids)) >= num_embeddings:
+        raise BackendError(
+            f"a text holds {tokenizer.decode([largest])!r}, for which {name} has no embedding: take it "
+            "out of the problem or the prompts."
+        )

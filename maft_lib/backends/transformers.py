@@ -13,11 +13,11 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from maft_lib.backends import Completion, OnText, Request, chunks, hub
+from maft_lib.backends import Completion, OnText, Request, Sampling, chunks, hub
 from maft_lib.backends.ray import open_cluster
 from maft_lib.backends.rendering import USUAL, Template
 from maft_lib.config import Config
-from maft_lib.workers import default_num_workers, run_parallel
+from maft_lib.workers import default_num_workers, run_parallel, stream_threads
 
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 GPU_BATCH = 256  # rows, which are lost at most with a node and its GPU
@@ -93,18 +93,15 @@ class TransformersBackend(ModelRunner):
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
     ) -> Generator[tuple[int, Completion], None, None]:
-        """Yields completions batch by batch, in any order.
+        """Yields completions in any order: each as it ends by the CPU kernel, else batch by batch.
 
-        With `on_text` they are decoded in this process and each is yielded as it ends; what a node of a
-        cluster writes is heard when it is whole.
+        With `on_text` the others are decoded in this process and each is yielded as it ends; what a
+        node of a cluster writes is heard when it is whole.
         """
+        others = yield from self._by_kernel(requests, on_text)
         here = on_text if self.run is None else None
-        batches = self._batches(requests, 1 if here else self.num_workers)
-        tasks = []
-        for batch in batches:
-            prompts = [self.prompt(requests[i]) for i in batch]
-            first, seeds = requests[batch[0]], [requests[i].seed for i in batch]
-            tasks.append((self.model(first.model), prompts, first.sampling, seeds))
+        batches = self._batches(requests, others, 1 if here else self.num_workers)
+        tasks = [self._task([requests[i] for i in batch]) for batch in batches]
         if here is None:
             for position, completions in self.compute(_generate_texts, tasks):
                 yield from zip(batches[position], completions)
@@ -116,11 +113,62 @@ class TransformersBackend(ModelRunner):
             for row, completion in stream_texts(*task, hear):
                 yield batch[row], completion
 
-    def _batches(self, requests: Sequence[Request], num_workers: int) -> list[list[int]]:
-        """Indices of each batch: one model and one sampling, alike in length, longest first."""
-        lengths = [len(self.prompt(request)) for request in requests]
+    def _by_kernel(
+        self, requests: Sequence[Request], on_text: OnText | None
+    ) -> Generator[tuple[int, Completion], None, list[int]]:
+        """What the CPU kernel decodes, in threads; returns the indices of the requests it leaves."""
+        indices = list(range(len(requests)))
+        if not requests or self.run or (self.device, self.dtype) != ("cpu", "float32"):
+            return indices
+        try:
+            from maft_lib.backends.cpu_decoding import SLOTS, compile_kernel, kernels, stream_texts
+        except (ImportError, RuntimeError):  # numba is missing, or has no folder for what it compiles
+            return indices
+        models = {request.model: self.model(request.model) for request in requests}
+        known = kernels(list(models.values()), self.num_workers)
+        knows = {name: known[model].weights is not None for name, model in models.items()}
+        batches = self._dealt_out(requests, [i for i in indices if knows[requests[i].model]])
+        num_slots = min(SLOTS, self.max_batch_size or SLOTS)
+        tasks: list[tuple] = []
+        for batch in batches:
+            model, *asked = self._task([requests[i] for i in batch])
+            weights, ends, _ = known[model]
+            tasks.append((model, weights, ends, *asked, num_slots, on_text is not None))
+        if tasks:
+            compile_kernel(tasks[0][1])
+        num_threads = max(1, self.num_workers)
+        for position, (row, said) in stream_threads(stream_texts, tasks, num_threads):
+            index = batches[position][row]
+            if isinstance(said, Completion):
+                yield index, said
+            elif on_text:
+                on_text(index, said)
+        return [i for i in indices if not knows[requests[i].model]]
+
+    def _task(self, requests: Sequence[Request]) -> tuple[hub.Model, list[str], Sampling, list[int]]:
+        """Of a batch: model, prompts, sampling and seeds."""
+        prompts = [self.prompt(request) for request in requests]
+        first, seeds = requests[0], [request.seed for request in requests]
+        return self.model(first.model), prompts, first.sampling, seeds
+
+    def _dealt_out(self, requests: Sequence[Request], indices: Sequence[int]) -> list[list[int]]:
+        """The `indices` of each model and sampling dealt out to the threads, equal prompts together."""
+        prompts = {i: self.prompt(requests[i]) for i in indices}
+        groups: dict[tuple, dict[str, list[int]]] = {}
+        for i in sorted(indices, key=lambda i: -len(prompts[i])):
+            group = groups.setdefault((requests[i].model, requests[i].sampling), {})
+            group.setdefault(prompts[i], []).append(i)
+        num = max(1, self.num_workers)
+        shares = [[*group.values()][k::num] for group in groups.values() for k in range(num)]
+        return [[i for equal in share for i in equal] for share in shares if share]
+
+    def _batches(
+        self, requests: Sequence[Request], indices: Sequence[int], num_workers: int
+    ) -> list[list[int]]:
+        """The `indices` of each batch: one model and one sampling, alike in length, longest first."""
+        lengths = {i: len(hub.rendered(requests[i], self.trust)) for i in indices}
         groups: dict[tuple, list[int]] = {}
-        for index in sorted(range(len(requests)), key=lambda i: -lengths[i]):
+        for index in sorted(indices, key=lambda i: -lengths[i]):
             groups.setdefault((requests[index].model, requests[index].sampling), []).append(index)
         largest = CPU_BATCH if self.device == "cpu" else GPU_BATCH
         batches = [b for group in groups.values() for b in self.batches(group, num_workers, largest)]
