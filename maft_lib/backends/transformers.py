@@ -166,7 +166,7 @@ class TransformersBackend(ModelRunner):
         self, requests: Sequence[Request], indices: Sequence[int], num_workers: int
     ) -> list[list[int]]:
         """The `indices` of each batch: one model and one sampling, alike in length, longest first."""
-        lengths = {i: len(hub.rendered(requests[i], self.trust)) for i in indices}
+        lengths = {i: len(self.prompt(requests[i])) for i in indices}
         groups: dict[tuple, list[int]] = {}
         for index in sorted(indices, key=lambda i: -lengths[i]):
             groups.setdefault((requests[index].model, requests[index].sampling), []).append(index)
