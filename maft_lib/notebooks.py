@@ -57,8 +57,8 @@ def run_notebooks(
     if os.path.isfile(profile):
         profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
-    if len(set(names)) < len(names):
-        raise ConfigError(f"names: each of {names} runs once.")
+    if len(set(names)) < len(names) or (num_jobs is not None and num_jobs < 1):
+        raise ConfigError(f"names, num_jobs: each of {names} runs once, at least one at a time.")
     for name in names:  # wrong ones are refused now
         load_config(profile, notebook=name)
     executed = config.own("runs_dir") / "notebooks"

@@ -216,7 +216,7 @@ def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):
         ["plain A", "plain A", "plain B"]
     ]
 
-    def broken(grader, first, second):
+    def broken(*asked):
         raise GradingError("math-verify cannot be started.")
 
     monkeypatch.setattr(process.Grader, "ask", broken)

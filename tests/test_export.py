@@ -31,7 +31,7 @@ class Runs(dict):
     """The finished study of each method, run when it is first asked for, all with one store."""
 
     def __init__(self, folder):
-        small = {"num_train": 8, "num_eval": 4, "max_tokens": 48}
+        small = {"num_train": 8, "num_eval": 4, "max_tokens": 96}
         self.config = load_config("smoke", runs_dir=str(folder / "runs"), **small)
 
     def __missing__(self, method):

@@ -198,7 +198,7 @@ def test_one_notebook_run_again_leaves_the_others_in_the_sheet(project, monkeypa
     stand_in(monkeypatch, project, "2", "2025-02-02T00:00:00+00:00")
     assert command.main([*FIGURES, "D_cooperative"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "[1/1] D_cooperative 0 s" and lines[-1].endswith(" figures/own/index.html")
+    assert lines[-2] == "[1/1] D_cooperative 0 s" and lines[-1].endswith("/figures/own/index.html")
     page = BeautifulSoup((project.figures / gallery.SHEET).read_text(), "html.parser")
     first, second = map(told, page.find_all("article"))
     assert "own · 2025-01-01 00:00 UTC · 03_3_quantitative_results" in first

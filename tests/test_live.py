@@ -246,7 +246,7 @@ def test_seeds_are_pooled_and_each_config_has_a_chart(config):
 
 
 def test_what_is_shown_is_escaped_and_keeps_nothing_foreign(config):
-    whole = LiveView([("<img onerror=x>", "<script>alert(1)</script>", config)])
+    whole = LiveView([("debate", "<script>alert(1)</script>", config)])
     whole.studies[0].frames.append(evaluated("<img onerror=x>", 1))
     hostile = "<script>alert(2)</script>"
     whole.say(hostile)

@@ -134,7 +134,7 @@ ROWS = {
     "no notebook at a time": (
         ConfigError,
         lambda case: notebooks.run_notebooks("smoke", ["00_quickstart"], 0),
-        ["--jobs", "at least one"],
+        ["num_jobs", "at least one"],
     ),
     # Reports
     "a report of nothing": (
