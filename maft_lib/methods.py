@@ -37,6 +37,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}  # by name, in the order of tables
+LABELS: dict[str, str] = {}  # of methods, by name
 TABLE_1 = tuple(Config.of({}).methods)  # its rows
 
 
@@ -47,6 +48,7 @@ def method(
 
     def declare(recipe: Recipe) -> Recipe:
         name = recipe.__name__
+        LABELS[name] = label
         METHODS[name] = Method(name, recipe, label, color, marker, linestyle, learns)
         return recipe
 

@@ -281,7 +281,7 @@ def test_a_method_looks_the_same_in_every_figure():
         }
         assert looks["Multiagent FT (ours)"] == ("#0072B2", "o")
         assert looks["Single-agent FT"] == ("#D55E00", "s")
-    known = [plots.LOOKS[method][1:3] for method in METHODS]
+    known = [(method.color, method.marker) for method in METHODS.values()]
     assert len(set(known)) == len(METHODS)
 
 

@@ -7,6 +7,7 @@ A method has the same colour, marker and line in every figure, so that figures c
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,26 +21,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from maft_lib import methods
 from maft_lib.config import Config
-from maft_lib.methods import METHODS
 from maft_lib.store.files import replacing
 
 STYLE = Path(__file__).with_name("maft.mplstyle")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper and both
 
-LOOKS = {  # label, colour, marker, line
-    **{name: (m.label, m.color, m.marker, m.linestyle) for name, m in METHODS.items()},
+SERIES = {  # label, colour, marker and line of what is no method
     "single_agent_ft at once": ("Single-agent FT, no debate (M = 1)", "#E69F00", "X", ":"),
     "generation agents": ("Multiagent FT: generation agents", "#0072B2", "o", "-"),
     "critic agents": ("Multiagent FT: critic agents", "#56B4E9", "D", "-."),
 }
-LABELS = {name: label for name, (label, *_) in LOOKS.items()}
+# By method, with those that a notebook declares, and by other series
+LABELS = ChainMap({name: label for name, (label, *_) in SERIES.items()}, methods.LABELS)
 
 
 def look(name: object, number: int = 0) -> dict[str, Any]:
     """Label, colour, marker and line of a method, or of another series by its number."""
+    parts, method = ("label", "color", "marker", "linestyle"), methods.METHODS.get(str(name))
+    if method:
+        return {part: getattr(method, part) for part in parts}
     other = (str(name), f"C{number % 6}", "os^Dv*"[number % 6], ("-", "--", "-.", ":")[number % 4])
-    return dict(zip(("label", "color", "marker", "linestyle"), LOOKS.get(str(name), other)))
+    return dict(zip(parts, SERIES.get(str(name), other)))
 
 
 @plt.style.context(STYLE)

@@ -162,7 +162,7 @@ def _arguments(
     else:
         how = settings | {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if report := own["report"]:
-        name = f"{report['run_name']}-{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{Path(report['run_name']).name}-{time.strftime('%Y%m%d-%H%M%S')}"
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(report["folder"]) / name)
         os.environ["WANDB_DIR"] = report["folder"]
         how |= {"run_name": report["run_name"]}
