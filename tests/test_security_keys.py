@@ -43,7 +43,7 @@ SMALL = {
     "num_eval": 4,
     "num_agents": 2,
     "num_iterations": 1,
-    "max_tokens": 48,
+    "max_tokens": 96,
     "max_retries": 3,
     "request_timeout": 20.0,
 }
