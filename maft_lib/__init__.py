@@ -4,6 +4,7 @@ The names below are the public ones; each is imported when it is first used, so 
 or a plot does not wait for all the rest.
 """
 
+import logging
 import sys
 from importlib import import_module
 from typing import Any
@@ -60,6 +61,9 @@ _MODULES = {
 _PLACES = {place.rpartition(".")[2]: place for place in _MODULES}
 __all__ = sorted({*_PUBLIC, *_PLACES})
 __version__ = "0.2.0"
+
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that a CPU lacks
 
 
 def __getattr__(name: str) -> Any:

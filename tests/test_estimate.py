@@ -29,6 +29,14 @@ def with_gpus(*gpus, **has):
 # --- shapes ---------------------------------------------------------------------------------------
 
 
+def test_a_budget_for_thoughts_is_counted():
+    config = load_config("laptop")
+    plain, thinking = estimate(config), estimate(config.replace(max_thinking_tokens=1000))
+    assert thinking.requests == plain.requests and thinking.tokens_read == plain.tokens_read
+    assert thinking.tokens_generated - plain.tokens_generated == pytest.approx(300 * plain.requests)
+    assert sum(thinking.seconds) > sum(plain.seconds)
+
+
 def test_the_shipped_model_is_counted_in_its_file(model):
     with safe_open(f"{model}/model.safetensors", "np") as file:
         number = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118

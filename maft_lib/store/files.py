@@ -120,10 +120,15 @@ def model_identity(folder: str | Path) -> str:
     Raises `StoreError` if a checkpoint is damaged.
     """
     with os.scandir(folder) as entries:
-        files = [file for file in entries if any(fnmatch(file.name, kind) for kind in MODEL_FILES)]
-    files = [file for file in files if not file.name.startswith("consolidated")]  # the weights again
+        files = [file for file in entries if _is_of_model(file.name)]
     stamp = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _identity(Path(folder), tuple(stamp))
+
+
+@lru_cache(maxsize=1024)
+def _is_of_model(name: str) -> bool:
+    """Whether a file is part of what a model is; `consolidated.safetensors` has the weights again."""
+    return any(fnmatch(name, kind) for kind in MODEL_FILES) and not name.startswith("consolidated")
 
 
 @lru_cache(maxsize=1024)
