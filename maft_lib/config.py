@@ -95,6 +95,11 @@ class Config(BaseModel):
     num_rounds: int = Field(2, ge=1, le=20)  # M, the generation round included
     summarize: bool = True  # False: responses are concatenated (Section 4.1)
     cooperative: bool = False  # agents combine responses (Appendix D)
+    # Algorithm 1 trains generators and critics only, so that the base model summarizes; "agent": the
+    # critic that is to read the summary writes it.
+    summarized_by: Literal["base", "agent"] = "base"
+    # Whose responses a critic reads about; the others are controls of what a debate is good for.
+    critics_read: Literal["others", "itself", "another problem"] = "others"
     unique_ids: bool = False  # prompts name their agent (Appendix E.2)
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(0.9, gt=0, le=1)
@@ -111,6 +116,10 @@ class Config(BaseModel):
     # The paper gives no value of w. One half asks as much of a critic's corrections as of its
     # steadiness, which is what equation 1 weighs.
     w: float = Field(0.5, ge=0, le=1)  # share of D^C- in a critic's data (equation 1)
+    # Section 2.2 trains one model on the responses that match the vote, and blames its plateau on final
+    # results that are alike: so final responses. It can be read as first ones or whole conversations;
+    # "coherent" leaves out final responses that contradict their own last step.
+    single_agent_data: Literal["final", "first", "coherent", "conversations"] = "final"
     # With all turns a critic would be trained on the wrong first answers of D^C-.
     critic_loss_on: Literal["final_turn", "all_turns"] = "final_turn"
     # Section 2.4: the finetuned agents go on into the next iteration.

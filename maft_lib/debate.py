@@ -7,6 +7,7 @@ batch of summaries and one of critic turns for every further round.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,7 @@ from maft_lib.prompts import load_prompts
 from maft_lib.reasoning import split_reasoning
 from maft_lib.seeds import derive_seed
 from maft_lib.society import Agent, Society
+from maft_lib.tasks import answer_type
 from maft_lib.tasks.problem import Problem
 
 
@@ -166,9 +168,10 @@ class _Run:
     def critic_round(self, number: int) -> None:
         """Every critic reads about the others' responses of the previous round and answers again."""
         summaries: Sequence[str | None] = [None] * len(self.places)
+        itself, away = (self.config.critics_read == who for who in ("itself", "another problem"))
         others = [
-            [agent[-1].response for k, agent in enumerate(self.turns[i]) if k != n]
-            for i, n in self.places
+            [agent[-1].response for k, agent in enumerate(self.turns[i - away]) if (k == n) == itself]
+            for i, n in self.places  # of the first problem, the other is the last
         ]
         problems = [self.problems[i] for i, _ in self.places]
         if self.config.summarize:
@@ -181,10 +184,10 @@ class _Run:
 
     def _summaries(self, others: list[list[str]], number: int) -> list[str]:
         """What each critic will read of the others' responses, from the summarizer."""
+        own, writer = self.config.summarized_by == "agent", self.society.summarizer
+        writers = [replace(writer, model=c.model) if own else writer for c in self.society.critics]
         requests = [
-            self._request(
-                self.society.summarizer, [self.prompts.summary(texts)], i, number, f"for agent {n + 1}"
-            )
+            self._request(writers[n], [self.prompts.summary(texts)], i, number, f"for agent {n + 1}")
             for (i, n), texts in zip(self.places, others)
         ]
         completions = self._generate(requests, lambda k, text: Turn("", text, "", None))
@@ -249,6 +252,17 @@ def answered(turn: Turn, said: Completion, problem: Problem) -> Turn:
     cut = said.finish_reason == "length"
     answer = extract_answer(turn.response, problem.task, problem.options, cut=cut)
     return replace(turn, answer=answer, reasoning=said.reasoning, finish_reason=said.finish_reason)
+
+
+def contradicts_itself(turn: Turn, task: str) -> bool:
+    """Whether the result of a response's last step, `... = 7`, is not the answer in its box.
+
+    False where it cannot be told: for tasks whose answers are no numbers, and without such a step.
+    """
+    results = re.findall(r"=\s*(-?\d+(?:\.\d+)?)", turn.response.split("\\boxed")[0])
+    if not results or turn.answer is None or answer_type(task) != "number":
+        return False
+    return not is_equivalent(results[-1], turn.answer, task)
 
 
 def majority_vote(answers: Sequence[str | None], task: str, seed: int) -> str | None:

@@ -8,14 +8,17 @@ recipe here with `@method` above it, and its test.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from maft_lib.config import Config, ConfigError, check_name
+from maft_lib.debate import Debate
 from maft_lib.metrics import first_answer
+from maft_lib.seeds import derive_seed
 from maft_lib.society import Society
-from maft_lib.training.data import final_responses, right_responses
+from maft_lib.training.data import final_responses, portion, right_responses, single_agent_data
 
 if TYPE_CHECKING:
     from maft_lib.study import Study
@@ -144,8 +147,13 @@ def single_agent_ft_hot(study: Study) -> None:
     _one_model(study)
 
 
-def _one_model(study: Study, num_rounds: int | None = None, directly: bool = False) -> None:
-    """One model learns from all final responses that match the vote; `directly`: it answers alone."""
+def _one_model(
+    study: Study, num_rounds: int | None = None, directly: bool = False, parts: int = 1
+) -> None:
+    """One model learns from the responses of all agents that match the vote, or one of so many `parts`.
+
+    `directly`: it answers alone.
+    """
     rounds: dict[str, Any] = {} if num_rounds is None else {"num_rounds": num_rounds}
 
     def evaluate(model: str | None, iteration: int) -> None:
@@ -158,7 +166,9 @@ def _one_model(study: Study, num_rounds: int | None = None, directly: bool = Fal
     evaluate(None, 0)
     society = study.base_society()
     for iteration in range(1, study.config.num_iterations + 1):
-        examples = final_responses(study.learn(society, iteration, **rounds))
+        debates = study.learn(society, iteration, **rounds)
+        examples = single_agent_data(debates, study.config.single_agent_data)
+        examples = portion(examples, parts, study.config.seed)
         study.remember(examples)
         (model,) = study.finetune([(society.generators[0], examples)], iteration)
         society = study.base_society(model)
@@ -168,8 +178,13 @@ def _one_model(study: Study, num_rounds: int | None = None, directly: bool = Fal
 @method("Multiagent FT (ours)", "#0072B2", "o")
 def multiagent_ft(study: Study) -> None:
     """Multiagent FT (Algorithm 1): every agent is trained on what it said itself."""
+    _a_society(study)
+
+
+def _a_society(study: Study, **lessons: Any) -> None:
+    """The society before and after each iteration; `lessons` say what its agents learn from."""
     study.evaluate(study.base_society())
-    for iteration, society in study.specialise():
+    for iteration, society in study.specialise(**lessons):
         study.evaluate(society, iteration)
 
 
@@ -183,9 +198,7 @@ def multiagent_ft_wo_summary(study: Study) -> None:
 @method("Multiagent FT w/o critic", "#0072B2", ">", "--")
 def multiagent_ft_wo_critic(study: Study) -> None:
     """Multiagent FT w/o critic (Section 4.1): generation agents are trained, critics stay base."""
-    study.evaluate(study.base_society())
-    for iteration, society in study.specialise(critics=False):
-        study.evaluate(society, iteration)
+    _a_society(study, critics=False)
 
 
 @method("Multiagent FT, LoRA", "#332288", "h")
@@ -198,9 +211,7 @@ def multiagent_ft_lora(study: Study) -> None:
 @method("Multiagent FT, DPO critics", "#332288", "p")
 def multiagent_ft_dpo(study: Study) -> None:
     """Multiagent FT whose critics learn preferences by DPO (the reviewers asked; not in the paper)."""
-    study.evaluate(study.base_society())
-    for iteration, society in study.specialise(by_preference=True):
-        study.evaluate(society, iteration)
+    _a_society(study, by_preference=True)
 
 
 @method("Cooperative (base)", "#44AA99", "d", learns=False)
@@ -265,3 +276,97 @@ def distilled_society(study: Study) -> None:
     study.remember(examples)
     (model,) = study.finetune([(alone.generators[0], examples)], iteration)
     study.evaluate(study.base_society(model, num_agents=1), iteration, first_answer, num_rounds=1)
+
+
+# Controls, not in the paper: each takes away one thing that could explain why a society does better
+
+_NO_CONTROLS = tuple(METHODS)
+
+
+@method("One model, first responses", "#E69F00", "s")
+def pooled_first_responses(study: Study) -> None:
+    """One model trained on all agents' first responses that match the vote: what generators learn."""
+    study.change(single_agent_data="first")
+    _one_model(study)
+
+
+@method("One model, coherent responses", "#DDAA33", "d", "--")
+def pooled_coherent_responses(study: Study) -> None:
+    """Single-agent FT without final responses that contradict their own last step."""
+    study.change(single_agent_data="coherent")
+    _one_model(study)
+
+
+@method("One model, conversations", "#CC6677", "s", "-.")
+def pooled_conversations(study: Study) -> None:
+    """One model trained on all whole conversations that end in the vote: what critics learn."""
+    study.change(single_agent_data="conversations")
+    _one_model(study)
+
+
+@method("Single-agent FT, one agent's dose", "#D55E00", "v", ":")
+def single_agent_ft_one_dose(study: Study) -> None:
+    """Single-agent FT on one N-th of its data, as much as one agent of a society learns from."""
+    _one_model(study, parts=study.config.num_agents)
+
+
+@method("Shared society", "#009E73", "o", "--")
+def shared_society(study: Study) -> None:
+    """One generator and one critic trained on what all agents said: the society without independence.
+
+    Each learns from one N-th of that data, as much as one agent of the society does.
+    """
+    _a_society(study, shared_parts=study.config.num_agents)
+
+
+@method("Shared society, all data", "#117733", "s", "--")
+def shared_society_all_data(study: Study) -> None:
+    """The shared society at all data: as many tokens in all as the society, N times as many a model."""
+    _a_society(study, shared_parts=1)
+
+
+@method("Isolated agents", "#999933", "P", "-.")
+def isolated_agents(study: Study) -> None:
+    """No debate: generators learn from their responses that match the vote over first answers."""
+    study.change(num_rounds=1)
+    _a_society(study, critics=False)
+
+
+@method("Self-correction", "#44AA99", "^", "-.")
+def self_correction(study: Study) -> None:
+    """Multiagent FT whose critics read about their own response only."""
+    study.change(critics_read="itself")
+    _a_society(study)
+
+
+@method("Noise debate", "#BBBBBB", "v", "-.")
+def noise_debate(study: Study) -> None:
+    """Multiagent FT whose critics read what the others said about another problem."""
+    study.change(critics_read="another problem")
+    _a_society(study)
+
+
+@method("Random labels", "#8C8C8C", "X", ":")
+def random_labels(study: Study) -> None:
+    """Multiagent FT on a label drawn from the different final answers, instead of their vote."""
+
+    def relabelled(debate: Debate) -> Debate:
+        said = sorted({answers[-1] for answers in debate.answers if answers[-1] is not None})
+        seed = derive_seed(study.config.seed, debate.problem.id, "random label")
+        return replace(debate, vote=random.Random(seed).choice(said) if said else None)
+
+    _a_society(study, relabel=relabelled)
+
+
+@method("Fixed teacher", "#332288", "D", "--")
+def fixed_teacher(study: Study) -> None:
+    """Multiagent FT on the votes of the base society in all iterations."""
+    votes: dict[str, str | None] = {}  # of the first iteration's debates, which are the base society's
+
+    def relabelled(debate: Debate) -> Debate:
+        return replace(debate, vote=votes.setdefault(debate.problem.id, debate.vote))
+
+    _a_society(study, relabel=relabelled)
+
+
+CONTROLS = tuple(METHODS)[len(_NO_CONTROLS) :]

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ from maft_lib.training.data import (
     AgentData,
     Example,
     build_finetuning_data,
+    portion,
     preferences,
     right_responses,
 )
@@ -211,24 +213,37 @@ class Study:
         return sum(log["losses"][-last:]) / last
 
     def specialise(
-        self, critics: bool = True, by_preference: bool = False
+        self,
+        critics: bool = True,
+        by_preference: bool = False,
+        shared_parts: int | None = None,
+        relabel: Callable[[Debate], Debate] | None = None,
     ) -> Iterator[tuple[int, Society]]:
         """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
 
         Every generation agent and, unless `critics` is False, every critic agent learns from what it
-        said itself; `by_preference`: critics learn which final responses to prefer, by DPO.
+        said itself; `by_preference`: critics learn which final responses to prefer, by DPO. With
+        `shared_parts` all agents of a role are one model, which learns from one of so many parts of
+        what they all said. `relabel` puts another label in the place of a debate's vote.
         """
         society = self.base_society()
+        num = len(society.generators)
         for iteration in range(1, self.config.num_iterations + 1):
             debates = self.learn(society, iteration)
+            if relabel:
+                debates = list(map(relabel, debates))
             data = build_finetuning_data(debates, self.config.w, self.config.seed)
             self.remember(data)
             agents = [*society.generators, *(society.critics if critics else ())]
             lessons = preferences(debates) if by_preference else [d.critic for d in data]
             examples = [d.generation for d in data] + (lessons if critics else [])
-            models = self.finetune(list(zip(agents, examples)), iteration)
+            if shared_parts:
+                roles = [list(chain(*examples[n : n + num])) for n in range(0, len(examples), num)]
+                examples = [portion(role, shared_parts, self.config.seed) for role in roles]
+            alike = num if shared_parts else 1
+            models = self.finetune(list(zip(agents[::alike], examples)), iteration)
+            models = [model for model in models for _ in range(alike)]
             trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
-            num = len(society.generators)
             learned = tuple(trained[num:]) if critics else society.critics
             society = Society(tuple(trained[:num]), learned, society.summarizer)
             yield iteration, society

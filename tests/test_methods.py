@@ -11,10 +11,14 @@ from itertools import groupby
 
 import pytest
 
+from maft_lib import study
 from maft_lib.backends.scripted import ScriptedBackend
-from maft_lib.methods import METHODS
+from maft_lib.debate import Debate, Turn, contradicts_itself
+from maft_lib.methods import CONTROLS, METHODS, TABLE_1
 from maft_lib.run import run_study
 from maft_lib.study import problems
+from maft_lib.training.data import single_agent_data
+from tests.conftest import problem
 
 WRONG, OFF = 5, 1  # what agents agree on in the second problem; what nobody else says
 # said[problem][agent][round], as what is added to the truth
@@ -177,6 +181,19 @@ REQUESTS["multiagent_ft_dpo"] = [
     *finetuned(critics=["critic-1'", "critic-2'", "critic-3'"]),
 ]
 REQUESTS["single_agent_ft_hot"] = REQUESTS["single_agent_ft"]
+for _name in ("pooled_first_responses", "pooled_coherent_responses", "pooled_conversations"):
+    REQUESTS[_name] = REQUESTS["single_agent_ft"]
+REQUESTS["single_agent_ft_one_dose"] = REQUESTS["single_agent_ft"]
+for _name in ("shared_society", "shared_society_all_data"):
+    REQUESTS[_name] = [
+        *DEBATE * 2,
+        (ONE, "answer", 6),
+        ("base", "summary", 6),
+        ("critic-1'", "critic", 6),
+    ]
+REQUESTS["isolated_agents"] = [("base", "answer", 12), *GENERATORS]
+for _name in ("self_correction", "noise_debate", "fixed_teacher"):
+    REQUESTS[_name] = REQUESTS["multiagent_ft"]
 
 FINAL = {  # final responses that match the vote
     "generation-1": [
@@ -225,6 +242,25 @@ TRAINED = {
     "cooperative_ft": [OWN],
     "no_interaction": [OWN],
     "distilled_society": [OWN, FINAL],
+    "pooled_first_responses": [SAMPLES],  # here the vote over first responses is the final one
+    "pooled_coherent_responses": [FINAL],  # no response has a step that it could contradict
+    "pooled_conversations": [
+        FINAL
+    ],  # by the last response; `test_what_one_model_learns` sees them whole
+    "shared_society_all_data": [
+        {
+            "generation-1": OWN["generation-1"] + OWN["generation-2"] + OWN["generation-3"],
+            "critic-1": OWN["critic-1"] + OWN["critic-2"],
+        }
+    ],
+    "isolated_agents": [{k: v for k, v in OWN.items() if k.startswith("generation")}],
+    "self_correction": [OWN],
+    "noise_debate": [OWN],
+    "fixed_teacher": [OWN],
+}
+DRAWN = {  # from these, so many a model
+    "single_agent_ft_one_dose": (FINAL, {"generation-1": 2}),
+    "shared_society": (TRAINED["shared_society_all_data"][0], {"generation-1": 1, "critic-1": 1}),
 }
 
 
@@ -234,15 +270,22 @@ def small(config):
 
 
 def test_every_method_is_pinned():
-    assert set(REQUESTS) == set(METHODS)
+    assert {*REQUESTS, "random_labels"} == set(METHODS)
+    assert not set(CONTROLS) & {*TABLE_1, "multiagent_ft_dpo", "distilled_society"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REQUESTS)
 def test_requests_and_training_data(method, small, monkeypatch):
     society = Society(small, monkeypatch)
     result = run_study(method, "arithmetic", small, society.backend, report=str)
     assert society.requests(small.base_model) == REQUESTS[method]
-    assert society.trained() == TRAINED.get(method, [])
+    if method in DRAWN:
+        (trained,), (pool, sizes) = society.trained(), DRAWN[method]
+        assert {name: len(examples) for name, examples in trained.items()} == sizes
+        assert all(set(examples) <= set(pool[name]) for name, examples in trained.items())
+    else:
+        trained = [{k: sorted(v) for k, v in job.items()} for job in society.trained()]
+        assert trained == [{k: sorted(v) for k, v in job.items()} for job in TRAINED.get(method, [])]
     calls = result.costs[result.costs.phase != "training"].num_calls.sum()
     if method != "vote_equal_budget":  # which looks at a debate to learn its price
         assert calls == len(society.backend.requests)
@@ -332,3 +375,90 @@ def test_adapters_of_one_base(small, monkeypatch):
         "multiagent_ft_lora", "arithmetic", small.replace(lora_rank=4), society.backend, report=str
     )
     assert settings == [16, 4]
+
+
+def test_what_one_model_learns(small, monkeypatch):
+    """First and coherent responses answer the problem; conversations are there as they were held."""
+    for method, lengths in (("pooled_first_responses", {2}), ("pooled_conversations", {4})):
+        society = Society(small, monkeypatch)
+        run_study(method, "arithmetic", small, society.backend, report=str)
+        assert {len(e.messages) for jobs in society.jobs for *_, ex in jobs for e in ex} == lengths
+
+
+def test_responses_that_contradict_themselves_are_left_out():
+    def said(text, answer):
+        return Turn("What is 2*3+1?", None, text, answer)
+
+    sound, swayed = said("2*3=6, 6+1=7. It is \\boxed{7}.", "7"), said("6+1=8. So \\boxed{7}.", "7")
+    silent = said("It is \\boxed{7}.", "7")
+    turns = [(silent, turn) for turn in (sound, swayed, silent)]
+    held = Debate(problem("What is 2*3+1?", "7"), tuple(turns), "7")
+    assert [contradicts_itself(turn, "arithmetic") for turn in (sound, swayed, silent)] == [0, 1, 0]
+    assert not contradicts_itself(swayed, "mini_mmlu")  # whose answers are letters
+    learned = [e.messages[-1]["content"] for e in single_agent_data([held], "coherent")]
+    assert learned == [sound.response, silent.response]
+    assert len(single_agent_data([held], "final")) == 3
+
+
+@pytest.mark.parametrize(
+    "read, told",
+    [("others", {(0, 2), (0, 3)}), ("itself", {(0, 1)}), ("another problem", {(1, 2), (1, 3)})],
+)
+def test_what_a_critic_reads_about(read, told, small, monkeypatch):
+    """In the summary for agent 1 of problem 0: whose responses, to which problem."""
+    society = Society(small, monkeypatch)
+    config = small.replace(critics_read=read)
+    run_study("debate", "arithmetic", config, society.backend, report=str)
+    asked = next(r for r in society.backend.requests if kind_of(r) == "summary").messages[-1]["content"]
+    answers = {
+        (number, truth + SAID[number][n][0]): n
+        for number, truth in society.truths.values()
+        for n in range(3)
+    }
+    found = re.findall(r"agent (\d), round 1: \\boxed{(-?\d+)}", asked)
+    assert {
+        (number, int(n)) for n, value in found for number, said in answers if said == int(value)
+    } >= told
+    assert {int(n) for n, _ in found} == {n for _, n in told}
+
+
+def test_who_summarizes(small, monkeypatch):
+    for who, model in (("base", small.base_model), ("agent", "critic-1'")):
+        society = Society(small, monkeypatch)
+        config = small.replace(summarized_by=who)
+        run_study("multiagent_ft", "arithmetic", config, society.backend, report=str)
+        summaries = [r.model for r in society.backend.requests if kind_of(r) == "summary"]
+        assert summaries[-6] == model and summaries[0] == small.base_model
+
+
+def test_labels_that_are_not_the_vote(small, monkeypatch):
+    """A random label is any of the answers that were given; a fixed one is the base society's."""
+    learned = set()
+    for label in range(12):
+        society = Society(small, monkeypatch)
+        monkeypatch.setattr("maft_lib.methods.derive_seed", lambda *_, label=label: label)
+        run_study("random_labels", "arithmetic", small, society.backend, report=str)
+        first = {
+            name: [e for e in examples if e[0] == 0] for name, examples in society.trained()[0].items()
+        }
+        learned.add(
+            tuple(sorted(name for name, examples in first.items() if examples and "gen" in name))
+        )
+    assert learned == {
+        ("generation-1", "generation-3"),
+        ("generation-2",),
+    }  # who said the label at first
+
+    small = small.replace(num_iterations=2)
+    society = Society(small, monkeypatch)
+    votes = iter(["1", "2", "3"])
+    monkeypatch.setattr("maft_lib.debate.majority_vote", lambda *_: next(votes, "4"))
+    seen = []
+    build = study.build_finetuning_data
+    monkeypatch.setattr(
+        study,
+        "build_finetuning_data",
+        lambda d, *rest: (seen.append([x.vote for x in d]), build(d, *rest))[1],
+    )
+    run_study("fixed_teacher", "arithmetic", small, society.backend, report=str)
+    assert seen == [["3", "4"]] * 2

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from maft_lib.backends import Message
-from maft_lib.debate import Debate
+from maft_lib.debate import Debate, contradicts_itself
 from maft_lib.grading import is_correct, is_equivalent
 
 
@@ -78,10 +78,11 @@ def _mix(corrected: list[Example], kept: list[Example], w: float, rng: random.Ra
     ]
 
 
-def final_responses(debates: Sequence[Debate]) -> list[Example]:
+def final_responses(debates: Sequence[Debate], coherent: bool = False) -> list[Example]:
     """The data of the single-agent method (Section 2.2): each (x, y_Mn) that matches the vote.
 
-    The last responses of all agents, as answers to the problem alone.
+    The last responses of all agents, as answers to the problem alone; with `coherent`, those whose last
+    step has their answer as its result.
     """
     return [
         Example(
@@ -94,7 +95,26 @@ def final_responses(debates: Sequence[Debate]) -> list[Example]:
         for debate in debates
         for n, turns in enumerate(debate.turns)
         if _agrees(debate, n, -1)
+        if not (coherent and contradicts_itself(turns[-1], debate.problem.task))
     ]
+
+
+def single_agent_data(debates: Sequence[Debate], reading: str) -> list[Example]:
+    """What one model learns from debates, as `Config.single_agent_data` reads Section 2.2."""
+    if reading in ("final", "coherent"):
+        return final_responses(debates, reading == "coherent")
+    agents = build_finetuning_data(debates, w=0.5)
+    return [
+        example
+        for agent in agents
+        for example in (agent.generation if reading == "first" else agent.corrected + agent.kept)
+    ]
+
+
+def portion(examples: Sequence[Example], parts: int, seed: int) -> list[Example]:
+    """One of so many equal parts of the examples, drawn at random, in their order."""
+    num = round(len(examples) / parts)
+    return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), num))]
 
 
 def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
