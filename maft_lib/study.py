@@ -195,7 +195,11 @@ class Study:
             if examples:
                 log = training_log(folder)
                 spent = {"agent": agent.name, "num_training_tokens": log["num_tokens"]}
-                spent |= {"seconds": log["seconds"], "peak_memory": log.get("peak_memory")}
+                spent |= {
+                    "num_updates": len(log["losses"]),
+                    "seconds": log["seconds"],
+                    "peak_memory": log.get("peak_memory"),
+                }
                 self._cost(iteration, "training", spent)
         return [str(folder) for folder in folders]
 
@@ -233,13 +237,13 @@ class Study:
             if relabel:
                 debates = list(map(relabel, debates))
             data = build_finetuning_data(debates, self.config.w, self.config.seed)
-            self.remember(data)
             agents = [*society.generators, *(society.critics if critics else ())]
             lessons = preferences(debates) if by_preference else [d.critic for d in data]
             examples = [d.generation for d in data] + (lessons if critics else [])
             if shared_parts:
                 roles = [list(chain(*examples[n : n + num])) for n in range(0, len(examples), num)]
                 examples = [portion(role, shared_parts, self.config.seed) for role in roles]
+            self.remember(list(chain(*examples)) if shared_parts else data)
             alike = num if shared_parts else 1
             models = self.finetune(list(zip(agents[::alike], examples)), iteration)
             models = [model for model in models for _ in range(alike)]

@@ -188,3 +188,45 @@ def test_standard_errors_apart():
     assert statistics.standard_errors_apart(70, 4, 75, 3) == -1
     assert math.isnan(statistics.standard_errors_apart(100, 0, 99, 0))
     assert math.isnan(statistics.standard_errors_apart(100, math.nan, 99, 1))
+
+
+@pytest.mark.parametrize("num, discordant", [(200, 0.3), (1500, 0.4)])
+def test_the_smallest_difference_is_found_four_times_in_five(num, discordant):
+    smallest = statistics.smallest_difference(discordant, num)
+    shares = [(discordant + smallest) / 2, (discordant - smallest) / 2, 1 - discordant]
+    found = np.random.default_rng(0).multinomial(num, shares, size=4000)[:, :2]
+    power = np.mean([stats.binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b in found])
+    assert power == pytest.approx(0.8, abs=0.04)  # the exact test is a little more careful
+    assert statistics.smallest_difference(discordant, 4 * num) == pytest.approx(smallest / 2, rel=0.05)
+
+
+def seeded(*parts):
+    """Correctness by seed and problem, a part per seed."""
+    return pd.concat(
+        {seed: pd.Series(part) for seed, part in enumerate(parts)}, names=["seed", "problem"]
+    )
+
+
+def test_a_verdict_wants_the_interval_and_every_seed():
+    low, high = zip(*(answers(0.5, 0.7, num=300, seed=seed) for seed in range(3)))
+    found = statistics.contrast(seeded(*high), seeded(*low))
+    assert found["verdict"] == "supported" and found["n"] == 900 and len(found["seeds"]) == 3
+    assert found["difference"] == pytest.approx(100 * (np.mean(high) - np.mean(low)))
+    assert found["p"] == paired(np.concatenate(high), np.concatenate(low)).p
+    assert 0 < found["smallest"] < found["difference"]
+    assert statistics.contrast(seeded(*low), seeded(*high))["verdict"] == "not supported"
+    worse = high[2] & (np.arange(300) != np.argmax(high[2]))  # by one problem
+    mixed = statistics.contrast(seeded(*high[:2], worse), seeded(*low[:2], high[2]))
+    assert mixed["low"] > 0 > min(mixed["seeds"]) and mixed["verdict"] == "cannot be told here"
+    assert statistics.contrast(seeded(*low), seeded(*low))["verdict"] == "cannot be told here"
+    with pytest.raises(ValueError, match="different problems"):
+        statistics.contrast(seeded(*low), seeded(*low[:2]))
+
+
+def test_the_interval_within_seeds_covers_as_often_as_it_says():
+    covered = 0
+    for trial in range(400):
+        a, b = zip(*(answers(0.7, 0.6, num=200, seed=1000 * trial + seed) for seed in range(3)))
+        found = statistics.contrast(seeded(*a), seeded(*b), num_resamples=500, seed=trial)
+        covered += found["low"] <= 10 <= found["high"]
+    assert covered / 400 == pytest.approx(0.95, abs=0.025)

@@ -22,8 +22,9 @@ from maft_lib.run import run_studies, run_study
 from maft_lib.society import list_societies
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
-from maft_lib.study import check_disjoint, problems
+from maft_lib.study import Result, check_disjoint, problems
 from maft_lib.tasks import load_problems
+from maft_lib.training.data import build_finetuning_data
 from maft_lib.workers import may_have_gpu
 from tests.conftest import debate
 
@@ -139,6 +140,34 @@ def test_accuracy_and_its_standard_error_over_runs():
     over = metrics.accuracy_over_seeds(pd.concat(frames)).iloc[0]
     assert (over["mean"], over.error, over.seeds) == (75, 0, 2)
     assert diversity.disagreement(debates).value.mean() == 0.25  # no vote: nobody agrees with it
+
+
+def test_what_stands_behind_each_round_and_iteration(config):
+    said = [("2", "3"), ("3", "2"), ("3", "2")]  # a right one is spoiled, two wrong ones are corrected
+    debates = [debate(said, "2"), debate([("3", "3")] * 3, "3", "q2")]
+    rows = metrics.by_round(debates).set_index("problem").loc[[d.problem.id for d in debates]]
+    assert rows.vote_1.tolist() == [False, False] and rows.oracle_1.tolist() == [True, False]
+    assert rows.vote_2.tolist() == [True, False] and rows.oracle_2.tolist() == [True, False]
+    assert rows.corrected.tolist() == [2 / 3, 0] and rows.spoiled.tolist() == [1 / 3, 0]
+    run = {"method": "multiagent_ft", "task": "arithmetic", "model": "m", "seed": 0}
+    result = Result(
+        "multiagent_ft",
+        "arithmetic",
+        pd.concat([metrics.scores(debates).assign(**run, iteration=i) for i in (0, 1)]),
+        evaluations=[debates, debates],
+        training=[debates],
+        data=[build_finetuning_data(debates, w=0.5)],
+        costs=metrics.cost_frame([{"iteration": 1, "phase": "training", "num_updates": 7}]),
+        config=config,
+    )
+    table = metrics.per_iteration(result).set_index("iteration")
+    assert table.accuracy.tolist() == table.vote_2.tolist() == [50, 50]
+    assert table.oracle_1.tolist() == [50, 50] and table.corrected.tolist() == pytest.approx(
+        [100 / 3] * 2
+    )
+    # D^G: one right, three wrong; two critics learn a right and a wrong conversation each
+    assert table.examples[1] == 8 and table.labels_right[1] == 37.5 and table.num_updates[1] == 7
+    assert table["last"].tolist() == [False, True] and table.best.all()
 
 
 def test_costs_of_a_method_are_counted_over_tasks_and_iterations():

@@ -8,13 +8,15 @@ in the denominator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
 from operator import attrgetter
+from typing import Any
 
 import pandas as pd
 
 from maft_lib.backends import SPENT, Completion
-from maft_lib.debate import Debate, majority_vote
-from maft_lib.grading import is_correct
+from maft_lib.debate import Debate, contradicts_itself, majority_vote
+from maft_lib.grading import extract_answer, is_correct
 from maft_lib.metrics.statistics import mean_over_problems, standard_error
 from maft_lib.seeds import derive_seed
 
@@ -22,7 +24,7 @@ Pick = Callable[[Debate], str | None]
 final_vote: Pick = attrgetter("vote")
 RUN = ["method", "task", "model", "seed", "iteration"]
 TOKENS = ["num_prompt_tokens", "num_completion_tokens", "num_training_tokens"]
-COSTS = ["num_calls", "num_cut", *TOKENS, "seconds"]
+COSTS = ["num_calls", "num_cut", "num_updates", *TOKENS, "seconds"]
 
 
 def first_answer(debate: Debate) -> str | None:
@@ -52,6 +54,65 @@ def scores(debates: Sequence[Debate], pick: Pick = final_vote) -> pd.DataFrame:
         rows.append((*row, *(sum(r) / len(r) for r in right), debate.num_completion_tokens))
     names = ["problem", "answer", "readable", "correct", "first_correct", "last_correct"]
     return pd.DataFrame(rows, columns=[*names, "num_tokens"])
+
+
+def by_round(debates: Sequence[Debate], seed: int = 0) -> pd.DataFrame:
+    """One row per problem: whether the vote after each round is right, and what stands behind it.
+
+    `vote_1`, `vote_2`, ... are the rounds; `oracle_1`, ... say whether any agent's answer is right
+    (pass@N), which no vote can exceed. `corrected` and `spoiled` are the shares of critics' turns that
+    make a wrong answer right and a right one wrong, `contradictory` is the share of final responses
+    whose last step has another result than the answer in their box.
+    """
+    rows = []
+    for debate in debates:
+        problem, answers = debate.problem, debate.answers
+        right = [[is_correct(answer, problem) for answer in own] for own in answers]
+        turns = list(chain.from_iterable(map(pairwise, right)))
+        odd = [contradicts_itself(own[-1], problem.task) for own in debate.turns]
+        row: dict[str, Any] = {"problem": problem.id, "contradictory": sum(odd) / len(odd)}
+        for number, said in enumerate(zip(*answers), start=1):
+            drawn = derive_seed(seed, problem.id, "vote of round", number)
+            vote = (
+                debate.vote if number == len(answers[0]) else majority_vote(said, problem.task, drawn)
+            )
+            row[f"vote_{number}"] = is_correct(vote, problem)
+            row[f"oracle_{number}"] = any(own[number - 1] for own in right)
+        if turns:
+            row["corrected"] = sum(after > before for before, after in turns) / len(turns)
+            row["spoiled"] = sum(after < before for before, after in turns) / len(turns)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def per_iteration(result: Any) -> pd.DataFrame:
+    """All columns of a study's result: a row per iteration, shares in percent.
+
+    Those of `accuracy` and the means of `by_round`; `labels_right`, the share of right last responses
+    in the data that the iteration learned from; the `examples`, updates and tokens that its training
+    took, and the tokens generated for its data and answers. `best` and `last` mark iterations; the best
+    one is chosen on the eval problems themselves, so its accuracy is too high.
+    """
+    table = accuracy(result.frame)
+    seed, truths = (
+        result.config.seed,
+        {d.problem.id: d.problem for part in result.training for d in part},
+    )
+    behind = [by_round(debates, seed).drop(columns="problem").mean() for debates in result.evaluations]
+    table = table.join(pd.DataFrame(behind).astype(float) * 100)
+    for number, data in enumerate(result.data, start=1):
+        pairs = [part if isinstance(part, tuple) else ([part], []) for part in data]
+        learned = [example for pair in pairs for example in (*pair[0], *pair[1])]
+        right = [_is_right(e.messages[-1]["content"], truths[e.problem_id]) for e in learned]
+        at = table.index[min(number, len(table) - 1)]
+        table.loc[at, ["examples", "labels_right"]] = len(right), 100 * sum(right) / max(len(right), 1)
+    spent = result.costs.groupby("iteration")[["num_updates", *TOKENS[1:]]].sum()
+    table = table.merge(spent, "left", on="iteration")
+    return table.assign(best=table.accuracy == table.accuracy.max(), last=table.index == len(table) - 1)
+
+
+def _is_right(response: str, problem: Any) -> bool:
+    return is_correct(extract_answer(response, problem.task, problem.options), problem)
 
 
 def _run(frame: pd.DataFrame, *without: str) -> list[str]:
