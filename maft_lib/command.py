@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 import maft_lib as maft
 from maft_lib import gallery
-from maft_lib.config import Config, ConfigError, project_root
+from maft_lib.config import COPIES, Config, ConfigError, places, project_root
 from maft_lib.notebooks import run_notebooks
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import size
@@ -48,11 +47,26 @@ def _about() -> None:
     """Multiagent finetuning: figures and tables, what they cost, what they need, and JupyterLab."""
 
 
-@app.command()
-def lab() -> int:
-    """Open JupyterLab at the quickstart."""
-    command = [sys.executable, "-m", "jupyterlab", "notebooks/00_quickstart.ipynb"]
-    return subprocess.call(command, cwd=project_root())
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> int:
+    """Open JupyterLab at the quickstart; other options, as --no-browser, are JupyterLab's."""
+    from jupyterlab.labapp import LabApp
+
+    root = project_root()
+    copies = root / COPIES
+    copies.mkdir(exist_ok=True)
+    for notebook in places("notebooks")[0].glob("*.ipynb"):
+        if not (copies / notebook.name).exists():
+            shutil.copyfile(notebook, copies / notebook.name)
+    print(f"The notebooks are copied to {copies}; one that you delete is made again.", flush=True)
+    options = {
+        "ServerApp.root_dir": root,
+        "LabApp.default_url": f"/lab/tree/{COPIES}/{NOTEBOOKS[1]}.ipynb",
+        "KernelManager.transport_encryption": "auto",  # else each kernel warns
+        "LanguageServerManager.autodetect": False,  # which lists twenty that are not installed
+    }
+    LabApp.launch_instance([*(f"--{name}={value}" for name, value in options.items()), *context.args])
+    return 0
 
 
 @app.command()
@@ -77,7 +91,7 @@ def figures(
 def maker(wanted: str) -> str:
     """The notebook of this name, or the one that saves the figure or table of this name."""
     makers = {name: name for name in NOTEBOOKS}
-    for path in () if wanted in makers else (project_root() / "notebooks").glob("*.ipynb"):
+    for path in () if wanted in makers else places("notebooks")[0].glob("*.ipynb"):
         saved = re.findall(r'\\"((?:fig|table)\w+)\\"', path.read_text(encoding="utf-8"))
         makers |= dict.fromkeys(saved, path.stem)
     if wanted not in makers:

@@ -25,6 +25,8 @@ from pydantic import (
 
 from maft_lib.wording import nearest, one_line, shown
 
+COPIES = "maft_notebooks"  # the folder of the notebooks that `maft lab` opens
+
 
 class ConfigError(ValueError):
     """A parameter is wrong; the message names it, what was expected and the nearest valid name."""
@@ -210,8 +212,7 @@ class Config(BaseModel):
         return self._model(self.encoder or self.model_name_or_path)
 
     def _model(self, name: str) -> str:
-        folder = self.path(name)
-        return str(folder) if os.path.exists(folder) else name
+        return str(next(iter(places(name)), name))
 
     def own(self, name: Literal["runs_dir", "figures_dir"]) -> Path:
         """This profile's folder in one of the two, which a stranger's link must not lead elsewhere."""
@@ -255,12 +256,24 @@ def _unknown(kind: str, name: object, valid: Collection[str]) -> str:
 
 
 def project_root() -> Path:
-    """The folder that holds `params/`: this one or the nearest above it, else the package's."""
+    """The folder for `runs/` and `figures/`: of the project this one lies in, else this one.
+
+    A project is a clone, or a folder in which `maft lab` has put copies of the notebooks.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+        is_clone = (folder / "params").is_dir() and (folder / "notebooks").is_dir()
+        if is_clone or (folder / COPIES).is_dir():
             return folder
-    return Path(__file__).resolve().parent.parent
+    return here
+
+
+def places(name: str | Path) -> list[Path]:
+    """Where a file or folder of this name is: in the project, the wheel, or the library's clone."""
+    package = Path(__file__).resolve().parent
+    folders = (project_root(), package / "shipped", package.parent)
+    found = [folder / os.path.expanduser(name) for folder in folders]
+    return list(filter(os.path.exists, found))
 
 
 def read_mapping(path: str | Path, kind: str, error_class: type[ValueError]) -> dict[Any, Any]:

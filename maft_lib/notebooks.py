@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import chdir
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import papermill
 import psutil
 
 from maft_lib import gallery
-from maft_lib.config import ConfigError, project_root
+from maft_lib.config import ConfigError, places
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import explained
 from maft_lib.workers import default_num_workers, may_have_gpu
@@ -54,8 +53,6 @@ def run_notebooks(
     if the folder of runs cannot be used, papermill's `PapermillExecutionError` at the first that fails
     (what runs beside it is finished), nbclient's `DeadKernelError` if it is killed, and `OSError`.
     """
-    if os.path.isfile(profile):
-        profile = str(Path(profile).resolve())  # notebooks run in their own folder
     config = load_config(profile)
     if len(set(names)) < len(names) or (num_jobs is not None and num_jobs < 1):
         raise ConfigError(f"names, num_jobs: each of {names} runs once, at least one at a time.")
@@ -75,7 +72,7 @@ def run_notebooks(
             os.sched_setaffinity(0, cores[next(numbers) :: num_jobs])
 
     pool = ThreadPoolExecutor(num_jobs, initializer=keep_to_a_share)
-    with chdir(project_root() / "notebooks"), pool:
+    with pool:
         try:
             while waiting or running:
                 unfinished = {*waiting, *running.values()}
@@ -102,7 +99,7 @@ def _execute(profile: str, executed: Path) -> float:
     """Runs a notebook and returns its seconds; its copy is kept whether it fails or not."""
     start = time.perf_counter()
     papermill.execute_notebook(
-        project_root() / "notebooks" / executed.name,
+        places(f"notebooks/{executed.name}")[0],
         executed,
         parameters={"profile": profile},
         kernel_name="python3",

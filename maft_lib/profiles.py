@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from maft_lib.config import Config, ConfigError, check_name, project_root, read_mapping
+from maft_lib.config import Config, ConfigError, check_name, places, project_root, read_mapping
 from maft_lib.methods import METHODS
 from maft_lib.tasks import answer_type, canonical
 
@@ -92,6 +92,7 @@ def _params_file(profile: str) -> Path:
     if profile.endswith((".yml", ".yaml")):
         here = Path(profile).expanduser()
         return here if os.path.exists(here) else project_root() / here
-    folder = project_root() / "params"
-    check_name("profile", profile, sorted({p.stem for p in folder.glob("*.yml")} - {"reported"}))
-    return folder / f"{profile}.yml"
+    found = [path for folder in places("params") for path in sorted(folder.glob("*.yml"))]
+    files = {path.stem: path for path in reversed(found)}  # one's own before those that come along
+    check_name("profile", profile, sorted(files.keys() - {"reported"}))
+    return files[profile]

@@ -29,8 +29,10 @@ def made_with() -> dict[str, str]:
     rows = {"maft_lib": __version__, "python": platform.python_version()}
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists() and shutil.which("git"):
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-        rows["commit"] = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        asked = (["describe", "--always", "--exclude=*"], ["status", "--porcelain", "--", "maft_lib"])
+        commands = (["git", "-C", str(root), *words] for words in asked)
+        said = [subprocess.run(words, capture_output=True, text=True).stdout for words in commands]
+        rows["commit"] = said[0].strip() + ("-dirty" if said[1] else "")  # if code differs from it
     rows |= {name: version(name) for name in PACKAGES}
     rows |= {"processor": f"{platform.machine()}, {os.cpu_count()} cores", "GPU": "none"}
     if may_have_gpu():

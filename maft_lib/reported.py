@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from maft_lib.config import project_root
+from maft_lib.config import places
 
 MODELS = {  # Appendix B.3
     "microsoft/Phi-3-mini-128k-instruct": "Phi-3",
@@ -43,4 +43,4 @@ def numbers(text: str) -> dict[str, Any]:
 
 
 def _read() -> dict[str, Any]:
-    return yaml.safe_load((project_root() / "params" / "reported.yml").read_text(encoding="utf-8"))
+    return yaml.safe_load(places("params/reported.yml")[0].read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from maft_lib.profiles import load_config
 TABLE = "| method | accuracy |\n|:--|--:|\n| Base | **{cell}** |\n\n† may be luck.\n"
 FAILING = """
 from pathlib import Path
-Path("../figures/own", "table02").with_suffix(".md").write_text({table!r})
+Path("figures/own", "table02").with_suffix(".md").write_text({table!r})
 raise RuntimeError("no memory left")
 """
 
@@ -236,12 +236,12 @@ def test_a_failing_notebook_leaves_a_sheet_with_what_it_wrote(project, tmp_path,
 WAITING = """
 import time
 from pathlib import Path
-Path("../{own}").touch()
+Path("{own}").touch()
 give_up = time.monotonic() + 60
-while not Path("../{other}").exists() and time.monotonic() < give_up:
+while not Path("{other}").exists() and time.monotonic() < give_up:
     time.sleep(0.05)
-assert Path("../{other}").exists()
-Path("../figures/own", "{stem}").with_suffix(".md").write_text({table!r})
+assert Path("{other}").exists()
+Path("figures/own", "{stem}").with_suffix(".md").write_text({table!r})
 """
 
 
@@ -260,7 +260,7 @@ def test_two_notebooks_run_side_by_side_and_claim_their_own(project, tmp_path, c
 
 @pytest.mark.notebooks
 def test_a_notebook_waits_for_those_whose_runs_it_shares(project, tmp_path, capfd):
-    record = "with open('../order', 'a') as file: file.write('{name} ')"
+    record = "with open('order', 'a') as file: file.write('{name} ')"
     names = ["02_3_multiagent_finetuning", "03_3_quantitative_results", "03_4_multiple_iterations"]
     for name in names:
         put(tmp_path, name, record.format(name=name))
@@ -271,9 +271,9 @@ def test_a_notebook_waits_for_those_whose_runs_it_shares(project, tmp_path, capf
 @pytest.mark.notebooks
 def test_side_by_side_a_failure_stops_the_run_and_says_why(project, tmp_path, capfd):
     put(tmp_path, "Z_miniature_model", "raise RuntimeError('no memory left')")
-    put(tmp_path, "02_1_multiagent_debate", "open('../begun', 'w')")
+    put(tmp_path, "02_1_multiagent_debate", "open('begun', 'w')")
     names = ["Z_miniature_model", "03_3_quantitative_results", "02_1_multiagent_debate"]
-    put(tmp_path, names[1], "import time; time.sleep(2); open('../finished', 'w')")
+    put(tmp_path, names[1], "import time; time.sleep(2); open('finished', 'w')")
     assert command.main([*FIGURES, *names, "--jobs", "2"]) == 1
     assert "RuntimeError: no memory left" in capfd.readouterr().err
     assert not (tmp_path / "begun").exists() and (project.figures / gallery.SHEET).is_file()

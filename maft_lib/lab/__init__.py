@@ -1,7 +1,12 @@
-"""What JupyterLab shows: records as HTML, a running study, the explorer and the studio."""
+"""What JupyterLab shows: records as HTML, a running study, the explorer and the studio.
+
+papermill loads this module, too (an entry point in pyproject.toml): it warns of each parameter that is
+not in a notebook's parameters cell, which for those of a profile is no mistake.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from maft_lib import events
@@ -12,6 +17,7 @@ RECORDS = {
     "Problem": "maft_lib.tasks.problem",
     "Result": "maft_lib.study",
 }  # classes that have a display, and where each is defined
+INTERRUPTED = "Interrupted: finished work is kept; run the cell again."
 
 
 def register(shell: Any) -> None:
@@ -31,7 +37,27 @@ def register(shell: Any) -> None:
 
         return LiveView(studies)
 
+    def show(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int = 1) -> None:
+        """Our errors are sentences, which a traceback would only hide."""
+        if kind is KeyboardInterrupt:
+            error._render_traceback_ = lambda: [INTERRUPTED]  # type: ignore[attr-defined]
+        elif kind.__module__.startswith("maft_lib."):
+            error._render_traceback_ = lambda: [f"{kind.__name__}: {error}"]  # type: ignore[attr-defined]
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
     events.open_view = open_view
+    shell.set_custom_exc((Exception, KeyboardInterrupt), show)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of papermill's log is more than the name of a parameter that a profile has."""
+    from maft_lib.config import Config
+
+    kind, _, name = record.getMessage().rpartition("unknown parameter: ")
+    return not kind or name not in Config.model_fields
+
+
+logging.getLogger("papermill").addFilter(is_news)
 
 
 def html(record: Any) -> str:
