@@ -88,25 +88,6 @@ def test_greedy_is_what_transformers_generates(backend, model):
         assert completion.finish_reason == "stop"
 
 
-def test_a_batch_with_a_cache_sees_what_plain_attention_sees(tmp_path):
-    """Next-token logits after a padded batch's prompts and three more tokens, one at a time."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 448}
-    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    loaded = models.load_model(str(tmp_path), "float32", "cpu")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    rows = [decoding.Row(list(range(3, 3 + length)), Sampling(), 0) for length in (5, 9, 30)]
-    batch = decoding._Batch(loaded, rows)
-    with torch.inference_mode():
-        for _ in range(4):
-            logits = batch.logits()
-            texts = [row.prompt + written for row, written in zip(rows, batch.written)]
-            single = [plain(torch.tensor([text])).logits[0, -1] for text in texts]
-            assert torch.allclose(logits, torch.stack(single), atol=1e-5)
-            batch.append(logits.argmax(dim=-1))
-
-
 @pytest.mark.parametrize("temperature, calls", [(0.0, 1), (1.0, 2)])
 def test_what_seeds_cannot_change_is_generated_once(backend, model, tmp_path, temperature, calls):
     first = requests(model, 3, temperature)[0]
@@ -127,19 +108,19 @@ def test_a_response_that_is_cut_says_length(backend, model):
 
 
 def test_out_of_memory_halves_the_batch(model, monkeypatch, without_numba):
-    sizes, steps = [], decoding._steps
+    sizes, written = [], decoding._written
 
-    def tight(loaded, rows, stops):
+    def tight(loaded, rows, *how):
         sizes.append(len(rows))
         if len(rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return steps(loaded, rows, stops)
+        return written(loaded, rows, *how)
 
     here = TransformersBackend("cpu", num_workers=1)
     asked = requests(model, 6)
     expected = generate(here, asked)
     here.num_workers = 0  # in this process, where the patch is
-    monkeypatch.setattr(decoding, "_steps", tight)
+    monkeypatch.setattr(decoding, "_written", tight)
     assert generate(here, asked) == expected
     assert sizes == [6, 3, 2, 1, 3, 2, 1]
 

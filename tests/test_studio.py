@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup
@@ -160,11 +159,16 @@ def test_a_backend_that_cannot_stream_is_heard_when_it_has_finished():
 def test_half_a_character_is_not_shown(model, monkeypatch):
     tokenizer = hub.load_tokenizer(model)
     ids = tokenizer("a\u20acb", add_special_tokens=False)["input_ids"]
-    steps = [SimpleNamespace(written=[ids[:n]], going={0}) for n in range(1, len(ids) + 1)]
-    monkeypatch.setattr(decoding, "_steps", lambda *_: steps)
     shown, loaded = [], hub.Model(model, hub.identity(model), "float32", "cpu")
+
+    def written(model, rows, drawn, stops, hear):
+        for n in range(1, len(ids) + 1):
+            hear(0, ids[:n])
+        return [ids]
+
+    monkeypatch.setattr(decoding, "_written", written)
     stream = decoding.stream_texts(loaded, ["?"], Sampling(), [0], lambda i, text: shown.append(text))
-    assert not list(stream)
+    assert [completion.text for _, completion in stream] == [tokenizer.decode(ids)]
     assert shown[-1] == tokenizer.decode(ids) and not any("\ufffd" in text for text in shown[:-1])
 
 

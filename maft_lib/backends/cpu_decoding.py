@@ -63,15 +63,14 @@ def read_kernel(model: Model) -> Kernel:
     """Loads a model with transformers and lays out its weights."""
     import torch
 
-    from maft_lib.backends.models import load_model
+    from maft_lib.backends.models import declared_stops, load_model
 
     with loading(f"model {model.folder}"):
         kind = json.loads((Path(model.folder) / "config.json").read_text()).get("model_type")
     if kind not in ("llama", "mistral", "qwen2"):  # which need not be loaded here
         return Kernel(None, frozenset(), f"model_type {kind}")
     loaded = load_model(model.folder, model.dtype, model.device, model.trust)
-    eos = getattr(loaded.generation_config, "eos_token_id", None)
-    ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
+    ends = frozenset(declared_stops(loaded))
     if unknown := _unknown(loaded):
         return Kernel(None, ends, unknown)
     config, parts = loaded.config, {n: part.detach().numpy() for n, part in loaded.named_parameters()}

@@ -1,25 +1,22 @@
-"""Decodes a batch of rows with one model, in a worker or where someone listens.
+"""Decodes a batch of rows with one model by transformers' `generate`.
 
-Written here rather than left to `generate()` because each row draws from its own seed and leaves the
-batch when it is finished, and because in fp32 its text must not depend on the rows beside it.
+Each row draws from its own seed, and in fp32 its text does not depend on the rows beside it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import LogitsProcessor, PreTrainedModel, StoppingCriteria
 
 from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks
-from maft_lib.backends.hub import Model, Tokenizer, load_tokenizer
-from maft_lib.backends.models import cached_model, check_text, context_window
+from maft_lib.backends.hub import Model, load_tokenizer
+from maft_lib.backends.models import cached_model, check_text, context_window, declared_stops
 from maft_lib.backends.rendering import stop_ids, tokenize, written_text
 from maft_lib.workers import busy_seconds
 
@@ -27,8 +24,6 @@ from maft_lib.workers import busy_seconds
 # by up to 4.6e-6 in fp32 at temperature 1, by 3.4e-6 at 2 (180 critic prompts, 4 steps each). A larger
 # model may want a larger margin; each draw within it costs a pass over the row.
 MARGIN = 3e-5
-FEW = 1024  # tokens
-ROOM = 64  # tokens that a cache grows by
 # Mean difference of logits by rounding, in their standard deviations; wrong ones are off by tenths
 NOISE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 _decodes: dict[str, bool] = {}
@@ -36,10 +31,10 @@ _loading = threading.Lock()  # several threads may listen at once, and one alone
 
 
 class Row(NamedTuple):
-    """A request as the model sees it."""
+    """A request as the model sees it: token ids, how many may follow, and the seed."""
 
     prompt: list[int]
-    sampling: Sampling
+    limit: int
     seed: int
 
 
@@ -50,14 +45,13 @@ def stream_texts(
     seeds: Sequence[int],
     on_text: OnText | None = None,
 ) -> Iterator[tuple[int, Completion]]:
-    """Yields (row, completion) as each row ends; a batch that does not fit into memory is halved.
+    """Yields (row, completion); a batch that does not fit into memory is halved.
 
     Rendered prompts are tokenized here: in the worker, not in its parent. After every step
     `on_text(row, text so far)` hears of the rows that were going; what it raises ends the decoding. The
     texts are the same.
     """
     tokenizer = load_tokenizer(model.folder, trust=model.trust, template=model.template)
-    rows = [Row(tokenize(tokenizer, text), drawn, seed) for text, seed in zip(prompts, seeds)]
     with _loading:
         loaded = cached_model(model)
         if not decodes(loaded):
@@ -65,75 +59,106 @@ def stream_texts(
                 f"model {model.folder} ({loaded.config.model_type}) does not write in a batch what it "
                 "would write alone: take backend: vllm, or another model."
             )
-    for row in rows:
-        check_text(loaded, tokenizer, row.prompt, 1)
-    eos = getattr(loaded.generation_config, "eos_token_id", None)
-    stops = stop_ids(tokenizer, eos if isinstance(eos, list) else [] if eos is None else [eos])
-    parts, last = [list(range(len(rows)))], busy_seconds(model.device)
+    rows = []
+    for prompt, seed in zip(prompts, seeds):
+        ids = tokenize(tokenizer, prompt)
+        check_text(loaded, tokenizer, ids, 1)
+        limit = min(drawn.max_tokens, (context_window(loaded) or 10**9) - len(ids))
+        rows.append(Row(ids, limit, seed))
+    stops = stop_ids(tokenizer, declared_stops(loaded))
+
+    def text(i: int, ids: Sequence[int]) -> str:
+        return written_text(tokenizer, ids[: len(ids) - (ids[-1] in stops)], prompts[i])
+
+    whole = [i for i, row in enumerate(rows) if row.limit == drawn.max_tokens]
+    # a row that the window cuts is decoded alone: beside others it would go on
+    parts = [whole] * bool(whole) + [[i] for i in range(len(rows)) if i not in whole]
     while parts:
-        part, ended = parts.pop(0), set()
+        part, began = parts.pop(0), busy_seconds(model.device)
+
+        def hear(place: int, ids: list[int], part: list[int] = part) -> None:
+            said = text(part[place], ids)  # without the first bytes of a character that is not whole
+            on_text(part[place], said if ids[-1] in stops else said.rstrip("\ufffd"))  # type: ignore[misc]
+
         try:
-            for i, completion in _decode(loaded, tokenizer, rows, prompts, part, stops, on_text):
-                last, began = busy_seconds(model.device), last
-                ended.add(i)
-                yield i, replace(completion, seconds=last - began)
+            written = _written(loaded, [rows[i] for i in part], drawn, stops, on_text and hear)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
-            left = [i for i in part if i not in ended]
-            parts[:0] = chunks(left, (len(left) + 1) // 2)
-
-
-def _decode(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    rows: Sequence[Row],
-    prompts: Sequence[str],
-    part: Sequence[int],
-    stops: set[int],
-    on_text: OnText | None,
-) -> Iterator[tuple[int, Completion]]:
-    """Yields (row, completion) of the rows in `part`, one batch, each as it ends."""
-    writing = set(range(len(part)))
-    for batch in _steps(model, [rows[i] for i in part], stops):
-        for place in sorted(writing) if on_text else writing - batch.going:
-            i, ids = part[place], batch.written[place]
-            stopped = ids[-1] in stops
-            text = written_text(tokenizer, ids[: len(ids) - stopped], prompts[i])
-            if on_text:  # without the first bytes of a character that is not whole
-                on_text(i, text if stopped else text.rstrip("\ufffd"))
-            if place not in batch.going:
-                reason = "stop" if stopped else "length"
-                yield i, Completion(text, len(rows[i].prompt), len(ids), reason)
-        writing &= batch.going
+            parts[:0] = chunks(part, (len(part) + 1) // 2)
+            continue
+        seconds = (busy_seconds(model.device) - began) / len(part)
+        for i, ids in zip(part, written):
+            reason = "stop" if ids[-1] in stops else "length"
+            yield i, Completion(text(i, ids), len(rows[i].prompt), len(ids), reason, seconds=seconds)
 
 
 @torch.inference_mode()
-def _steps(model: PreTrainedModel, rows: Sequence[Row], stops: set[int]) -> Iterator[_Batch]:
-    """Decodes a batch token by token; yields it after every step until all its rows have ended."""
-    batch, window = _Batch(model, rows), context_window(model) or 10**9
-    limits = [min(row.sampling.max_tokens, window - len(row.prompt)) for row in rows]
-    uniforms = np.stack([np.random.default_rng(row.seed).random(max(limits)) for row in rows])
-    for step in range(max(limits)):
-        batch.write(torch.from_numpy(uniforms[batch.places, step]).to(model.device))
-        batch.leave(
-            {
-                place
-                for place in batch.places
-                if batch.written[place][-1] in stops or step + 1 >= limits[place]
-            }
-        )
-        yield batch
-        if not batch.going:
-            break
+def _written(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    drawn: Sampling,
+    stops: set[int],
+    hear: Callable[[int, list[int]], None] | None,
+) -> list[list[int]]:
+    """The new tokens of each row, its stop token included."""
+    inputs, mask = padded([row.prompt for row in rows], model)
+    width = inputs.shape[1]
+    output: Any = model.generate(  # type: ignore[operator]
+        inputs,
+        attention_mask=mask,
+        max_new_tokens=rows[0].limit,
+        do_sample=False,
+        eos_token_id=sorted(stops),
+        pad_token_id=min(stops),
+        logits_processor=[Draws(model, rows, drawn, width)],
+        stopping_criteria=[Listener(hear, width, stops)] if hear else None,
+    )
+    new = output[:, width:].tolist()
+    ends = [next((n for n, token in enumerate(ids, 1) if token in stops), None) for ids in new]
+    return [ids[:end] for ids, end in zip(new, ends)]
+
+
+class Draws(LogitsProcessor):
+    """Draws the next token of every row from the row's own seed, and leaves no other to be chosen."""
+
+    def __init__(self, model: PreTrainedModel, rows: Sequence[Row], drawn: Sampling, width: int):
+        self.model, self.rows, self.width = model, rows, width
+        self.how = drawn.temperature, drawn.top_p
+        uniforms = [np.random.default_rng(row.seed).random(rows[0].limit) for row in rows]
+        self.uniforms = torch.from_numpy(np.stack(uniforms)).to(model.device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (rows, vocabulary) that leave one token; in fp32 an uncertain draw is settled alone."""
+        uniform = self.uniforms[:, input_ids.shape[1] - self.width]
+        tokens, unsure = draw(scores, *self.how, uniform)
+        for i in unsure.nonzero().flatten().tolist() if self.model.dtype == torch.float32 else ():
+            row = [*self.rows[i].prompt, *input_ids[i, self.width :].tolist()]
+            ids = torch.tensor([row], device=self.model.device)
+            alone = self.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            tokens[i] = draw(alone, *self.how, uniform[i : i + 1])[0][0]
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens.unsqueeze(1), 0.0)
+
+
+class Listener(StoppingCriteria):
+    """Tells `hear` the new tokens of each row that was going, after every step."""
+
+    def __init__(self, hear: Callable[[int, list[int]], None], width: int, stops: set[int]):
+        self.hear, self.width, self.stops = hear, width, stops
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Which rows of `input_ids` (rows, tokens) are to stop: none."""
+        for place, ids in enumerate(input_ids[:, self.width :].tolist()):
+            if self.stops.isdisjoint(ids[:-1]):
+                self.hear(place, ids)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 @torch.inference_mode()
 def decodes(model: PreTrainedModel) -> bool:
-    """Whether a model decodes a batch as it reads each text at once.
+    """Whether a model decodes a padded batch as it reads each text at once; asks the model itself.
 
-    Asks the model itself, with rows of several lengths of which one leaves: what its layers keep is not
-    always keys and values, lies not always in the cache, and some do not look at the mask.
+    Some layers do not look at the mask.
     """
     asked = f"{type(model)} {model.dtype} {model.device} {model.config.to_json_string()}"
     if asked not in _decodes:
@@ -142,82 +167,22 @@ def decodes(model: PreTrainedModel) -> bool:
 
 
 def _agrees(model: PreTrainedModel) -> bool:
-    batch = _Batch(model, [Row([*range(1, 1 + length)], Sampling(), 0) for length in (2, 9, 5)])
+    prompts = [[*range(1, 1 + length)] for length in (2, 9, 5)]
+    inputs, mask = padded(prompts, model)
+    how: Any = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    how |= {"min_new_tokens": 3, "max_new_tokens": 3, "pad_token_id": 0}
     try:
-        for ended in ({0}, set()):
-            batch.logits()
-            batch.append(torch.tensor(batch.places, device=model.device) + 3)
-            batch.leave(ended)
-        texts = [batch.rows[place].prompt + batch.written[place] for place in batch.places]
-        plain = [model(torch.tensor([ids], device=model.device), use_cache=False) for ids in texts]
-        wanted = torch.stack([output.logits[0, -1] for output in plain]).float()
-        noise = (batch.logits() - wanted).abs().mean() / wanted.std()
+        output: Any = model.generate(inputs, attention_mask=mask, **how)  # type: ignore[operator]
+        written = output.sequences[:, inputs.shape[1] : -1].tolist()
+        texts = [torch.tensor([a + b], device=model.device) for a, b in zip(prompts, written)]
+        plain = [model(ids, use_cache=False).logits[0, -1] for ids in texts]
+        wanted = torch.stack(plain).float()
+        noise = (output.logits[-1].float() - wanted).abs().mean() / wanted.std()
     except torch.OutOfMemoryError:
         raise
     except Exception:  # each architecture has its own way of not being able to
         return False
     return bool(noise < NOISE[model.dtype])
-
-
-class _Batch:
-    """The rows that are still being written, `places` in the original batch, with their cache.
-
-    A finished row stays, unread, until a quarter of the batch has finished: to take rows out means to
-    copy the cache.
-    """
-
-    def __init__(self, model: PreTrainedModel, rows: Sequence[Row]):
-        self.model, self.rows, self.cache = model, rows, growing_cache(model)
-        self.written: list[list[int]] = [[] for _ in rows]
-        self.places = list(range(len(rows)))
-        self.going = set(self.places)
-        self.inputs, self.mask = padded([row.prompt for row in rows], model)
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
-
-    def logits(self) -> torch.Tensor:
-        """Next-token logits in fp32 (rows, vocabulary); the cache then holds the inputs."""
-        output = self.model(
-            input_ids=self.inputs,
-            attention_mask=self.mask,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1].float()
-
-    def write(self, uniform: torch.Tensor) -> None:
-        """Draws a token for every row; in fp32 an uncertain draw is settled by the row alone."""
-        drawn = self.rows[0].sampling
-        tokens, unsure = draw(self.logits(), drawn.temperature, drawn.top_p, uniform)
-        for i in unsure.nonzero().flatten().tolist() if self.model.dtype == torch.float32 else ():
-            if (place := self.places[i]) in self.going:
-                row = self.rows[place].prompt + self.written[place]
-                ids = torch.tensor([row], device=self.model.device)
-                logits = self.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-                single = draw(logits, drawn.temperature, drawn.top_p, uniform[i : i + 1])
-                tokens[i] = single[0][0]
-        self.append(tokens)
-
-    def append(self, tokens: torch.Tensor) -> None:
-        """Writes one token (rows,) to every row that is going and makes it the next input."""
-        for place, token in zip(self.places, tokens.tolist()):
-            if place in self.going:
-                self.written[place].append(token)
-        self.inputs, self.positions = tokens.unsqueeze(1), self.positions[:, -1:] + 1
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-
-    def leave(self, ended: set[int]) -> None:
-        """Marks rows as finished and takes them out once they are many."""
-        self.going -= ended
-        if not self.going or len(self.going) > 0.75 * len(self.places):
-            return
-        staying = [i for i, place in enumerate(self.places) if place in self.going]
-        keep: Any = torch.tensor(staying, device=self.model.device)
-        self.places = [self.places[i] for i in staying]
-        self.inputs, self.mask = self.inputs[keep], self.mask[keep]
-        self.positions = self.positions[keep]
-        self.cache.reorder_cache(keep)
 
 
 def draw(
@@ -253,11 +218,7 @@ def nucleus(
     Also tells whether the last bits could move the cut (rows,): where the mass before a token is
     near top_p, or a kept and a dropped token are about equally likely.
     """
-    large = probabilities.shape[1] > FEW
-    if large:  # a nucleus is a small part of a large vocabulary, and to sort all of it is slow
-        ranked, order = probabilities.topk(FEW, dim=-1)
-    if not large or bool((ranked[:, :-1].sum(dim=-1) <= top_p + margin).any()):
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(dim=-1) - ranked
     kept = before < top_p
     unsure = ((before - top_p).abs() < margin).any(dim=-1)
@@ -275,38 +236,3 @@ def padded(
     ids = [torch.tensor(row) for row in rows]
     mask = pad_sequence([torch.ones_like(row) for row in ids], True, 0, side)
     return pad_sequence(ids, True, 0, side).to(model.device), mask.to(model.device)
-
-
-class GrowingLayer(DynamicLayer):
-    """Keys and values (rows, heads, tokens, width) as views of buffers that grow `ROOM` tokens at once.
-
-    The dynamic cache of transformers allocates and copies all of them anew for every token.
-    """
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs) -> tuple:
-        """Appends the states of new tokens and returns those of all tokens."""
-        start, new = self.get_seq_length(), (key_states, value_states)
-        end = start + key_states.shape[2]
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._buffers: tuple[torch.Tensor, ...] = new
-        if end > self._buffers[0].shape[2] or not start:
-            grow = (0, 0, 0, end + ROOM - self._buffers[0].shape[2])
-            self._buffers = tuple(torch.nn.functional.pad(old, grow) for old in self._buffers)
-        for buffer, states in zip(self._buffers, new):
-            buffer[:, :, start:end] = states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
-
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keeps the rows `beam_idx` of the batch; every kind of layer can do this."""
-        if end := self.get_seq_length():
-            self._buffers = tuple(buffer[beam_idx] for buffer in self._buffers)
-            self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-
-
-def growing_cache(model: PreTrainedModel) -> DynamicCache:
-    """The model's dynamic cache with its plain layers replaced; sliding windows stay as they are."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache

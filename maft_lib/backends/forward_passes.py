@@ -14,11 +14,12 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
+    DynamicCache,
 )
-from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from maft_lib.backends import BackendError, chunks, memory_holders
-from maft_lib.backends.decoding import GrowingLayer, decodes, growing_cache, padded
+from maft_lib.backends.decoding import decodes, padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
 from maft_lib.backends.models import cached_model, check_text, context_window, load_whole
 from maft_lib.backends.rendering import IGNORED, render_conversation
@@ -74,8 +75,8 @@ def _passes(
     longest = max(len(ids) for _, ids in pairs)
     vocabulary = loaded.config.get_text_config().vocab_size
     rows = max(1, min(LOGITS // (longest * vocabulary), TOKENS // length))
-    kinds = {type(layer) for layer in growing_cache(loaded).layers}
-    in_parts = kinds <= {GrowingLayer, DynamicSlidingWindowLayer} and decodes(loaded)
+    kinds = {type(layer) for layer in DynamicCache(config=loaded.config).layers}
+    in_parts = kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and decodes(loaded)
     for part in chunks(pairs, rows):
         logits = _logits(loaded, part) if in_parts else (_whole(loaded, *pair) for pair in part)
         yield from zip((ids for _, ids in part), logits)
@@ -91,7 +92,7 @@ def _logits(loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterat
     """Logits of each response. Equal prompts are read once, up to the token that a response follows."""
     prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in pairs))
     inputs, mask = padded(prompts, loaded)
-    how: Any = {"past_key_values": growing_cache(loaded), "use_cache": True}
+    how: Any = {"past_key_values": DynamicCache(config=loaded.config), "use_cache": True}
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
     owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in pairs]

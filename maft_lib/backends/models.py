@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as hf_logging
 
 from maft_lib.backends import BackendError, hub, memory_holders, release_memory, rendering
@@ -35,11 +40,20 @@ def cached_model(model: hub.Model) -> PreTrainedModel:
     if model not in _LOADED:
         if model.device != "cpu":
             release_memory()
-        _LOADED[model] = load_model(model.folder, model.dtype, model.device, model.trust)
+        loaded = load_model(model.folder, model.dtype, model.device, model.trust)
+        # how tokens are drawn is a request's matter, not that of the model's files
+        loaded.generation_config = GenerationConfig(eos_token_id=declared_stops(loaded) or None)
+        _LOADED[model] = loaded
     loaded = _LOADED[model] = _LOADED.pop(model)  # now the last used
     while len(_LOADED) > 1 and sum(m.get_memory_footprint() for m in _LOADED.values()) > KEPT:
         del _LOADED[next(iter(_LOADED))]
     return loaded
+
+
+def declared_stops(model: PreTrainedModel) -> list[int]:
+    """The tokens that end a text by the model's generation config."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
 
 def release_models() -> None:
