@@ -140,7 +140,6 @@ class Config(BaseModel):
     lora_rank: int | None = Field(None, ge=1, le=4096)
     lora_alpha: int = Field(32, ge=1, le=65536)
     lora_learning_rate: float = Field(2.0e-4, gt=0, le=1)
-    dpo_beta: float = Field(0.1, gt=0, le=10)  # strength of critics' preferences
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0)
     # What large models need, in Hugging Face's and torchrun's words

@@ -178,7 +178,7 @@ class CountingStudy(Study):
         for agent, examples in [job for job in jobs if job[1]]:  # the others keep their models
             critic = agent.role == "critic"
             epochs = self.config.critic_num_train_epochs if critic else self.config.num_train_epochs
-            tokens = [_tokens(e.messages) * (1 if e.rejected is None else 2) for e in examples]
+            tokens = [_tokens(e.messages) for e in examples]
             num = epochs * self.weight
             self.trainings.append(Work("training", num * len(tokens), 1, num * sum(tokens)))
         return [f"{agent.name} after {iteration}" for agent, _ in jobs]

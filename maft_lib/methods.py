@@ -208,12 +208,6 @@ def multiagent_ft_lora(study: Study) -> None:
     multiagent_ft(study)
 
 
-@method("Multiagent FT, DPO critics", "#332288", "p")
-def multiagent_ft_dpo(study: Study) -> None:
-    """Multiagent FT whose critics learn preferences by DPO (the reviewers asked; not in the paper)."""
-    _a_society(study, by_preference=True)
-
-
 @method("Cooperative (base)", "#44AA99", "d", learns=False)
 def cooperative(study: Study) -> None:
     """Cooperative (Base): agents combine their responses instead of criticizing (Appendix D)."""

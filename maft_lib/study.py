@@ -32,7 +32,6 @@ from maft_lib.training.data import (
     Example,
     build_finetuning_data,
     portion,
-    preferences,
     right_responses,
 )
 from maft_lib.training.finetuning import check_trainable, finetune_all, training_log
@@ -219,14 +218,13 @@ class Study:
     def specialise(
         self,
         critics: bool = True,
-        by_preference: bool = False,
         shared_parts: int | None = None,
         relabel: Callable[[Debate], Debate] | None = None,
     ) -> Iterator[tuple[int, Society]]:
         """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
 
         Every generation agent and, unless `critics` is False, every critic agent learns from what it
-        said itself; `by_preference`: critics learn which final responses to prefer, by DPO. With
+        said itself. With
         `shared_parts` all agents of a role are one model, which learns from one of so many parts of
         what they all said. `relabel` puts another label in the place of a debate's vote.
         """
@@ -238,8 +236,7 @@ class Study:
                 debates = list(map(relabel, debates))
             data = build_finetuning_data(debates, self.config.w, self.config.seed)
             agents = [*society.generators, *(society.critics if critics else ())]
-            lessons = preferences(debates) if by_preference else [d.critic for d in data]
-            examples = [d.generation for d in data] + (lessons if critics else [])
+            examples = [d.generation for d in data] + [d.critic for d in data if critics]
             if shared_parts:
                 roles = [list(chain(*examples[n : n + num])) for n in range(0, len(examples), num)]
                 examples = [portion(role, shared_parts, self.config.seed) for role in roles]

@@ -7,7 +7,6 @@ import pytest
 from maft_lib.training.data import (
     build_finetuning_data,
     final_responses,
-    preferences,
     right_responses,
 )
 from tests.conftest import debate
@@ -123,12 +122,3 @@ def test_a_cut_last_response_is_learned_by_nobody():
     assert len(first.generation) == 1 and not first.kept and not first.critic
     assert len(final_responses([broken])) == len(final_responses([whole])) - 1
     assert build_finetuning_data([cut(DEBATES[1], 0, 1)], w=1)[0].corrected == []
-
-
-def test_a_cut_response_is_neither_preferred_nor_rejected():
-    told = debate([["2", "2"], ["3", "3"], ["3", "3"]], "2", "q")
-    assert list(map(len, preferences([told]))) == [1, 1, 1]
-    assert list(map(len, preferences([cut(told, 0, -1)]))) == [0, 0, 0]
-    first, second, third = preferences([cut(told, 1, -1)])
-    assert not second and len(third) == 1
-    assert first[0].rejected == told.turns[2][-1].response

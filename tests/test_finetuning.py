@@ -1,9 +1,7 @@
 """Finetuning one agent: the weights move, the identity follows the content, nothing is done twice."""
 
 import json
-import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from maft_lib.society import Agent
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import finetune, finetune_all
-from maft_lib.training.preferences import dpo_loss, response_log_likelihoods
 from tests.conftest import TURNS
 
 
@@ -136,31 +133,3 @@ def test_an_adapter_refuses_another_base(agent, examples, config, model, tmp_pat
     save_file({n: t + 1 for n, t in tensors.items()}, base / "model.safetensors", {"format": "pt"})
     with pytest.raises(BackendError, match="belongs to another model"):
         load_model(str(folder), "float32", "cpu")
-
-
-def test_the_loss_of_a_preference():
-    """By hand: at the reference it is log 2; a lead of 10 nats at beta 0.1 gives log(1 + 1/e)."""
-    reference = torch.tensor([-20.0, -30.0])
-    assert dpo_loss(reference, reference, 0.1) == pytest.approx(math.log(2))
-    policy = reference + torch.tensor([4.0, -6.0])
-    assert dpo_loss(policy, reference, 0.1).item() == pytest.approx(math.log(1 + math.exp(-1)))
-
-
-def test_the_likelihood_of_a_response_counts_its_own_tokens_only():
-    logits, labels = torch.randn(2, 5, 7), torch.tensor([[-100, -100, 3, 1, -100]] * 2)
-    scores = logits.log_softmax(-1)
-    by_hand = scores[:, 1, 3] + scores[:, 2, 1]
-    torch.testing.assert_close(response_log_likelihoods(logits, labels), by_hand)
-
-
-def test_preferences_are_learned(examples, config, model, scorer):
-    critic = Agent("critic-1", "critic", model)
-    wrong = "2*3=5. The answer is \\boxed{5}."
-    folder = finetune(critic, [replace(e, rejected=wrong) for e in examples], config)
-    other = (TURNS[0], {"role": "assistant", "content": wrong})
-    leads = []
-    for name in (model, str(folder)):
-        chosen, rejected = scorer.log_likelihoods([name, name], [TURNS, other])
-        leads.append(sum(chosen) - sum(rejected))
-    assert leads[1] > leads[0] + 1
-    assert identity(str(folder)) != identity(str(finetune(critic, examples, config)))

@@ -176,10 +176,6 @@ REQUESTS = {
     ],
 }
 REQUESTS["multiagent_ft_lora"] = REQUESTS["multiagent_ft"]
-REQUESTS["multiagent_ft_dpo"] = [
-    *DEBATE * 2,
-    *finetuned(critics=["critic-1'", "critic-2'", "critic-3'"]),
-]
 REQUESTS["single_agent_ft_hot"] = REQUESTS["single_agent_ft"]
 for _name in ("pooled_first_responses", "pooled_coherent_responses", "pooled_conversations"):
     REQUESTS[_name] = REQUESTS["single_agent_ft"]
@@ -221,16 +217,8 @@ SAMPLES = {  # first responses that match the vote over first responses
     ]
 }
 RIGHT = {"generation-1": [(0, "agent 1, round 1"), (1, "with a hint \\box")]}
-# Only on the first problem is there a response that disagrees with the vote, that of agent 3.
-PREFERRED = {
-    **{name: examples for name, examples in OWN.items() if name.startswith("generation")},
-    "critic-1": [(0, "agent 1, round 2")],
-    "critic-2": [(0, "agent 2, round 2")],
-    "critic-3": [(0, "agent 1, round 2")],
-}
 TRAINED = {
     "multiagent_ft_lora": [OWN],
-    "multiagent_ft_dpo": [PREFERRED],
     "star": [RIGHT] * 3,
     "majority_ft": [SAMPLES],
     "single_agent_ft": [FINAL],
@@ -347,20 +335,6 @@ def test_temperature_two_and_ids_reach_the_requests(small, monkeypatch):
     assert first.startswith(
         "Agent ID: GEN1 (This is a generation agent 1 tasked with creating a solution.)\n"
     )
-
-
-def test_preferences_of_critics(small, monkeypatch):
-    """The rejected response is the other kind's, to the critic's own conversation."""
-    society = Society(small, monkeypatch)
-    run_study("multiagent_ft_dpo", "arithmetic", small, society.backend, report=str)
-    pairs = {name: ex for name, _, ex in society.jobs[0] if name.startswith("critic")}
-    assert {name: ex[0].rejected[:16] for name, ex in pairs.items()} == {
-        "critic-1": "agent 3, round 2",
-        "critic-2": "agent 3, round 2",
-        "critic-3": "agent 3, round 2",
-    }
-    for n, examples in enumerate(pairs.values(), start=1):
-        assert examples[0].messages[1]["content"].startswith(f"agent {n}, round 1")
 
 
 def test_adapters_of_one_base(small, monkeypatch):

@@ -582,8 +582,6 @@ def test_a_refused_job_is_one_sentence(server, hosted):
 
 def test_what_jobs_cannot_do_is_refused(server, hosted):
     agent, examples = lessons()[0]
-    with pytest.raises(BackendError, match="no preferences"):
-        finetune_all([(agent, [replace(examples[0], rejected="5")])], hosted)
     with pytest.raises(BackendError, match="no adapters: leave lora_rank out"):
         finetune_all([(agent, examples)], hosted.replace(lora_rank=4))
     with pytest.warns(UserWarning, match="generation-1 has no example"):

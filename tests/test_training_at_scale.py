@@ -5,26 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.models import TOLERANCE, canary_nll, expected_canary, load_model
 from maft_lib.config import ConfigError
-from maft_lib.store.files import MANIFEST, file_hash
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import (
     checkpoint_key,
     finetune,
-    finetune_all,
     hyper_parameters,
     training_log,
 )
@@ -126,20 +122,6 @@ def wait_for(condition):
         time.sleep(0.1)
 
 
-def test_preferences_of_accumulated_steps_are_those_of_a_larger_batch(agent, examples, config):
-    pairs = [replace(e, rejected="1+1=3. The answer is \\boxed{3}.") for e in examples]
-    large = finetune(agent, pairs, config.replace(per_device_train_batch_size=8))
-    small = finetune(
-        agent, pairs, config.replace(per_device_train_batch_size=2, gradient_accumulation_steps=4)
-    )
-    losses = [training_log(folder)["losses"] for folder in (large, small)]
-    assert losses[0][0] == pytest.approx(losses[1][0], abs=1e-4) == pytest.approx(0.6931, abs=1e-3)
-    one, two = weights(large), weights(small)
-    assert all(torch.allclose(one[name], two[name], atol=2e-6) for name in one)
-    with pytest.raises(FinetuneError, match="one process"):
-        finetune(agent, pairs, config.replace(nproc_per_node=2))
-
-
 def test_accumulated_steps_are_those_of_a_larger_batch(agent, examples, config):
     large = finetune(agent, examples, config.replace(per_device_train_batch_size=8))
     small = finetune(agent, examples, config.replace(gradient_accumulation_steps=2))
@@ -225,9 +207,9 @@ class Slope(torch.nn.Module):
         return {"loss": (self.weight * x).mean()}
 
 
-def slide(values, folder, *callbacks):
-    """A real training over `values`, one a step, in their order; its weight and its guard."""
-    model, guard = Slope(), DivergenceGuard()
+def slide(values, folder):
+    """A real training over `values`, one a step, in their order; its guard."""
+    guard = DivergenceGuard("critic-1")
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -242,54 +224,19 @@ def slide(values, folder, *callbacks):
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = Trainer(model, arguments, train_dataset=[{"x": torch.tensor(v)} for v in values])
-    for callback in (*callbacks, guard):
-        trainer.add_callback(callback)
+    rows = [{"x": torch.tensor(value)} for value in values]
+    trainer = Trainer(Slope(), arguments, train_dataset=rows)
+    trainer.add_callback(guard)
     trainer.train()
-    return float(model.weight.detach()), guard
+    return guard
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 100.0])
-def test_a_training_that_diverges_keeps_its_last_good_weights(bad, tmp_path):
-    good, _ = slide([0.5] * 5, tmp_path)  # up to the first quarter
-    kept, guard = slide([0.5] * 8 + [bad] + [0.5] * 11, tmp_path)
-    assert kept == pytest.approx(good)
-    assert (guard.stopped["step"], guard.stopped["kept_step"]) == (9, 5)
-    assert len(guard.losses) == 9  # it stopped there
-    json.dumps(guard.stopped, allow_nan=False)
-
-
-@pytest.mark.parametrize("poisoned", [5, 10])
-def test_weights_are_not_kept_before_their_loss_is_seen(poisoned, tmp_path):
-    """An update that breaks the weights has a good loss itself; the next one shows it."""
-
-    class Poison(TrainerCallback):
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            if state.global_step == poisoned:
-                torch.nn.init.constant_(model.weight, float("nan"))
-
-    _, guard = slide([0.5] * 20, tmp_path, Poison())
-    assert guard.stopped["step"] == poisoned + 1
-    assert guard.stopped["kept_step"] == poisoned - 5
+def test_a_training_that_diverges_ends_there(bad, tmp_path):
+    with pytest.raises(FinetuneError, match="critic-1 diverged at step 9 of 20.*lower learning_rate"):
+        slide([0.5] * 8 + [bad] + [0.5] * 11, tmp_path)
 
 
 def test_a_loss_that_varies_is_no_divergence(tmp_path):
-    _, guard = slide([0.1, 3.0, 0.2, 2.5, 0.1, 0.3, 4.0, 0.1] * 4, tmp_path)
-    assert guard.stopped is None
-
-
-def test_a_stopped_training_is_said_every_time(agent, examples, config):
-    folder = finetune(agent, examples, config)
-    log = training_log(folder) | {
-        "stopped": {"step": 6, "num_steps": 20, "loss": "nan", "kept_step": 5}
-    }
-    (folder / "training.json").write_text(json.dumps(log))
-    hashes = json.loads((folder / MANIFEST).read_text()) | {
-        "training.json": file_hash(folder / "training.json")
-    }
-    (folder / MANIFEST).write_text(json.dumps(hashes))
-    with pytest.warns(UserWarning, match="generation-1 diverged at step 6 of 20.*of step 5"):
-        finetune_all([(agent, examples)], config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        finetune_all([(agent, examples[:8])], config)
+    values = [0.1, 3.0, 0.2, 2.5, 0.1, 0.3, 4.0, 0.1] * 4
+    assert len(slide(values, tmp_path).losses) == len(values)

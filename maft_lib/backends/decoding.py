@@ -129,7 +129,7 @@ class Draws(LogitsProcessor):
         self.uniforms = torch.from_numpy(np.stack(uniforms)).to(model.device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (rows, vocabulary) that leave one token; in fp32 an uncertain draw is settled alone."""
+        """Scores (rows, vocabulary) that leave one token; in fp32 the row alone settles doubts."""
         uniform = self.uniforms[:, input_ids.shape[1] - self.width]
         tokens, unsure = draw(scores, *self.how, uniform)
         for i in unsure.nonzero().flatten().tolist() if self.model.dtype == torch.float32 else ():

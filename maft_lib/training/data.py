@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import NamedTuple
 
 from maft_lib.backends import Message
@@ -19,15 +18,10 @@ from maft_lib.grading import is_correct, is_equivalent
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation to learn from: it ends with the assistant turn that is trained on.
-
-    With `rejected`, another last response to the same conversation, it is a preference: the last turn
-    is to be preferred to it.
-    """
+    """One conversation to learn from: it ends with the assistant turn that is trained on."""
 
     problem_id: str
     messages: tuple[Message, ...]
-    rejected: str | None = None
 
 
 class AgentData(NamedTuple):
@@ -115,26 +109,6 @@ def portion(examples: Sequence[Example], parts: int, seed: int) -> list[Example]
     """One of so many equal parts of the examples, drawn at random, in their order."""
     num = round(len(examples) / parts)
     return [examples[i] for i in sorted(random.Random(seed).sample(range(len(examples)), num))]
-
-
-def preferences(debates: Sequence[Debate]) -> list[list[Example]]:
-    """Each critic's preferences: a final response that agrees with the vote to one that does not.
-
-    One of the two is the critic's own; the other is the next agent's of the other kind, in the order of
-    the agents. A debate in which all agree, or none, says nothing.
-    """
-    num = len(debates[0].turns)
-    pairs: list[list[Example]] = [[] for _ in range(num)]
-    for n, debate in product(range(num), debates):
-        own = _agrees(debate, n, -1)
-        after = [k % num for k in range(n + 1, n + num) if not debate.turns[k % num][-1].cut]
-        others = [k for k in after if _agrees(debate, k, -1) != own]
-        if others and not any(turn.cut for turn in debate.turns[n]):
-            mine, theirs = (debate.turns[k][-1].response for k in (n, others[0]))
-            chosen, rejected = (mine, theirs) if own else (theirs, mine)
-            messages = (*debate.conversation(n)[:-1], {"role": "assistant", "content": chosen})
-            pairs[n].append(Example(debate.problem.id, messages, rejected))
-    return pairs
 
 
 def right_responses(debates: Sequence[Debate]) -> list[Example]:

@@ -66,17 +66,10 @@ def finetune_all(jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
     _claims.wait(keys)  # another thread's are in the store by now
     make(set(keys) - mine)
     folders = [made[keys.pop(0)] if examples else Path(agent.model) for agent, examples in jobs]
-    for (agent, examples), folder in zip(jobs, folders):
+    for agent, examples in jobs:
         if not examples:
-            warnings.warn(
-                f"{agent.name} has no example to learn from and keeps its model.", stacklevel=3
-            )
-        elif stopped := training_log(folder).get("stopped"):
-            warnings.warn(
-                f"{agent.name} diverged at step {stopped['step']} of {stopped['num_steps']} and keeps "
-                f"the weights of step {stopped['kept_step']}: lower its learning rate.",
-                stacklevel=3,
-            )
+            message = f"{agent.name} has no example to learn from and keeps its model."
+            warnings.warn(message, stacklevel=3)
     return folders
 
 
@@ -91,8 +84,6 @@ def _plan(
     for agent, examples in jobs:
         start = agent.model if config.train_from == "previous" else config.base_model
         settings = hyper_parameters(agent, config)
-        if any(example.rejected is not None for example in examples):
-            settings["dpo_beta"] = config.dpo_beta
         folder = str(hub.model_folder(start))
         keys.append(checkpoint_key(folder, examples, settings, device))
         settings["agent"] = agent.name  # neither this nor the next is what weights depend on
@@ -175,12 +166,9 @@ def hyper_parameters(agent: Agent, config: Config) -> dict:
 
 def checkpoint_key(start: str, examples: Sequence[Example], settings: dict, device: str) -> str:
     """The store's key of a checkpoint: everything that its weights depend on."""
-    messages: list[list] = [list(example.messages) for example in examples]
-    if "dpo_beta" in settings:
-        messages.append([example.rejected for example in examples])
-    return content_key(
-        [hub.identity(start, settings.get("trust_remote_code", False)), messages, settings, device]
-    )
+    content = hub.identity(start, settings.get("trust_remote_code", False))
+    messages = [list(example.messages) for example in examples]
+    return content_key([content, messages, settings, device])
 
 
 def make_checkpoint(

@@ -43,7 +43,7 @@ class HostedJob(NamedTuple):
 def plan_hosted(
     jobs: Sequence[tuple[Agent, Sequence[Example]]], config: Config
 ) -> tuple[list[str], dict[str, HostedJob], Callable[[Sequence], Iterator[tuple[int, Path]]]]:
-    """Checkpoints' keys, jobs by key, and what runs them. `BackendError` for LoRA and preferences."""
+    """Checkpoints' keys, jobs by key, and what runs them. `BackendError` for LoRA."""
     if config.lora_rank is not None:
         raise BackendError("fine-tuning jobs train no adapters: leave lora_rank out.")
     hosted = []
@@ -65,8 +65,6 @@ def plan_hosted(
 
 def _weighted(example: Example, loss_on: str) -> list[dict]:
     """The messages as a server learns from them: turns of weight 0 are read only."""
-    if example.rejected is not None:
-        raise BackendError("fine-tuning jobs learn no preferences: leave multiagent_ft_dpo out.")
     *earlier, last = example.messages
     if loss_on == "all_turns":
         return [*earlier, last]
@@ -149,7 +147,7 @@ def _keep(client: Any, job: HostedJob, done: Any, runs: Path) -> Path:
     log = {
         "settings": job.settings,
         "loss_on": job.loss_on,
-        **dict.fromkeys(("lora_rank", "lora_alpha", "dpo_beta", "peak_memory")),
+        **dict.fromkeys(("lora_rank", "lora_alpha", "peak_memory")),
         "num_examples": len(job.rows),
         "num_tokens": done.trained_tokens,
         "seconds": (done.finished_at or time.time()) - done.created_at,  # those in the queue, too

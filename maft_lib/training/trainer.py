@@ -29,23 +29,21 @@ from transformers.trainer_callback import PrinterCallback
 from maft_lib.backends import models
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.rendering import IGNORED, USUAL, Template, render_conversation
-from maft_lib.prompts import Message
 from maft_lib.provenance import made_with
 from maft_lib.store.files import LOG, explained
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.training.preferences import PreferenceTrainer, Row, rows_of
 from maft_lib.workers import busy_seconds
 
 # Settings that are not Hugging Face's, in the order of the log.
-LOGGED = ("loss_on", "lora_rank", "lora_alpha", "dpo_beta", "load_in_4bit", "nproc_per_node")
+LOGGED = ("loss_on", "lora_rank", "lora_alpha", "load_in_4bit", "nproc_per_node")
+Row = dict[str, list[int]]  # `input_ids` and `labels` of a rendered conversation
 
 
 def train(start: str, examples: Sequence[Example], settings: dict, device: str, folder: Path) -> None:
     """Trains the model `start` on `examples` into `folder`, with `training.json` beside the weights.
 
-    A training that diverges ends with its last good weights, and `training.json` says so. Raises
-    `FinetuneError` if there are none yet or an example exceeds the context window.
+    Raises `FinetuneError` if the training diverges or an example exceeds the context window.
     """
     if device != "cpu":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # of several processes each its own
@@ -63,10 +61,10 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
 
     window = models.context_window(model) or math.inf
 
-    def row(example: Example, response: Message) -> Row:
+    def row(example: Example) -> Row:
         what = f"{own['agent'] or start}: the example of problem {example.problem_id}"
         try:
-            made = render_conversation(tokenizer, [*example.messages[:-1], response], own["loss_on"])
+            made = render_conversation(tokenizer, example.messages, own["loss_on"])
         except ValueError as error:
             raise FinetuneError(f"{what} cannot be trained on: {error}.") from error
         if len(made.input_ids) > window:
@@ -76,34 +74,19 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
             )
         return made._asdict()
 
-    rows = [row(example, example.messages[-1]) for example in examples]
-    rejected = [
-        row(example, {"role": "assistant", "content": example.rejected})
-        for example in examples
-        if example.rejected is not None
-    ]
-    arguments = _arguments(own, settings, device, folder, "random" if rejected else "group_by_length")
+    rows, guard = list(map(row, examples)), DivergenceGuard(own["agent"] or start)
+    arguments = _arguments(own, settings, device, folder)
     collate = partial(_collate, tokenizer.pad_token_id)
-    if rejected:
-        if own["nproc_per_node"]:
-            raise FinetuneError("preferences are trained in one process: set nproc_per_node to 1.")
-        pairs = rows_of(list(zip(rows, rejected)), model.eval(), collate)
-        trainer: Trainer = PreferenceTrainer(model, arguments, pairs, collate, own["dpo_beta"])
-    else:
-        trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
-    guard = DivergenceGuard()
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(guard)
     trainer.train()
     canary = models.canary_nll(trainer.model, tokenizer)
-    if not math.isfinite(canary) or (guard.stopped and not guard.stopped["kept_step"]):
-        raise FinetuneError(
-            f"finetuning {own['agent'] or ''} from {start} diverged (loss {guard.losses[-1]}) before "
-            "anything good could be kept: lower learning_rate or critic_learning_rate."
-        )
+    if not math.isfinite(canary):  # the last step has broken the weights
+        raise guard.error(arguments.max_steps)
     unit = 1 if sys.platform == "darwin" else 1024
     on_cpu = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    num_tokens = sum(len(row["input_ids"]) for row in [*rows, *rejected])
+    num_tokens = sum(len(row["input_ids"]) for row in rows)
     log = {
         "settings": settings,
         **{name: own[name] for name in LOGGED},
@@ -115,7 +98,6 @@ def train(start: str, examples: Sequence[Example], settings: dict, device: str, 
         "peak_memory": on_cpu if device == "cpu" else torch.cuda.max_memory_allocated(),
         "losses": guard.losses,
         "made_with": made_with(),
-        **({"stopped": guard.stopped} if guard.stopped else {}),
         **({"canary": canary} if own["lora_rank"] is None else {}),
     }
     # gathered from the shards of all processes
@@ -144,9 +126,7 @@ def _trainable(start: str, own: dict, device: str) -> PreTrainedModel:
     return model if four else model.to(place)
 
 
-def _arguments(
-    own: dict, settings: dict, device: str, folder: Path, sampling: str
-) -> TrainingArguments:
+def _arguments(own: dict, settings: dict, device: str, folder: Path) -> TrainingArguments:
     """The settings in Hugging Face's words; several processes share all that is trained by FSDP2.
 
     Adapters are small: there every process has all of them (DDP).
@@ -170,7 +150,7 @@ def _arguments(
         output_dir=str(folder),
         use_cpu=device == "cpu",
         data_seed=settings["seed"],
-        train_sampling_strategy=sampling,
+        train_sampling_strategy="group_by_length",
         save_strategy="no",
         report_to=report["report_to"] if report else "none",
         logging_steps=1,
@@ -193,61 +173,33 @@ def _collate(pad_token_id: int, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
 
 
 class DivergenceGuard(TrainerCallback):
-    """Stops a training that diverges and puts its last good weights back; `stopped` tells of it.
-
-    Weights are copied at each quarter of the training, before a step, and kept once the loss of that
-    step shows them to be good: two copies in the CPU's memory. Before there are any, `kept_step` is 0.
-    """
+    """Keeps the losses of a training, and ends one that diverges with a `FinetuneError`."""
 
     WINDOW = 5  # steps that a loss is averaged over: single examples vary much
     # Agents learn what they said themselves, at well under one nat a token. A mean two nats above the
     # best so far is worse than anything that such data can do.
     TOO_HIGH = 2.0
-    SNAPSHOTS = 4  # a training
 
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.stopped: dict[str, Any] | None = None
-        self._best = math.inf
-        self._kept: list[torch.Tensor] = []
-        self._tried: list[torch.Tensor] = []
-        self._kept_step = self._tried_step = 0
-
-    def on_step_begin(self, args, state, control, model=None, **kwargs):
-        """Copies the weights that the step is going to judge."""
-        step = state.global_step
-        if step and step % max(1, state.max_steps // self.SNAPSHOTS) == 0 and step != self._tried_step:
-            trained = [p.detach() for p in model.parameters() if p.requires_grad]
-            self._tried, self._tried_step = [], step  # the memory of the last ones is free again
-            self._tried = [torch.empty_like(p, device="cpu").copy_(p) for p in trained]
+    def __init__(self, agent: str):
+        self.agent, self.losses, self.best = agent, list[float](), math.inf
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Judges the loss of the step just done, which is that of the weights before it."""
-        if self.stopped or "loss" not in (logs or {}):
+        """Judges the loss of the step just done."""
+        if "loss" not in (logs or {}):
             return
         self.losses.append(float(logs["loss"]))
         recent = self.losses[-self.WINDOW :]
-        mean, last = sum(recent) / len(recent), self.losses[-1]
-        self._best = min(self._best, mean)
-        if not math.isfinite(last) or mean > self._best + self.TOO_HIGH:
-            self.stopped = {
-                "step": state.global_step,
-                "num_steps": state.max_steps,
-                "loss": last if math.isfinite(last) else str(last),
-                "kept_step": self._kept_step,
-            }
-            control.should_training_stop = True
-        elif self._tried_step == state.global_step - 1 != self._kept_step:
-            self._kept, self._kept_step = self._tried, self._tried_step
+        mean = sum(recent) / len(recent)
+        self.best = min(self.best, mean)
+        if not math.isfinite(mean) or mean > self.best + self.TOO_HIGH:
+            raise self.error(state.max_steps)
 
-    def on_train_end(self, args, state, control, model=None, **kwargs):
-        """Puts the remembered weights back if the training was stopped."""
-        if self.stopped and self._kept:
-            trained = [p for p in model.parameters() if p.requires_grad]
-            with torch.no_grad():
-                for weight, kept in zip(trained, self._kept):
-                    weight.copy_(kept.to(weight.device))
-        self._kept = self._tried = []
+    def error(self, num_steps: int) -> FinetuneError:
+        """What is said of a training that has diverged."""
+        return FinetuneError(
+            f"{self.agent} diverged at step {len(self.losses)} of {num_steps} (loss "
+            f"{self.losses[-1]}): lower learning_rate or critic_learning_rate."
+        )
 
 
 @record
