@@ -38,7 +38,6 @@ _PUBLIC = {
     "export": "exports",
     "gc": "store.upkeep",
     "list_societies": "society",
-    "load_export": "exports",
     "run_notebooks": "notebooks",
     "verify": "store.upkeep",
     "write_report": "report",

@@ -337,23 +337,18 @@ def test_addresses(row, monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished study, and its export."""
+    """A finished study."""
     place = tmp_path_factory.mktemp("study")
     config = load_config("smoke", runs_dir=str(place / "runs"))
     scripted = ScriptedBackend(lambda request: "\\boxed{4}")
-    result = maft.run_study("base", "arithmetic", config, scripted, lambda line: None)
-    return result, maft.export(result, place / "exported")
+    return maft.run_study("base", "arithmetic", config, scripted, lambda line: None)
 
 
 @pytest.fixture
 def case(config, finished, tmp_path):
     """What calls are made with."""
-    result, exported = finished
-    shutil.copytree(exported, tmp_path / "exported")
     (tmp_path / "tmp").mkdir()
-    return SimpleNamespace(
-        config=config, result=result, exported=tmp_path / "exported", tmp=tmp_path / "tmp"
-    )
+    return SimpleNamespace(config=config, result=finished, tmp=tmp_path / "tmp")
 
 
 @rows(calls.ROWS)

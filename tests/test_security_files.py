@@ -13,10 +13,9 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from maft_lib.backends import BackendError, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
-from maft_lib.exports import ExportError, export, load_export
+from maft_lib.exports import ExportError, export
 from maft_lib.lab import html
 from maft_lib.plots import save_figure
 from maft_lib.profiles import load_config
@@ -61,84 +60,15 @@ def exported(result, tmp_path):
     return export(result, tmp_path / "exported")
 
 
-def changed(folder, change):
-    about = json.loads((folder / "study.json").read_text())
-    change(about)
-    (folder / "study.json").write_text(json.dumps(about))
-
-
-def refused(folder, match):
-    with pytest.raises(ExportError, match=match) as caught:
-        load_export(folder)
-    assert "\n" not in str(caught.value)
-
-
 # Exports
-
-
-@pytest.mark.parametrize(
-    "place", ["../../etc", "/etc", "~/model", "a/../../model", "agents/../../made", "agents/link"]
-)
-def test_an_agent_of_an_export_lies_in_it(exported, place):
-    if place == "agents/link":
-        (exported / place).symlink_to("/etc")
-
-    def elsewhere(about):
-        about["societies"][0]["generators"][0]["model"] = place
-
-    changed(exported, elsewhere)
-    refused(exported, "lies outside of the export")
-
-
-@pytest.mark.parametrize("name", ["scores.parquet", "agents/iteration-0/generation-1/extra.json"])
-def test_no_link_leads_out_of_an_export(exported, tmp_path, name):
-    (tmp_path / "secret").write_text("mine")
-    (exported / name).unlink(missing_ok=True)
-    (exported / name).symlink_to(tmp_path / "secret")
-    refused(exported, f"{name} lies outside of the export.*cp -rL")
-
-
-def test_the_base_of_an_exported_adapter_lies_in_the_export(exported):
-    named = {"folder": "../../../../made", "identity": "0"}
-    (exported / "agents/iteration-0/generation-1/base.json").write_text(json.dumps(named))
-    refused(exported, "made lies outside of the export")
-
-
-USERS = {
-    "trust_remote_code": True,
-    "runs_dir": "/tmp/x",
-    "figures_dir": "../..",
-    "data_dir": "/",
-    "report_to": "wandb",
-    "executor": "ray",
-}
-
-
-@pytest.mark.parametrize("name, value", USERS.items())
-def test_an_export_decides_nothing_that_is_the_users(exported, name, value):
-    assert name not in (exported / "study.json").read_text()
-    changed(exported, lambda about: about["config"].update({name: value}))
-    refused(exported, f"sets {name}, which is yours")
 
 
 @pytest.mark.parametrize("name", ["../../../x", "../../.."])
 def test_an_agent_whose_name_leads_elsewhere_is_not_exported(result, tmp_path, name):
     model = result.societies[0].generators[0].model
-    with pytest.raises(ExportError, match="lies outside of the export"):
+    with pytest.raises(ExportError, match="is no name of a folder"):
         export(with_agent(result, name, model), tmp_path / "new")
     assert not (tmp_path / "new").exists() and not (tmp_path / "x").exists()
-
-
-def test_pickles_in_an_export_are_refused(exported, trap, mark):  # noqa: F811
-    loaded = load_export(exported)
-    agent = Path(loaded.societies[0].generators[0].model)
-    models.load_model(str(agent), "float32", "cpu")
-    (agent / "model.safetensors").unlink()
-    (agent / "pytorch_model.bin").write_bytes(trap.read_bytes())
-    same = load_export(exported).societies[0].generators[0].model
-    with pytest.raises(BackendError, match="no .safetensors file"):
-        models.load_model(same, "float32", "cpu")
-    assert same == str(agent) and not mark.exists()
 
 
 HOSTILE = 'x`` "); import os #\n---\n# Title\n<script>alert(1)</script> | a | [l](javascript:f)'
@@ -199,7 +129,7 @@ def test_a_report_of_training_stays_in_its_folder(tmp_path, monkeypatch, name):
         monkeypatch.setenv(variable, "")
     report = {"report_to": "none", "run_name": name, "folder": str(tmp_path)}
     own = {"nproc_per_node": None, "lora_rank": None, "report": report}
-    trainer._arguments(own, {"seed": 0}, "cpu", tmp_path / "new", "random")
+    trainer._arguments(own, {"seed": 0}, "cpu", tmp_path / "new")
     place = Path(os.environ["TENSORBOARD_LOGGING_DIR"])
     assert place.parent == tmp_path and place.name.startswith(f"{Path(name).name}-")
 

@@ -1,6 +1,6 @@
 """Bad arguments of public functions and of the command lines, and files of our own that are damaged.
 
-A call is given `case`: a config, a finished `result`, an `exported` copy of it, an empty folder `tmp`.
+A call is given `case`: a config, a finished `result`, an empty folder `tmp`.
 """
 
 import json
@@ -8,7 +8,7 @@ import json
 import maft_lib as maft
 from maft_lib import notebooks, report
 from maft_lib.config import ConfigError
-from maft_lib.exports import STUDY, ExportError
+from maft_lib.exports import ExportError
 from maft_lib.prompts import PromptError, load_prompts
 from maft_lib.report import ReportError
 from maft_lib.store.files import StoreError
@@ -35,23 +35,6 @@ def copied(case):
     timed = {"start_time": "2025-03-01T12:34:00+00:00", "end_time": None}
     whole = {"cells": [cell], "metadata": {"papermill": timed}, "nbformat": 4, "nbformat_minor": 5}
     return executed(case, json.dumps(whole).encode())
-
-
-def changed(case, change):
-    """The export with another content of study.json."""
-    path = case.exported / STUDY
-    path.write_bytes(change(path.read_bytes()))
-    return case.exported
-
-
-def about(**changes):
-    """Another `result.json`; None leaves a key out."""
-
-    def changed(data):
-        values = json.loads(data) | changes
-        return json.dumps({name: value for name, value in values.items() if value is not None}).encode()
-
-    return changed
 
 
 NOWHERE = "/nowhere/model"
@@ -193,27 +176,6 @@ ROWS = {
         lambda case: maft.export(case.result, case.tmp / "new", iterations=[7]),
         ["iterations", "[0]"],
     ),
-    "loading nothing": (
-        ExportError,
-        lambda case: maft.load_export(case.tmp / "gone"),
-        ["no export"],
-    ),
-    "loading a file": (ExportError, lambda case: maft.load_export(file(case)), ["no export"]),
-    **{
-        f"an export with {name}": (
-            ExportError,
-            lambda case, change=change: maft.load_export(changed(case, change)),
-            ["no export that this version reads", word],
-        )
-        for name, change, word in [
-            ("half a study", lambda data: data[:50], "EOF"),
-            ("a list for a study", lambda data: b"[1]", "Evidence"),
-            ("no societies", about(societies=[]), "societies"),
-            ("a method of no name", about(method="<b>"), "method"),
-            ("an unknown parameter", about(config={"num_agent": 3}), "num_agent"),
-            ("debates of another kind", about(evaluations=[[{"turns": []}]]), "problem"),
-        ]
-    },
 }
 
 # (arguments of `maft`, words of what it says on stderr); the exit code is 2
