@@ -153,12 +153,17 @@ def save_table(
 ) -> list[Path]:
     """Writes `path`.md, `path`.tex (needs `booktabs`) and `path`.csv, which holds `numbers` if given.
 
-    The table's note stands below it in Markdown and as a comment above it in LaTeX.
+    The table's note stands below it in Markdown and as a comment above it in LaTeX; `for_paper` says
+    how it is shown there. A table without rows is not written.
     """
+    if table.empty:
+        return []
+    note, table = table.attrs.get("note"), for_paper(table)
     heads = [head if isinstance(head, tuple) else (head,) for head in table.columns]
     flat = table.set_axis([": ".join(filter(None, map(str, head))) for head in heads], axis=1)
-    csv = flat.to_csv() if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
-    note = table.attrs.get("note")
+    numbered = isinstance(table.index, pd.RangeIndex)
+    csv = flat.to_csv(index=not numbered)
+    csv = csv if numbers is None else numbers.to_csv(index=False, float_format="%.4f")
     markdown, latex = _markdown(flat), _latex(table)
     if note:
         markdown, latex = f"{markdown}\n{note}\n", f"% {' '.join(str(note).split())}\n{latex}"
@@ -169,15 +174,37 @@ def save_table(
     return paths
 
 
+def for_paper(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with methods by their labels, small p values as "< 0.001", and no empty column.
+
+    Several levels of an index become columns.
+    """
+    table = table.reset_index() if table.index.nlevels > 1 else table
+    shown = table.dropna(axis=1, how="all")
+    if not isinstance(table.index, pd.RangeIndex):
+        shown = shown.rename(index=lambda name: LABELS.get(name, name))
+    for name in shown:
+        if name in ("method", "baseline"):
+            shown[name] = shown[name].map(lambda value: LABELS.get(value, value))
+        elif name in ("p", "p_holm"):
+            shown[name] = shown[name].map(p_value)
+    return shown.rename(columns={"p_holm": "p (Holm)", "standard_error": "standard error"})
+
+
+def p_value(p: float) -> str:
+    """A p value in three decimals, of which the last is not rounded to nothing."""
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _markdown(table: pd.DataFrame) -> str:
     def piped(value: Any) -> Any:  # a bar inside a cell would end it
         return value.replace("|", "\\|") if isinstance(value, str) else value
 
     texts = table.apply(lambda c: c if is_numeric_dtype(c) else c.map(_text).map(piped))
     texts = texts.rename(piped, axis=0).rename(piped, axis=1).rename_axis(index=piped)
-    kinds = enumerate(table.dtypes, table.index.nlevels)
-    written = [place for place, kind in kinds if not is_numeric_dtype(kind)]
-    return texts.to_markdown(disable_numparse=written) + "\n"  # "55,889" stays as it is
+    named = not isinstance(table.index, pd.RangeIndex)
+    written = [place for place, kind in enumerate(table.dtypes, named) if not is_numeric_dtype(kind)]
+    return texts.to_markdown(index=named, disable_numparse=written) + "\n"  # "55,889" stays as it is
 
 
 def _text(cell: Any) -> str:
@@ -187,7 +214,9 @@ def _text(cell: Any) -> str:
 def _latex(table: pd.DataFrame) -> str:
     style = table.rename_axis(index=_latex_cell).style.format(_latex_cell)
     style = style.format_index(_latex_cell).format_index(_latex_cell, axis=1)
-    columns = "l" * table.index.nlevels + "r" * table.shape[1]
+    named = not isinstance(table.index, pd.RangeIndex)
+    style = style if named else style.hide(axis="index")
+    columns = "l" * named + "r" * table.shape[1]
     return style.to_latex(hrules=True, column_format=columns, multicol_align="c")
 
 

@@ -164,6 +164,28 @@ def test_the_published_table_is_that_of_the_same_model_if_there_is_one():
     assert levels.attrs["note"].endswith("LLaMA-3.")
 
 
+def test_tables_fit_for_a_paper(tmp_path):
+    """Labels instead of ids and tuples, small p values as such, no row numbers, no empty columns."""
+    rows = [("gsm", "multiagent_ft", "debate", 1e-9, np.nan), ("gsm", "star", "base", 0.0512, np.nan)]
+    table = pd.DataFrame(rows, columns=["task", "method", "baseline", "p_holm", "std"])
+    numbered = tables.save_table(table, tmp_path / "numbered")
+    indexed = tables.save_table(table.set_index(["task", "method"]), tmp_path / "indexed")
+    for markdown, latex, csv in ([p.read_text() for p in paths] for paths in (numbered, indexed)):
+        first = "| gsm    | Multiagent FT (ours) | Debate     | < 0.001    |"
+        assert markdown.splitlines()[2] == first and "0.051" in markdown and "std" not in markdown
+        assert "\\textless{} 0.001" in latex and "p (Holm)" in latex
+        assert csv.splitlines()[0] == "task,method,baseline,p (Holm)"
+        check_latex(latex)
+    assert tables.save_table(table.head(0), tmp_path / "empty") == []
+    assert not list(tmp_path.glob("empty*"))
+
+
+def test_points_lie_at_their_tokens():
+    frame = pd.DataFrame({"method": ["debate", "multiagent_ft"], "tokens": [431.0, 433.0]})
+    ax = plots.accuracy_against_tokens(frame.assign(accuracy=60.0, standard_error=2.0))
+    assert [float(bars.lines[0].get_xdata()[0]) for bars in ax.containers] == [431, 433]
+
+
 def test_columns_may_be_numbers(tmp_path):
     by_level = pd.DataFrame({1: [70.0], 2: [62.5]}, index=pd.Index(["Base"], name="method"))
     paths = tables.save_table(by_level, tmp_path / "levels")

@@ -82,6 +82,7 @@ def smallest_difference(discordant: float, num_pairs: int, power: float = 0.8) -
 
     `discordant` is the share of pairs in which one of two methods is right and the other is not. It
     inverts the power of McNemar's test (Connor, 1987): d sqrt(n) = z_a sqrt(q) + z_b sqrt(q - d^2).
+    Without discordant pairs it is not known.
     """
     from scipy import stats  # which takes a second
 
@@ -89,7 +90,7 @@ def smallest_difference(discordant: float, num_pairs: int, power: float = 0.8) -
     n, q = num_pairs, discordant
     middle = z_a * math.sqrt(q * n)
     root = math.sqrt(middle**2 - (n + z_b**2) * (z_a**2 - z_b**2) * q)
-    return min(1.0, float((middle + root) / (n + z_b**2)))
+    return min(1.0, float((middle + root) / (n + z_b**2))) if q else math.nan
 
 
 def contrast(a: pd.Series, b: pd.Series, num_resamples: int = 10_000, seed: int = 0) -> dict[str, Any]:

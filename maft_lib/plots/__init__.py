@@ -6,7 +6,6 @@ A method has the same colour, marker and line in every figure, so that figures c
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -209,15 +208,12 @@ def transfer_matrix(matrix: pd.DataFrame, errors: pd.DataFrame) -> Axes:
 def accuracy_against_tokens(frame: pd.DataFrame) -> Axes:
     """Accuracy of methods against the tokens that they generate to answer one problem.
 
-    `frame` has `method`, `tokens`, `accuracy` and `standard_error` (percent). Methods within about a
-    fifth of each other are drawn side by side.
+    `frame` has `method`, `tokens`, `accuracy` and `standard_error` (percent).
     """
     ax = _new_axes(DOUBLE, 3.0)
-    alike = frame.groupby(frame.tokens.map(lambda num: round(math.log(num) / 0.2))).tokens
-    shift = alike.cumcount() - (alike.transform("size") - 1) / 2
-    for row, x in zip(frame.itertuples(), frame.tokens * np.exp(0.06 * shift)):
-        style = {**look(row.method), "linestyle": "none", "ms": 5, "lw": 0.9}
-        ax.errorbar(x, row.accuracy, yerr=row.standard_error, **style)
+    for row in frame.itertuples():
+        style = {**look(row.method), "linestyle": "none", "ms": 5, "lw": 0.9, "alpha": 0.8}
+        ax.errorbar(row.tokens, row.accuracy, yerr=row.standard_error, **style)
     ax.set(xscale="log", xlabel="tokens generated per problem", ylabel="accuracy (%)")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(ScalarFormatter())

@@ -1,0 +1,256 @@
+"""The paper's claims on the model organism: python -m benchmarks.findings run STEP ... | draw
+
+`run a:2 b:1 a:3` runs the arms of tier a for two iterations with all seeds, then those of tier b for
+one, then tier a for three; what a step shares with one before comes from the store. After each step
+`frames.csv.gz`, a row per arm, seed, iteration and problem, and `iterations.csv`, all columns of each
+iteration, are written to figures/organism. `draw` makes `fig01` and the tables of docs/findings.md from
+these two files alone. `name=value` changes a parameter of profile organism.
+"""
+
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+import maft_lib as maft
+
+ROOT = Path(__file__).parent.parent
+FIGURES, PAGE = ROOT / "figures" / "organism", ROOT / "docs" / "findings.md"
+ARMS = {  # name: (tier, method, changes of the profile)
+    "multiagent_ft": ("a", "multiagent_ft", {}),
+    "single_agent_ft": ("a", "single_agent_ft", {}),
+    "pooled_first_responses": ("a", "pooled_first_responses", {}),
+    "shared_society": ("a", "shared_society", {}),
+    "multiagent_ft_wo_critic": ("b", "multiagent_ft_wo_critic", {}),
+    "zero-shot": ("b", "multiagent_ft", {"eval_task": "mini_gsm"}),
+    "unique_id": ("b", "unique_id", {}),
+    "multiagent_ft_wo_summary": ("c", "multiagent_ft_wo_summary", {}),
+    "single_agent_ft_hot": ("c", "single_agent_ft_hot", {}),
+    "five agents": ("c", "multiagent_ft", {"num_agents": 5}),
+}
+LAST = "last"  # the last iteration that all arms of tier a have
+OURS, SINGLE = "multiagent_ft", "single_agent_ft"
+POOLED, SHARED = "pooled_first_responses", "shared_society"
+ONE = "One model, first responses"
+# claim, what the paper says, column, (arm, iteration) that should be above, (arm, iteration) below, and
+# the same pairs of controls
+CLAIMS = [
+    ("Multiagent FT is above Single-agent FT after one iteration",
+     "58.8 against 56.8 % (Phi-3, MATH, Table 2)", "correct", (OURS, 1), (SINGLE, 1),
+     {"Shared society": ((OURS, 1), (SHARED, 1)), ONE: ((OURS, 1), (POOLED, 1))}),
+    ("Multiagent FT keeps improving", "58.8 to 66.0 % from iteration 1 to 5 (Phi-3, MATH, Figure 1)",
+     "correct", (OURS, LAST), (OURS, 1), {ONE: ((POOLED, LAST), (POOLED, 1))}),
+    ("Single-agent FT saturates after one iteration and falls", "Section 3.4, Figure 1",
+     "correct", (SINGLE, 1), (SINGLE, LAST), {ONE: ((POOLED, 1), (POOLED, LAST))}),
+    ("Independent agents matter: the society ends above one model on its data",
+     "Section 2.3; not tested in the paper", "correct", (OURS, LAST), (SHARED, LAST),
+     {"Single-agent FT": ((OURS, LAST), (SINGLE, LAST)),
+      ONE: ((OURS, LAST), (POOLED, LAST))}),
+    ("Diversity is preserved: disagreement (1 - consensus) stays above Single-agent FT's",
+     "Figures 3 and 6", "disagreeing", (OURS, LAST), (SINGLE, LAST),
+     {"the society, last against base": ((OURS, LAST), (OURS, 0)),
+      "Shared society": ((OURS, LAST), (SHARED, LAST))}),
+    ("Diversity is preserved: styles of reasoning among first answers",
+     "Section 4.2", "styles", (OURS, LAST), (SINGLE, LAST),
+     {"the society, last against base": ((OURS, LAST), (OURS, 0)),
+      "Shared society": ((OURS, LAST), (SHARED, LAST))}),
+    ("Diversity goes with accuracy", "positive correlation over iterations (Figure 4)",
+     "correlation", (OURS, LAST), None, {}),
+    ("Trained critics matter", "58.8 against 56.6 % without (Phi-3, MATH, Table 2)",
+     "correct", (OURS, 1), ("multiagent_ft_wo_critic", 1), {}),
+    ("A critic's round improves on the vote over first answers", "Sections 2.1 and 2.5",
+     "round", (OURS, LAST), None, {}),
+    ("Summaries matter", "58.8 against 55.0 % without (Phi-3, MATH, Table 2)",
+     "correct", (OURS, 1), ("multiagent_ft_wo_summary", 1), {}),
+    ("Zero-shot transfer: finetuned on arithmetic, better on mini_gsm", "MATH to GSM (Figure 5)",
+     "correct", ("zero-shot", 1), ("zero-shot", 0), {}),
+    ("Five agents are above three", "60.4 against 58.8 % (Phi-3, MATH, Table 4)",
+     "correct", ("five agents", 1), (OURS, 1), {"untrained": (("five agents", 0), (OURS, 0))}),
+    ("Temperature 2 does not replace it", "below Multiagent FT (Appendix E.1, Figure 10)",
+     "correct", (OURS, 1), ("single_agent_ft_hot", 1), {}),
+    ("Unique ids do not replace it", "57.4 against 50.8 % (LLaMA-3, MATH, Table 5)",
+     "correct", (OURS, 1), ("unique_id", 0), {}),
+]  # fmt: skip
+
+
+def run(steps, **changes):
+    """Runs the steps one after another; each leaves a balanced table behind."""
+    base = maft.load_config("organism", **changes)
+    done = {}
+    for step in steps:
+        tier, _, last = step.partition(":")
+        arms = [name for name, (own, *_) in ARMS.items() if own == tier]
+        studies = [
+            (arm, base.replace(seed=seed, num_iterations=int(last), **ARMS[arm][2]))
+            for seed in base.seeds or [base.seed]
+            for arm in arms
+        ]
+        results = maft.run_studies([(ARMS[arm][1], base.task, config) for arm, config in studies])
+        for (arm, config), result in zip(studies, results):
+            done[arm, config.seed] = per_problem(result).assign(arm=arm), _columns(arm, result)
+        write(*(pd.concat(part, ignore_index=True) for part in zip(*done.values())))
+
+
+def per_problem(result):
+    """The scores of a result with what stands behind each problem's debate."""
+    parts = []
+    pairs = zip(result.frame.groupby("iteration"), result.evaluations)
+    for (_, frame), debates in pairs:
+        behind = maft.metrics.by_round(debates, result.config.seed)
+        behind["disagreeing"] = maft.diversity.disagreement(debates).value
+        behind["styles"] = maft.diversity.distinct_styles(debates, 0).value
+        parts.append(frame.merge(behind, on="problem"))
+    frame = pd.concat(parts)
+    names = ["seed", "iteration", "problem", "correct", "first_correct", "last_correct", "num_tokens"]
+    return frame[names + [c for c in frame if c in behind and c != "problem"]]
+
+
+def _columns(arm, result):
+    config = result.config
+    sizes = {"num_train": config.num_train, "num_eval": config.num_eval}
+    return maft.metrics.per_iteration(result).assign(arm=arm, **sizes)
+
+
+def write(frames, columns):
+    """Both files, the same bytes for the same numbers."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    order = ["seed", "problem", "arm", "iteration"]
+    frames = frames.assign(problem=frames.problem.str[:10]).sort_values(order)
+    frames = frames[order + [name for name in frames if name not in order]]
+    flags = frames.select_dtypes(bool).columns
+    text = frames.astype(dict.fromkeys(flags, int)).round(3).to_csv(index=False)
+    with gzip.GzipFile(FIGURES / "frames.csv.gz", "wb", mtime=0) as file:
+        file.write(text.encode())
+    columns.round(3).to_csv(FIGURES / "iterations.csv", index=False)
+
+
+def read():
+    """The frame by problem, with as many iterations of tier a as all its seeds and arms have."""
+    frames = pd.read_csv(FIGURES / "frames.csv.gz", dtype={"problem": str})
+    tier = frames[frames.arm.map(lambda arm: ARMS[arm][0] == "a")]
+    last = tier.groupby(["arm", "seed"]).iteration.max().min()
+    return frames[frames.iteration <= last]
+
+
+def findings(frames):
+    """A row per claim: what was measured, which control explains it, the verdict."""
+    rows, last = [], frames.iteration.max()
+    index = frames.set_index(["arm", "iteration", "seed", "problem"]).sort_index()
+
+    def contrast(above, below, column="correct"):
+        (a, i), (b, j) = ((arm, last if n == LAST else n) for arm, n in (above, below))
+        if not all(key in index.index for key in ((a, i), (b, j))):
+            return None
+        return maft.statistics.contrast(index.loc[(a, i), column], index.loc[(b, j), column])
+
+    for claim, paper, column, above, below, controls in CLAIMS:
+        if column == "correlation":
+            found = correlation(frames[frames.arm == above[0]])
+        elif column == "round":
+            found = maft.statistics.contrast(
+                *(index.loc[(above[0], last), f"vote_{m}"] for m in (2, 1))
+            )
+        else:
+            found = contrast(above, below, column)
+        others = {name: contrast(*pair, column) for name, pair in controls.items()}
+        said = [f"{name}: {_interval(other)}" for name, other in others.items() if other]
+        rows.append({"claim": claim, "paper": paper, "found": found, "control": "; ".join(said) or "-"})
+    p = maft.statistics.holm([row["found"]["p"] if row["found"] else np.nan for row in rows])
+    for row, corrected in zip(rows, p):
+        found = row.pop("found")
+        row["measured"] = _measured(found, corrected) if found else "not run"
+        row["verdict"] = found["verdict"] if found else "not run"
+    return pd.DataFrame(rows)[["claim", "paper", "measured", "control", "verdict"]]
+
+
+def _interval(found):
+    digits = ".2f" if found.get("unit") else ".1f"
+    low, high = (f"{found[name]:{digits}}" for name in ("low", "high"))
+    return f"{found['difference']:+{digits}} [{low}, {high}]".replace("-", "\N{MINUS SIGN}")
+
+
+def _measured(found, p):
+    digits = "+.2f" if found.get("unit") else "+.1f"
+    seeds = ", ".join(f"{value:{digits}}" for value in found["seeds"]).replace("-", "\N{MINUS SIGN}")
+    text = f"{_interval(found)}; seeds {seeds}; n = {found['n']:,}"
+    if not np.isnan(p):
+        text += f"; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}; smallest {found['smallest']:.1f}"
+    return text
+
+
+def correlation(frames, num_resamples=2000):
+    """Of disagreement and accuracy over iterations, mean over seeds, with a bootstrap over problems."""
+    rng, by_seed, draws = np.random.default_rng(0), [], np.zeros(num_resamples)
+    for _, own in frames.groupby("seed"):
+        wide = own.pivot(index="problem", columns="iteration", values=["correct", "disagreeing"])
+        accuracy, disagreeing = wide["correct"].to_numpy(), wide["disagreeing"].to_numpy()
+        drawn = rng.multinomial(len(wide), [1 / len(wide)] * len(wide), num_resamples)
+        by_seed.append(np.corrcoef(accuracy.mean(0), disagreeing.mean(0))[0, 1])
+        pairs = zip(drawn @ accuracy, drawn @ disagreeing)
+        draws += [np.corrcoef(*pair)[0, 1] for pair in pairs]
+    low, high = np.quantile(draws / len(by_seed), [0.025, 0.975])
+    told = min(low, *by_seed) > 0 or max(high, *by_seed) < 0
+    verdict = ("supported" if low > 0 else "not supported") if told else "cannot be told here"
+    found = {"difference": np.mean(by_seed), "low": low, "high": high, "seeds": by_seed, "p": np.nan}
+    num = frames.groupby(["seed", "problem"]).ngroups
+    return found | {"n": num, "verdict": verdict, "unit": "correlation"}
+
+
+def page(frames):
+    """docs/findings.md with the table of these frames in it."""
+    columns = pd.read_csv(FIGURES / "iterations.csv")
+    table = findings(frames).to_markdown(index=False)
+    kept = ["arm", "iteration", "accuracy", "vote_1", "oracle_2", "first_answers", "labels_right"]
+    kept += ["contradictory", "corrected", "spoiled", "num_updates", "num_training_tokens"]
+    tier = columns[columns.arm.isin(frames.arm) & (columns.iteration <= frames.iteration.max())]
+    means = tier[kept].groupby(["arm", "iteration"], sort=False).mean().reset_index()
+    means["arm"] = means.arm.map(lambda name: maft.plots.LABELS.get(name, name))
+    counts = {"num_updates": "updates", "num_training_tokens": "tokens trained on"}
+    for name in kept[2:]:
+        pattern = "{:,.0f}" if name in counts else "{:.1f}"
+        means[name] = [("" if np.isnan(v) else pattern.format(v)) for v in means[name]]
+    means = means.rename(columns=counts).rename(columns=lambda name: name.replace("_", " "))
+    behind = means.to_markdown(index=False, disable_numparse=True)
+    text = PAGE.read_text(encoding="utf-8")
+    for name, new in (("table", table), ("columns", behind)):
+        before, _, after = text.split(f"<!-- {name} -->\n")
+        text = f"<!-- {name} -->\n".join([before, f"{new}\n\n", after])
+    return text
+
+
+def draw():
+    """Figure 1 and the page, from the committed frames."""
+    frames = read()
+    columns = pd.read_csv(FIGURES / "iterations.csv")
+    tier = frames[frames.arm.map(lambda arm: ARMS[arm][0] == "a")]
+    order = [arm for arm in ARMS if arm in set(tier.arm)]
+    tier = pd.concat([tier[tier.arm == arm] for arm in order])
+    scores = tier.assign(method=tier.arm, task="arithmetic")
+    debate = maft.metrics.accuracy_over_seeds(scores)
+    single = maft.metrics.accuracy_over_seeds(scores, "first_correct")
+    figure, axes = maft.plots.panels(1, 2, 2.8, sharey=True)
+    maft.plots.by_iteration(debate, axes[0])
+    maft.plots.by_iteration(single, axes[1], "accuracy of a first answer (%)")
+    axes[1].get_legend().remove()
+    maft.plots.letter(axes)
+    sizes = {name: int(columns[name].iloc[0]) for name in ("num_train", "num_eval")}
+    seeds = [int(seed) for seed in sorted(tier.seed.unique())]
+    config = maft.load_config("organism", **sizes).replace(seeds=seeds)
+    caption = (
+        "Figure 1: Accuracy over iterations of finetuning. (a) Of the debate. (b) Of a first answer, "
+        f"averaged over agents. {maft.plots.about(config)}"
+    )
+    maft.plots.save_figure(figure, FIGURES / "fig01", caption)
+    numbers = debate.merge(single, on=["method", "task", "iteration", "seeds"], suffixes=("", "_first"))
+    numbers.to_csv(FIGURES / "fig01.csv", index=False, float_format="%.4f")
+    PAGE.write_text(page(frames), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    what, *steps = sys.argv[1:]
+    pairs = [step.split("=") for step in steps if "=" in step]
+    changes = {name: yaml.safe_load(value) for name, value in pairs}
+    draw() if what == "draw" else run([step for step in steps if ":" in step], **changes)
