@@ -224,9 +224,8 @@ class Study:
         """Algorithm 1: yields (iteration, society) after each iteration of multiagent finetuning.
 
         Every generation agent and, unless `critics` is False, every critic agent learns from what it
-        said itself. With
-        `shared_parts` all agents of a role are one model, which learns from one of so many parts of
-        what they all said. `relabel` puts another label in the place of a debate's vote.
+        said itself. With `shared_parts` all agents of a role are one model, which learns from one of so
+        many parts of what they all said. `relabel` puts another label in the place of a debate's vote.
         """
         society = self.base_society()
         num = len(society.generators)

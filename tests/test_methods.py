@@ -259,7 +259,7 @@ def small(config):
 
 def test_every_method_is_pinned():
     assert {*REQUESTS, "random_labels"} == set(METHODS)
-    assert not set(CONTROLS) & {*TABLE_1, "multiagent_ft_dpo", "distilled_society"}
+    assert not set(CONTROLS) & {*TABLE_1, "distilled_society"}
 
 
 @pytest.mark.parametrize("method", REQUESTS)
