@@ -242,10 +242,9 @@ class Study:
             self.remember(list(chain(*examples)) if shared_parts else data)
             alike = num if shared_parts else 1
             models = self.finetune(list(zip(agents[::alike], examples)), iteration)
-            models = [model for model in models for _ in range(alike)]
-            trained = [replace(agent, model=model) for agent, model in zip(agents, models)]
-            learned = tuple(trained[num:]) if critics else society.critics
-            society = Society(tuple(trained[:num]), learned, society.summarizer)
+            trained = tuple(replace(agent, model=models[n // alike]) for n, agent in enumerate(agents))
+            learned = trained[num:] or society.critics
+            society = Society(trained[:num], learned, society.summarizer)
             yield iteration, society
 
     def remember(self, data: list[AgentData] | list[Example]) -> None:

@@ -187,13 +187,9 @@ def for_paper(table: pd.DataFrame) -> pd.DataFrame:
         if name in ("method", "baseline"):
             shown[name] = shown[name].map(lambda value: LABELS.get(value, value))
         elif name in ("p", "p_holm"):
-            shown[name] = shown[name].map(p_value)
+            small = shown[name] < 0.001
+            shown[name] = shown[name].map("{:.3f}".format, na_action="ignore").mask(small, "< 0.001")
     return shown.rename(columns={"p_holm": "p (Holm)", "standard_error": "standard error"})
-
-
-def p_value(p: float) -> str:
-    """A p value in three decimals, of which the last is not rounded to nothing."""
-    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -120,20 +120,14 @@ def by_iteration(
 
 @plt.style.context(STYLE)
 def losses(curves: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
-    """Training loss against steps, a line per agent: the mean over a tenth of the steps.
-
-    Of a single curve it is the mean over 25 steps, before the losses themselves.
-    """
-    ax, single = ax or _new_axes(), len(curves) == 1
+    """Training loss against steps, a line per agent: the mean over a tenth of the steps."""
+    ax = ax or _new_axes()
     for (name, values), dashes in zip(curves.items(), cycle(("-", "--", ":", "-."))):
         series = pd.Series(values, range(1, len(values) + 1))
-        if single:
-            ax.plot(series.index, series, lw=0.5, alpha=0.35, color="C0")
-        smooth = series.rolling(25 if single else max(1, len(series) // 10), min_periods=1).mean()
-        ax.plot(series.index, smooth, dashes, label=name, color="C0" if single else None)
+        smooth = series.rolling(max(1, len(series) // 10), min_periods=1).mean()
+        ax.plot(smooth.index, smooth, dashes, label=name)
     ax.set(xlabel="step", ylabel="loss (nats per token)")
-    if not single:
-        ax.legend()
+    ax.legend()
     return ax
 
 

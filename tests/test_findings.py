@@ -1,0 +1,35 @@
+"""docs/findings.md and figures/organism are what the committed frames say."""
+
+import pandas as pd
+import pytest
+
+from benchmarks import findings
+from maft_lib.methods import METHODS
+
+pytestmark = pytest.mark.skipif(
+    not (findings.FIGURES / "frames.csv.gz").is_file(), reason="no study of the organism is committed"
+)
+
+
+def test_the_page_and_figure_1_are_drawn_from_the_frames(tmp_path, monkeypatch):
+    page = tmp_path / "findings.md"
+    page.write_text(findings.PAGE.read_text())
+    for name in ("frames.csv.gz", "iterations.csv"):
+        (tmp_path / name).write_bytes((findings.FIGURES / name).read_bytes())
+    committed = findings.FIGURES / "fig01.csv"
+    monkeypatch.setattr(findings, "FIGURES", tmp_path)
+    monkeypatch.setattr(findings, "PAGE", page)
+    findings.draw()
+    root = findings.ROOT / "docs" / "findings.md"
+    assert page.read_text() == root.read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "fig01.csv"), pd.read_csv(committed))
+
+
+def test_all_arms_are_methods_and_have_the_same_problems():
+    assert {method for _, method, _ in findings.ARMS.values()} <= set(METHODS)
+    frames = findings.read()
+    tier = frames[frames.arm.map(lambda arm: findings.ARMS[arm][0] == "a")]
+    asked = tier.groupby(["arm", "iteration"]).apply(lambda own: frozenset(zip(own.seed, own.problem)))
+    assert asked.nunique() == 1 and tier.arm.nunique() == 4
+    base = tier[tier.iteration == 0].groupby("arm").correct.mean()
+    assert base.nunique() == 1  # all arms start from the same debates
