@@ -1,23 +1,24 @@
-"""Every notebook runs, under papermill and under nbval."""
+"""Every notebook runs: from the wheel in an empty folder, under papermill and under nbval."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import nbformat
-import papermill
+import psutil
 import pytest
-import yaml
+from jupyter_client.manager import start_new_kernel
 
 from maft_lib.command import main
 from maft_lib.notebooks import NOTEBOOKS
 
 ROOT = Path(__file__).parent.parent
-SMOKE = yaml.safe_load((ROOT / "params" / "smoke.yml").read_text())
-
 
 MADE = {
     "02_3_multiagent_finetuning": ["fig02.pdf", "fig_loss.pdf", "dataset_sizes.tex"],
@@ -42,23 +43,45 @@ MADE = {
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """One store for all notebooks, as in a real run."""
-    return tmp_path_factory.mktemp("notebooks")
+def site(tmp_path_factory):
+    """The wheel, installed into an empty folder; everything else comes from the environment."""
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder / "wheel", ROOT], check=True)
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder, wheel], check=True)
+    return folder
 
 
-def execute(name, folder, **parameters):
-    return papermill.execute_notebook(
-        ROOT / "notebooks" / f"{name}.ipynb",
-        folder / f"{name}.ipynb",
-        parameters={
-            "runs_dir": str(folder / "runs"),
-            "figures_dir": str(folder / "figures"),
-            **parameters,
-        },
-        kernel_name="python3",
-        progress_bar=False,
-    )
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """An empty folder of a user's."""
+    return tmp_path_factory.mktemp("empty")
+
+
+@pytest.fixture(scope="module")
+def environment(site):
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("MAFT_")}
+    return {**theirs, "PYTHONPATH": str(site)}
+
+
+@pytest.fixture(scope="module")
+def maft(site, here, environment):
+    """The command `maft` of the wheel, called in the empty folder."""
+
+    def call(*words):
+        command = [sys.executable, site / "bin" / "maft", *words]
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def executed(maft, here):
+    """What `maft figures --profile smoke` has printed; all that it made lies in the empty folder."""
+    run = maft("figures", "--profile", "smoke")
+    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-3000:]
+    return run
 
 
 def test_the_list_of_notebooks_is_complete():
@@ -79,48 +102,136 @@ def test_anatomy(name):
 
 
 @pytest.mark.notebooks
+def test_a_run_says_what_it_starts_how_far_it_is_and_where_all_of_it_is(executed, here):
+    assert executed.stderr == ""
+    first, *lines, last = executed.stdout.splitlines()
+    assert first.startswith("17 notebooks with the profile smoke") and str(here) in first
+    assert len(lines) == 34 and sum(line.endswith("begins") for line in lines) == 17
+    assert last.endswith(str(here / "figures" / "smoke" / "index.html"))
+
+
+@pytest.mark.notebooks
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_under_papermill_with_the_smoke_profile(name, shared):
-    execute(name, shared, **SMOKE)
+def test_a_notebook_makes_its_files_and_shows_no_words_of_a_library(name, executed, here):
     for made in MADE.get(name, []):
-        assert (shared / "figures" / "smoke" / made).stat().st_size > 0
+        assert (here / "figures" / "smoke" / made).stat().st_size > 0
+    notebook = nbformat.read(here / "runs" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        assert output.get("name") != "stderr", output.text
+        assert not re.search(r"Warning|%\||it/s", str(output.get("text", ""))), output.text
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("name", ["03_4_multiple_iterations", "C_diversity_metrics"])
-def test_a_second_run_asks_no_model_and_makes_the_same_files(name, shared):
-    figures = shared / "figures" / "smoke"
-    execute(name, shared, **SMOKE)
-    before = {path.name: path.read_bytes() for path in figures.iterdir()}
-    again = execute(name, shared, **SMOKE)
-    assert {path.name: path.read_bytes() for path in figures.iterdir()} == before
-    printed = "".join(o.get("text", "") for o in again.cells[-1].outputs)
-    assert re.search(r"\n0 (model calls|texts scored)", printed)
+def test_a_second_run_asks_no_model_and_makes_the_same_files(executed, maft, here):
+    names, figures = ["03_4_multiple_iterations", "C_diversity_metrics"], here / "figures" / "smoke"
+    before = {path.name: path.read_bytes() for path in figures.glob("*.*") if path.suffix != ".html"}
+    assert maft("figures", "--profile", "smoke", *names).returncode == 0
+    assert {name: (figures / name).read_bytes() for name in before} == before
+    for name in names:
+        again = nbformat.read(here / "runs" / "smoke" / "notebooks" / f"{name}.ipynb", as_version=4)
+        printed = "".join(o.get("text", "") for o in again.cells[-1].outputs)
+        assert re.search(r"\n0 (model calls|texts scored)", printed)
 
 
 @pytest.mark.notebooks
-def test_under_nbval(shared):
+def test_under_nbval(executed, here):
+    """In the folder of the notebooks, with the profile that the environment names."""
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", "-q"]
-    environment = {**os.environ, "MAFT_PROFILE": "smoke", "MAFT_RUNS_DIR": str(shared / "runs")}
-    notebooks = sorted(str(path) for path in (ROOT / "notebooks").glob("*.ipynb"))
+    names = {"MAFT_PROFILE": "smoke", "MAFT_RUNS_DIR": str(here / "runs")}
+    notebook = ROOT / "notebooks" / "02_1_multiagent_debate.ipynb"
     run = subprocess.run(
-        [*command, *notebooks], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, notebook], cwd=ROOT, env=os.environ | names, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout[-3000:]
 
 
 @pytest.mark.notebooks
-def test_tables_of_the_notebooks_compile(shared, tmp_path):
+def test_papermill_as_the_readme_has_it(site, here, environment):
+    """A parameter that only the profile has is no news; one that nothing has ends in a sentence."""
+    shipped = site / "maft_lib" / "shipped"
+    papermill = [sys.executable, "-m", "papermill", "-k", "python3", "-f", shipped / "params/smoke.yml"]
+    papermill += [shipped / "notebooks/02_1_multiagent_debate.ipynb", "out.ipynb", "-p"]
+
+    def run(*parameter):
+        asked = {"cwd": here, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run([*papermill, *parameter], **asked, text=True)
+        return done.returncode, done.stdout
+
+    code, said = run("num_agents", "3")
+    assert code == 0 and "Executing" in said and "unknown parameter" not in said
+    code, said = run("num_agentz", "3")
+    assert code == 1 and "Passed unknown parameter: num_agentz" in said
+    cells = nbformat.read(here / "out.ipynb", as_version=4).cells
+    (error,) = (o for cell in cells for o in cell.get("outputs", []) if o.output_type == "error")
+    (sentence,) = error.traceback
+    assert sentence.startswith("ConfigError: unknown parameter 'num_agentz': did you mean")
+    assert said.rstrip().endswith(sentence)
+
+
+@pytest.mark.notebooks
+def test_tables_of_the_notebooks_compile(executed, here, tmp_path):
     """All LaTeX that the notebooks above have written, in one document with booktabs."""
     if not shutil.which("pdflatex"):
         pytest.skip("there is no pdflatex here")
-    paths = sorted((shared / "figures" / "smoke").glob("*.tex"))
+    paths = sorted((here / "figures" / "smoke").glob("*.tex"))
     body = "\n\n".join(rf"\resizebox{{\textwidth}}{{!}}{{\input{{{path}}}}}" for path in paths)
     preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "all.tex").write_text(f"{preamble}\n{body}\n\\end{{document}}\n")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert paths and run.returncode == 0, run.stdout[-2000:]
+
+
+@pytest.mark.notebooks
+def test_lab_opens_copies_at_the_root_of_the_project(site, environment, tmp_path):
+    token, log = "a-token", tmp_path / "log"
+    options = ["--no-browser", "--allow-root", f"--IdentityProvider.token={token}", "--port=0"]
+    command = [sys.executable, site / "bin" / "maft", "lab", *options]
+    with log.open("w") as file:
+        lab = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=file, stderr=file)
+    try:
+        place = wait_for(lambda: re.search(r"http://localhost:(\d+)(/lab/tree\S+)\?", log.read_text()))
+        assert place[2] == "/lab/tree/maft_notebooks/00_quickstart.ipynb"
+        address = f"http://localhost:{place[1]}/api/contents/maft_notebooks?token={token}"
+        with urllib.request.urlopen(address) as answer:
+            listed = {entry["name"] for entry in json.load(answer)["content"]}
+        assert listed == {f"{name}.ipynb" for name in NOTEBOOKS}
+        with urllib.request.urlopen(f"http://localhost:{place[1]}/api/kernels?token={token}", b""):
+            pass
+        time.sleep(3)  # in which a kernel would warn
+    finally:
+        for process in [*psutil.Process(lab.pid).children(recursive=True), lab]:
+            process.terminate()
+        lab.wait()
+    assert not re.search(r"^\[W|WARN|Skipped", log.read_text(), re.M), log.read_text()
+
+
+def wait_for(found, seconds=90):
+    """What `found` returns as soon as it is something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if it := found():
+            return it
+        time.sleep(0.2)
+    raise TimeoutError
+
+
+@pytest.mark.notebooks
+def test_an_interrupted_cell_says_what_is_kept(environment):
+    """In one line, as our own errors; others keep their traceback."""
+    manager, client = start_new_kernel(env=environment)
+    try:
+        asked = client.execute("import maft_lib, time\nprint('begun')\ntime.sleep(60)")
+        said = iter(lambda: client.get_iopub_msg(timeout=60), None)
+        next(m for m in said if m["msg_type"] == "stream")
+        manager.interrupt_kernel()
+        (line,) = client.get_shell_msg(timeout=60)["content"]["traceback"]
+        assert asked and line == "Interrupted: finished work is kept; run the cell again."
+        client.execute("1 / 0")
+        assert len(client.get_shell_msg(timeout=60)["content"]["traceback"]) > 2
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_the_command_line_names_what_is_wrong_with_another_notebook(capsys, tmp_path):
