@@ -1,8 +1,8 @@
-"""What a study will cost, before it begins: requests, tokens, memory, disk and time.
+"""What studies will cost, before they begin: requests, tokens, memory, disk and time.
 
-The recipe of the method runs on a `CountingStudy`, with made-up problems and answers, so that what is
-counted is what it asks for. Time is a roofline: reading and training are bound by arithmetic, writing
-by the weights that every step reads.
+The recipe of each method runs on a `CountingStudy`, with made-up problems and answers, so that what is
+counted is what it asks for; what studies share is counted once. Time is a roofline: reading and
+training are bound by arithmetic, writing by the weights that every step reads. No GPU was measured.
 """
 
 from __future__ import annotations
@@ -46,24 +46,22 @@ SAMPLE = 25  # made-up problems of a split, which stand for all
 GIB = 2**30
 STATES = {"adamw_torch": 8, "adamw_torch_8bit": 2, "paged_adamw_8bit": 2}  # bytes a parameter
 KEPT_NUMBERS = 28  # that a layer keeps of a token for the backward pass, in units of the hidden size
-LOGIT = 16  # bytes of a logit in training; where a token is drawn from it some 40
-ENGINES = {  # bytes beside the model; responses written together; seconds of a step; of a token
-    "cpu": (GIB / 2, 25, 0.0, 6e-5),  # each beside reading the weights and the arithmetic; of a core
-    "transformers": (GIB, 64, 0.03, 0.0),
-    "vllm": (3 * GIB, 256, 0.01, 0.0),
+LOGIT = 16  # bytes of a logit in training
+ENGINES = {  # bytes beside the model; responses written together; seconds of a step beside the weights
+    "cpu": (GIB / 2, 25, 0.0),
+    "transformers": (GIB, 64, 0.03),
+    "vllm": (3 * GIB, 256, 0.01),
 }
 SPEEDS = {  # operations and bytes a second that are reached, by a word of the GPU's name
     "H200": (300e12, 2.9e12),
     "H100": (300e12, 2.0e12),
     "A100": (94e12, 0.94e12),
-    "cpu": (60e9, 4e9),  # of a core
+    "cpu": (60e9, 4e9),  # of a core; within a third of what docs/speed.md measures
 }
+TRAINED = 6e-5  # seconds of a token in training beside the arithmetic, on a core
 START = 20  # seconds until a training process is ready; vLLM takes some five times as long
 MOVED = 3e-9  # seconds to write, read and hash a byte of a model
-H200 = (
-    "NVIDIA H200",
-    143_771 * 2**20,
-)  # taken for a profile that wants a GPU, on a machine without one
+H200 = ("NVIDIA H200", 143_771 * 2**20)  # taken for a profile that wants a GPU where there is none
 
 
 class Shape(NamedTuple):
@@ -145,17 +143,20 @@ class Work(NamedTuple):
 class CountingStudy(Study):
     """A study that counts: problems and answers are made up, nothing is finetuned or kept.
 
-    It is its own backend. Right answers are 1, wrong ones another number.
+    It is its own backend. Right answers are 1, wrong ones another number. What is in `known`, because
+    other studies have made it, costs nothing.
     """
 
-    def __init__(self, method: str, config: Config):
+    def __init__(self, method: str, task: str, config: Config, known: frozenset[Any] = frozenset()):
         self.method, self.task, self.config = method, "arithmetic", config
+        self.known, self.made = known, set[Any]()
         self.learns = False  # nothing is trained here
         self.backend = cast(Any, self)
-        length, usual = TEXTS.get(canonical(config.task), TEXTS[""])
+        length, usual = TEXTS.get(canonical(task), TEXTS[""])
         self.train, self.eval = (
-            [Problem(f"{split} {i}", "arithmetic", "?" * length, "1") for i in range(min(num, SAMPLE))]
-            for split, num in (("train", config.num_train), ("eval", config.num_eval))
+            [Problem(f"{task} {split} {i}", "arithmetic", "?" * length, "1") for i in range(number)]
+            for split in ("train", "eval")
+            for number in [min(getattr(config, f"num_{split}"), SAMPLE)]
         )
         self.response = min(usual, ROOM * config.max_tokens)
         self.phase, self.weight = "answers", 1.0
@@ -175,13 +176,16 @@ class CountingStudy(Study):
         self.debate(society, self.eval, iteration, **changes)
 
     def finetune(self, jobs: Sequence[tuple[Agent, Sequence[Example]]], iteration: int) -> list[str]:
-        for agent, examples in [job for job in jobs if job[1]]:  # the others keep their models
-            critic = agent.role == "critic"
-            epochs = self.config.critic_num_train_epochs if critic else self.config.num_train_epochs
-            tokens = [_tokens(e.messages) for e in examples]
-            num = epochs * self.weight
-            self.trainings.append(Work("training", num * len(tokens), 1, num * sum(tokens)))
-        return [f"{agent.name} after {iteration}" for agent, _ in jobs]
+        names = [f"{agent.name} {crc32(repr((agent, examples)).encode())}" for agent, examples in jobs]
+        for name, (agent, examples) in zip(names, jobs):
+            if examples and name not in self.known:  # without examples an agent keeps its model
+                critic = agent.role == "critic"
+                epochs = self.config.critic_num_train_epochs if critic else self.config.num_train_epochs
+                tokens = [_tokens(e.messages) for e in examples]
+                num = epochs * self.weight
+                self.trainings.append(Work("training", num * len(tokens), 1, num * sum(tokens)))
+        self.made.update(names)
+        return names
 
     def final_loss(self, model: str) -> float:
         """It falls for ever, so that STaR makes as many rounds as it may."""
@@ -190,12 +194,16 @@ class CountingStudy(Study):
     def stream(
         self, requests: Sequence[Request], on_text: Any = None
     ) -> Iterator[tuple[int, Completion]]:
-        """Answers a batch, and counts it, whether the store will have it or not."""
+        """Answers a batch, and counts what of it is not known."""
         completions = [self._complete(request) for request in requests]
-        read = self.weight * sum(completion.num_prompt_tokens for completion in completions)
-        written = self.weight * sum(completion.num_completion_tokens for completion in completions)
-        models = len({request.model for request in requests})
-        self.batches.append(Work(self.phase, self.weight * len(requests), models, read, written))
+        keys = [(r.model, r.seed, r.sampling, crc32(str(r.messages).encode())) for r in requests]
+        new = [(key[0], made) for key, made in zip(keys, completions) if key not in self.known]
+        if new:
+            read = self.weight * sum(made.num_prompt_tokens for _, made in new)
+            written = self.weight * sum(made.num_completion_tokens for _, made in new)
+            models = len({model for model, _ in new})
+            self.batches.append(Work(self.phase, self.weight * len(new), models, read, written))
+        self.made.update(keys)
         yield from enumerate(completions)
 
     def _complete(self, request: Request) -> Completion:
@@ -224,159 +232,187 @@ def planned(method: str, config: Config) -> dict[str, int]:
 
     Of STaR, which stops when its loss saturates, the most there can be.
     """
-    study = CountingStudy(method, config)
+    study = CountingStudy(method, config.task, config)
     counts = {"data": 0.0, "training": len(study.trainings), "answers": 0.0}
     for batch in study.batches:
         counts[batch.phase] += batch.number
     return {phase: round(count) for phase, count in counts.items()}
 
 
-def estimate(config: Config, method: str = "multiagent_ft", machine: Machine | None = None) -> Estimate:
-    """What one study of `method` on `config.task` costs, on `machine` (None: on this one).
+def estimate(
+    studies: Config | Sequence[tuple[str, str, Config]],
+    method: str = "multiagent_ft",
+    machine: Machine | None = None,
+) -> Estimate:
+    """What (method, task, config) cost together, on `machine` (None: on this one).
 
-    Raises `ConfigError` for an unknown method.
+    A config alone stands for the study of `method` on its task. Raises `ConfigError` for an unknown
+    method.
     """
-    check_name("method", method, tuple(METHODS))
-    machine = machine or this_machine(config.path(config.runs_dir))
-    return Estimate(CountingStudy(method, config), machine)
+    if isinstance(studies, Config):
+        studies = [(method, studies.task, studies)]
+    made = Estimate(studies, machine or this_machine(studies[0][2].path(studies[0][2].runs_dir)))
+    known = frozenset[Any]()
+    for name, task, config in studies:
+        check_name("method", name, tuple(METHODS))
+        study = CountingStudy(name, task, config, known)
+        known |= study.made
+        made.add(study)
+    return made
 
 
 class Estimate:
-    """What one study costs: numbers of requests, tokens and trainings; bytes; seconds.
+    """What studies cost: numbers of requests, tokens and trainings; bytes; seconds.
 
-    `training_tokens` are those of all trainings and epochs. `seconds` are those of generating, training
-    and moving weights. What depends on the model is None where its shape is unknown or a server's.
+    `training_tokens` are those of all trainings and epochs. What depends on the model is None where its
+    shape is unknown or a server's.
     """
 
-    def __init__(self, study: CountingStudy, machine: Machine):
-        self.method, self.config, self.machine = study.method, study.config, machine
-        config, batches, trainings = study.config, study.batches, study.trainings
-        totals = (sum(getattr(b, name) for b in batches) for name in ("number", "read", "written"))
-        self.requests, self.tokens_read, self.tokens_generated = map(round, totals)
-        self.num_trainings, self.training_tokens = len(trainings), round(sum(t.read for t in trainings))
-        self.disk_bytes = 300.0 * self.requests + CHARACTERS * self.tokens_generated
-        self.generation_bytes: Any = None
-        self.training_bytes: Any = None
-        self.seconds: Any = None
+    def __init__(self, studies: Sequence[tuple[str, str, Config]], machine: Machine):
+        self.studies, self.machine, self.config = studies, machine, studies[0][2]
+        self.requests = self.tokens_read = self.tokens_generated = self.training_tokens = 0
+        self.num_trainings, self.disk_bytes, config = 0, 0.0, self.config
         shape = model_shape(config.base_model) if config.backend != "openai" else None
-        if shape is None:
-            return
-        on_cpu = config.device == "cpu" or (config.device == "auto" and not machine.gpus)
+        self.seconds: Any = None if shape is None else 0.0
+        self.generation_bytes = self.training_bytes = self.seconds
+        self.engine = config.backend
         name, self.memory = (machine.gpus or (H200,))[0]
         self.num = len(machine.gpus) or max(config.nproc_per_node, config.tensor_parallel_size)
         self.hardware = f"{self.num if self.num > 1 else 'one'} {name.removeprefix('NVIDIA ')}"
-        if on_cpu:
+        if config.device == "cpu" or (config.device == "auto" and not machine.gpus):
             name, self.memory, self.num = "cpu", machine.ram, config.num_workers or machine.num_cores
-            self.hardware = f"a CPU, {self.num} workers"
-        self.shape, self.engine = shape, "cpu" if on_cpu else config.backend
+            self.engine, self.hardware = "cpu", f"a CPU, {self.num} workers"
+        self.shape = cast(Shape, shape)
         self.speed = next((speed for word, speed in SPEEDS.items() if word in name), SPEEDS["A100"])
         self.width = 4 if config.dtype == "float32" else 2
-        self.weights = shape.num_parameters * self.width
-        # a layer's matrices have sides of some 20 hidden sizes in all
-        rank = config.lora_rank
-        self.trained = 20 * rank * shape.hidden * shape.layers if rank else shape.num_parameters
-        self.states = STATES[config.optim] * self.trained
-        copies = self.num if on_cpu else 1
-        longest = max((batch.read + LONGEST * batch.written) / batch.number for batch in batches)
-        self.generation_bytes = copies * self._generation_bytes(longest)
+
+    def add(self, study: CountingStudy) -> None:
+        """Counts a study, with the parameters that its recipe has given it."""
+        batches, trainings = study.batches, study.trainings
+        self.requests += round(sum(batch.number for batch in batches))
+        self.tokens_read += round(sum(batch.read for batch in batches))
+        self.tokens_generated += round(sum(batch.written for batch in batches))
+        self.num_trainings += len(trainings)
+        self.training_tokens += round(sum(training.read for training in trainings))
+        self.disk_bytes += sum(300 * batch.number + CHARACTERS * batch.written for batch in batches)
+        if self.seconds is None:
+            return
+        self.disk_bytes += len(trainings) * 4 * self._trained(study.config)
+        self.seconds += self._generating(study) + self._training(study)
+        if batches:
+            longest = max((batch.read + LONGEST * batch.written) / batch.number for batch in batches)
+            needed = self._generation_bytes(study.config, longest)
+            self.generation_bytes = max(self.generation_bytes, needed)
         if trainings:
             longest = LONGEST * max(training.read / training.number for training in trainings)
-            self.training_bytes = copies * self._training_bytes(longest)
-        self.disk_bytes += self.num_trainings * 4 * self.trained
-        self.seconds = self._seconds(batches, sum(training.number for training in trainings))
+            needed = self._training_bytes(study.config, longest)
+            self.training_bytes = max(self.training_bytes, needed)
 
-    def _generation_bytes(self, longest: float) -> float:
+    def _trained(self, config: Config) -> float:
+        """Parameters that learn; the sides of a layer's matrices have some 20 hidden sizes in all."""
+        rank = config.lora_rank
+        return 20 * rank * self.shape.hidden * self.shape.layers if rank else self.shape.num_parameters
+
+    def _generation_bytes(self, config: Config, longest: float) -> float:
         """The weights, and the longest response in progress; in vLLM one that fills its window."""
-        config, shape, vllm = self.config, self.shape, self.engine == "vllm"
+        shape, vllm = self.shape, self.engine == "vllm"
         longest = config.max_model_len or shape.window if vllm else longest
-        keys_and_values = 2 * shape.layers * shape.key_values * self.width * longest
-        held = (self.weights + keys_and_values) / config.tensor_parallel_size + ENGINES[self.engine][0]
+        held = self.width * (shape.num_parameters + 2 * shape.layers * shape.key_values * longest)
+        held = held / config.tensor_parallel_size + ENGINES[self.engine][0]
         return held / (config.gpu_memory_utilization if vllm else 1)
 
-    def _training_bytes(self, longest: float) -> float:
+    def _training_bytes(self, config: Config, longest: float) -> float:
         """Weights and states, and either casts, activations and logits, or all gradients."""
-        config, shape, number = self.config, self.shape, self.shape.num_parameters
+        shape, number, trained = self.shape, self.shape.num_parameters, self._trained(config)
         tokens = config.per_device_train_batch_size * min(longest, shape.window)
         kept = KEPT_NUMBERS * self.width * shape.hidden * shape.layers * tokens
         kept /= 14 if config.gradient_checkpointing else 1
         frozen = config.load_in_4bit or (config.lora_rank and config.gradient_checkpointing)
         cast = 2 * number if self.width == 2 and not frozen else 0
         shared = 1 if config.lora_rank else config.nproc_per_node
-        peak = max(cast / shared + kept + LOGIT * shape.vocabulary * tokens, 4 * self.trained / shared)
-        lasting = (0.6 if config.load_in_4bit else 4) * number + self.states
-        return 1.05 * (lasting / shared + peak) + ENGINES[self.engine][0]
+        peak = max(cast / shared + kept + LOGIT * shape.vocabulary * tokens, 4 * trained / shared)
+        lasting = (0.6 if config.load_in_4bit else 4) * number + STATES[config.optim] * trained
+        copies = self.num if self.engine == "cpu" else 1
+        return copies * (1.05 * (lasting / shared + peak) + ENGINES[self.engine][0])
 
-    def _seconds(self, batches: list[Work], num_examples: float) -> tuple[float, float, float]:
-        """Of generating, of training, and of starting and moving weights between disk and device."""
-        config, (operations, bandwidth) = self.config, self.speed
-        _, rows, step, beside = ENGINES[self.engine]
-        token = 2 * self.shape.num_parameters / operations  # of a pass
-        parallel = self.num if self.engine == "cpu" else config.tensor_parallel_size
-        together = self.engine == "vllm" and config.lora_rank  # adapters of one base
-        generating = (self.tokens_read + self.tokens_generated) * (token + beside) / parallel
-        for batch in batches:
-            models = 1 if together else batch.models
-            steps = batch.written / min(rows * parallel, batch.number / models)
-            steps += models * LONGEST * batch.written / batch.number  # until the longest ends
-            generating += steps * (self.weights / bandwidth + step)
+    def _generating(self, study: CountingStudy) -> float:
+        """Seconds of writing all responses, and of moving finetuned models to the device."""
+        (operations, bandwidth), (_, rows, step) = self.speed, ENGINES[self.engine]
+        number_of, weights = self.shape.num_parameters, self.width * self.shape.num_parameters
+        parallel = self.num if self.engine == "cpu" else study.config.tensor_parallel_size
+        together = self.engine == "vllm" and study.config.lora_rank  # adapters of one base
+        seconds = 0.0
+        for _, number, models, read, written in study.batches:
+            models = 1 if together else models
+            steps = written / min(rows * parallel, number / models)
+            steps += models * LONGEST * written / number  # until the longest ends
+            seconds += (read + written) * 2 * number_of / operations / parallel
+            seconds += steps * (weights / bandwidth + step) + MOVED * weights * (not together) * models
+        return seconds
+
+    def _training(self, study: CountingStudy) -> float:
+        """Seconds of all trainings, several agents side by side where there are several devices."""
+        config, (operations, bandwidth) = study.config, self.speed
+        on_cpu, num, trained = self.engine == "cpu", len(study.trainings), self._trained(config)
         passes = (2 if config.lora_rank else 3) + config.gradient_checkpointing
-        update = (24 * self.trained + 2 * self.states) / bandwidth
-        updates = num_examples / config.per_device_train_batch_size / config.gradient_accumulation_steps
-        training = self.training_tokens * (passes * token + beside) + updates * update
-        training /= max(config.nproc_per_node, min(self.num, self.num_trainings))  # side by side
-        swaps = 1 if together else sum(batch.models for batch in batches)
-        moving = MOVED * (self.num_trainings * 4 * self.trained + swaps * self.weights)
-        return generating, training, moving + START * (5 + self.num_trainings) * (self.engine != "cpu")
+        token = passes * 2 * self.shape.num_parameters / operations + TRAINED * on_cpu
+        update = (24 + 2 * STATES[config.optim]) * trained / bandwidth
+        update /= config.per_device_train_batch_size * config.gradient_accumulation_steps
+        seconds = sum(work.read * token + work.number * update for work in study.trainings)
+        seconds /= max(config.nproc_per_node, min(self.num, num))
+        return seconds + num * MOVED * 4 * trained + (0 if on_cpu else START * (5 + num))
 
     @property
     def headline(self) -> str:
         """In one line, as at the head of the params files."""
         times = f", L = {self.config.num_iterations}" if self.num_trainings else ""
-        text = f"{self.method} on {self.config.task}{times}: "
+        text = f"{self.studies[0][0]} on {self.studies[0][1]}{times}: "
+        if len(self.studies) > 1:
+            tasks = ", ".join(dict.fromkeys(task for _, task, _ in self.studies))
+            text = f"{len(self.studies)} studies on {tasks}: "
         if self.seconds is None:
             return f"{text}{self._tokens()}"
-        sizes = map(_size, (self.generation_bytes, self.training_bytes or 0, self.disk_bytes))
+        sizes = map(_size, (self.generation_bytes, self.training_bytes, self.disk_bytes))
         text += "generation {} at least, training {}, disk {}, ".format(*sizes)
-        return f"{text}{_time(sum(self.seconds))} on {self.hardware}"
+        return f"{text}{_time(self.seconds)} on {self.hardware}"
 
     def _tokens(self) -> str:
         counts = (self.tokens_read, self.tokens_generated, self.training_tokens)
         read, written, trained = (f"{count / 1e6:.3g} M" for count in counts)
-        return (
-            f"{self.requests:,} requests, {read} tokens read, {written} generated, {trained} trained on"
-        )
+        return f"{self.requests:,} requests, {read} tokens read, {written} generated, {trained} learned"
 
     def __repr__(self) -> str:
-        seconds = "unknown: the model runs on a server, or is not here yet"
         if self.seconds is not None:
-            seconds = "generation {}, training {}, moving {}".format(*map(_time, self.seconds))
-        model = self.config.model_name_or_path
-        return f"{self.headline}\n  model   {model}\n  tokens  {self._tokens()}\n  time    {seconds}"
+            return f"{self.headline}\n{self._tokens()}"
+        return f"{self.headline}\nThe time is unknown: the model runs on a server, or is not here yet."
 
     def check(self) -> Estimate:
-        """Raises `ConfigError`, one sentence with what to change, if the machine cannot hold the study.
+        """Raises `ConfigError`, a sentence for each thing that the machine cannot hold; returns itself.
 
-        A GPU that is missing is the backend's to report, and a Ray cluster's machines are not known
-        here. Returns itself.
+        A GPU that is missing is the backend's to report; a Ray cluster's machines are not known here.
         """
         config, num_gpus = self.config, len(self.machine.gpus)
         if config.executor == "ray" or (config.device == "cuda" and not num_gpus):
             return self
-        if 0 < num_gpus < max(config.nproc_per_node, config.tensor_parallel_size):
-            raise ConfigError(f"nproc_per_node, tensor_parallel_size: there are {num_gpus} GPUs.")
         remedy = "name a larger disk's folder as runs_dir, set lora_rank, or lower num_iterations"
-        needs = [("of disk", self.disk_bytes, self.machine.free_disk, remedy)]
-        if self.seconds:
+        needs = [("disk", self.disk_bytes, self.machine.free_disk, remedy)]
+        if self.seconds is not None:
             remedy = "lower max_tokens, max_model_len or num_workers, or take a smaller model"
-            needs.append(("of memory to generate", self.generation_bytes, self.memory, remedy))
+            needs.append(("memory to generate", self.generation_bytes, self.memory, remedy))
             remedy = "set gradient_checkpointing, optim: paged_adamw_8bit or lora_rank"
-            paged = self.states if config.optim.startswith("paged") else 0  # may move to RAM
-            trains = (self.training_bytes or 0) - paged
-            needs.append(("of memory to train", trains, self.memory, remedy))
-        for what, needed, there, remedy in needs:
-            if needed > there:
-                text = f"{self.method} with {config.model_name_or_path} needs {_size(needed)} {what}"
-                raise ConfigError(f"{text}, but there are {_size(there)}: {remedy}.")
+            is_paged = config.optim.startswith("paged")  # its states may move to RAM
+            paged = STATES[config.optim] * self._trained(config) if is_paged else 0
+            needs.append(("memory to train", self.training_bytes - paged, self.memory, remedy))
+        text = f"{config.model_name_or_path} needs {{}} of {{}}, but there are {{}}: {{}}."
+        refusals = [
+            text.format(_size(needed), what, _size(there), remedy)
+            for what, needed, there, remedy in needs
+            if needed > there
+        ]
+        if 0 < num_gpus < max(config.nproc_per_node, config.tensor_parallel_size):
+            refusals.insert(0, f"nproc_per_node, tensor_parallel_size: there are {num_gpus} GPUs.")
+        if refusals:
+            raise ConfigError(" ".join(refusals))
         return self
 
 

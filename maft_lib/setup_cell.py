@@ -1,15 +1,80 @@
-"""The set-up cell of a notebook: what its parameters cell says becomes a config."""
+"""The set-up cell of a notebook: its parameters cell becomes a config, and what it runs an estimate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from maft_lib import workers
 from maft_lib.config import Config, ConfigError, check_name
 from maft_lib.estimation import estimate
+from maft_lib.methods import TABLE_1
 from maft_lib.profiles import load_config, own_parameters
 from maft_lib.wording import shown
+
+
+class Runs(NamedTuple):
+    """Studies of a notebook: methods (none: of the profile), on its task or all, once or L times."""
+
+    methods: Sequence[str] = ()
+    all_tasks: bool = False
+    once: bool = True
+    all_seeds: bool = False
+    changes: Mapping[str, Any] = {}
+
+
+_ITERATED = Runs(("multiagent_ft", "single_agent_ft"), once=False, all_seeds=True)
+_UNTRAINED = ("base", "majority", "debate")
+_MULTIAGENT = ("majority_ft", "multiagent_ft")
+_OF_S = ("vote_equal_budget", *_MULTIAGENT, "single_agent_ft", "multiagent_ft_lora")
+_ABLATED = ("_wo_summary", "_wo_critic", "")
+# What each notebook runs, for its estimate: tests hold this against what it has run.
+RUNS = {
+    "00_quickstart": [Runs(["multiagent_ft"])],
+    "02_1_multiagent_debate": [Runs(["debate"])],
+    "02_3_multiagent_finetuning": [Runs(["multiagent_ft"])],
+    "03_3_quantitative_results": [Runs(all_tasks=True, all_seeds=True)],
+    "03_4_multiple_iterations": [_ITERATED],
+    "04_1_ablations": [
+        Runs([f"multiagent_ft{which}" for which in _ABLATED], all_tasks=True),
+        Runs(["single_agent_ft", "single_agent_ft_wo_debate"], all_tasks=True),
+    ],
+    "04_2_diversity": [_ITERATED],
+    "04_3_zero_shot": [Runs(TABLE_1), Runs(["multiagent_ft"], all_tasks=True)],
+    "C_diversity_metrics": [_ITERATED],
+    "D_cooperative": [
+        Runs(["debate", "cooperative", "multiagent_ft", "cooperative_ft"], all_tasks=True)
+    ],
+    "E_additional_comparisons": [
+        _ITERATED._replace(methods=[*_ITERATED.methods, "single_agent_ft_hot"]),
+        Runs(["base", "debate", "unique_id", "multiagent_ft"]),
+    ],
+    "F_more_agents": [
+        Runs(["debate", *_MULTIAGENT], all_tasks=True),
+        Runs(["debate", *_MULTIAGENT], all_tasks=True, changes={"num_agents": 3}),
+    ],
+    "G_specialization_model": [Runs(["multiagent_ft"], once=False)],
+    "H_additional_evaluations": [Runs([*_UNTRAINED, *_MULTIAGENT], all_tasks=True), _ITERATED],
+    "R_reviewers_questions": [
+        Runs([*_UNTRAINED, *_MULTIAGENT, "single_agent_ft", "no_interaction"]),
+    ],
+    "S_cost_and_speed": [
+        Runs([*_UNTRAINED, *_OF_S, "distilled_society"]),
+    ],
+    "Z_miniature_model": [Runs(["debate"])],
+}
+
+
+def studies_of(notebook: str, config: Config) -> list[tuple[str, str, Config]]:
+    """The studies that a notebook runs with a config: (method, task, config of the study)."""
+    studies = []
+    for runs in RUNS[notebook]:
+        changes = {**runs.changes, **({"num_iterations": 1} if runs.once else {})}
+        for seed in config.seeds if runs.all_seeds and config.seeds else [config.seed]:
+            of_seed = config.replace(seed=seed, **changes)
+            tasks = config.tasks if runs.all_tasks else [config.task]
+            studies += [(m, task, of_seed) for task in tasks for m in runs.methods or config.methods]
+    return studies
 
 
 def notebook_config(
@@ -21,7 +86,7 @@ def notebook_config(
     exist when the set-up cell first runs, and raises `ConfigError` for a name that is no parameter.
     None means "as in the profile". `own` has the parameters of this notebook alone and the values that
     each may have, as `range(1, 101)` or `("speaker", "listener")`. Prints what the notebook has of its
-    own and what one study takes (`maft.estimate`); what this machine cannot hold is refused.
+    own and what its studies take (`maft.estimate`); what this machine cannot hold is refused.
     """
     first_run = "_maft_configured" not in namespace
     for name, allowed in own.items():
@@ -49,7 +114,7 @@ def notebook_config(
     if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
     if first_run:
-        expected = estimate(config)
+        expected = estimate(studies_of(notebook, config) if notebook else config)
         print(expected)
         expected.check()
     return config

@@ -532,16 +532,16 @@ def test_an_empty_result_says_so():
     assert "nothing has been evaluated" in html(Result("debate", "math", pd.DataFrame()))
 
 
-def test_a_config_shows_every_parameter_in_its_group_and_marks_changes():
-    config = load_config("smoke", num_agents=5)
+def test_a_config_shows_what_differs_from_the_defaults_and_folds_the_rest():
+    config, defaults = load_config("smoke", num_agents=5), Config()
     shown = parsed(html(config))
-    values = {row.dt.get_text(): row.dd for row in shown.select(".maft-facts > div")}
-    assert list(values) == list(Config.model_fields)
-    changed = {name for name, cell in values.items() if cell.mark}
-    defaults = Config()
-    assert changed == {n for n in Config.model_fields if getattr(config, n) != getattr(defaults, n)}
-    assert values["num_agents"].get_text() == "5 default 3" and "num_rounds" not in changed
-    titles = [title.get_text() for title in shown.select("h4")]
+    folded = shown.details.extract()
+    differing = {row.dt.get_text(): row.dd.get_text() for row in shown.select("dl > div")}
+    expected = [n for n in Config.model_fields if getattr(config, n) != getattr(defaults, n)]
+    assert list(differing) == expected and differing["num_agents"] == "5 default 3"
+    rows = {row.dt.get_text(): row.dd.get_text() for row in folded.select("dl > div")}
+    assert list(rows) == list(Config.model_fields) and rows["num_rounds"] == "2"
+    titles = [title.get_text() for title in folded.select("h4")]
     assert titles == ["Profile", *GROUPS.values()] and set(GROUPS) <= set(Config.model_fields)
 
 

@@ -153,7 +153,12 @@ def test_papermill_as_the_readme_has_it(site, here, environment):
     papermill += [shipped / "notebooks/02_1_multiagent_debate.ipynb", "out.ipynb", "-p"]
 
     def run(*parameter):
-        asked = {"cwd": here, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        asked = {
+            "cwd": here,
+            "env": environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+        }
         done = subprocess.run([*papermill, *parameter], **asked, text=True)
         return done.returncode, done.stdout
 

@@ -58,7 +58,7 @@ def _table(frame: pd.DataFrame, number: str = "{:.1f}") -> Markup:
 
 
 def config_html(config: Config) -> str:
-    """All parameters in their groups; those that differ from the defaults are marked."""
+    """The parameters that differ from the defaults, and, folded, all in their groups."""
     return framed(drawn("config", config.profile, _groups(config)), "maft-config")
 
 
