@@ -319,6 +319,8 @@ class Estimate:
         longest = config.max_model_len or shape.window if vllm else longest
         held = self.width * (shape.num_parameters + 2 * shape.layers * shape.key_values * longest)
         held = held / config.tensor_parallel_size + ENGINES[self.engine][0]
+        if self.engine == "cpu" and config.dtype != "float32":
+            held *= self.num  # a process for each worker, where the kernel for fp32 needs one alone
         return held / (config.gpu_memory_utilization if vllm else 1)
 
     def _training_bytes(self, config: Config, longest: float) -> float:
@@ -379,7 +381,8 @@ class Estimate:
     def _tokens(self) -> str:
         counts = (self.tokens_read, self.tokens_generated, self.training_tokens)
         read, written, trained = (f"{count / 1e6:.3g} M" for count in counts)
-        return f"{self.requests:,} requests, {read} tokens read, {written} generated, {trained} learned"
+        text = f"{self.requests:,} requests, {read} tokens read, {written} generated"
+        return f"{text}, {trained} trained on"
 
     def __repr__(self) -> str:
         if self.seconds is not None:
