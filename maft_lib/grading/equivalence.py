@@ -176,4 +176,6 @@ def _symbolic(a: Form, b: Form) -> bool:
 
 def symbolically_equal(a: str, b: str) -> bool:
     """Whether two pieces of LaTeX are mathematically equal, as far as that can be said in time."""
-    return ask("math_verify", *sorted((a, b))) == 1
+    first, second = sorted((a, b))
+    pairs = ((first, first), (second, second), (first, second))  # what cannot be read costs once
+    return all(ask("math_verify", *pair) == 1 for pair in pairs)

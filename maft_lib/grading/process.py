@@ -17,10 +17,10 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from queue import LifoQueue
 
 LIMIT = 2.0  # seconds of CPU for one comparison, whatever it consists of
 PATIENCE = 120.0  # seconds without a word after which a process counts as stuck
-READ, READY = "read", "ready"  # a part of a question is read; the library is imported
 
 _PROGRAM = Path(__file__).with_name("worker.py")
 _left = threading.local()  # `seconds` that the comparison of this thread may still take
@@ -61,7 +61,7 @@ def ask(library: str, first: str, second: str) -> float:
 def _asked(library: str, first: str, second: str) -> tuple[float, float]:
     """The score and the seconds it took; not kept if it only did not fit into the rest of a limit."""
     answer = _graders[library].ask(first, second, _left.seconds)
-    if answer is None and _left.seconds < LIMIT:
+    if answer is None and _left.seconds < 0.9 * LIMIT:
         raise _OutOfTime
     return answer or (0.0, LIMIT)
 
@@ -70,74 +70,63 @@ class Grader:
     """Workers with one library, as many as processors, each for one question at a time."""
 
     def __init__(self, library: str) -> None:
-        self.library, self.free = library, threading.Semaphore(os.cpu_count() or 2)
-        self.idle: list[subprocess.Popen] = []
-        self.unreadable: set[str] = set()  # texts that no worker survived
+        self.library = library
+        self.free: LifoQueue[subprocess.Popen | None] = LifoQueue()
+        for _ in range(os.cpu_count() or 2):
+            self.free.put(None)  # a worker that starts when it is needed
 
     def ask(self, first: str, second: str, seconds: float) -> tuple[float, float] | None:
         """The score of a question and the seconds it took; None if it ended the worker."""
-        if self.unreadable & {first, second}:
-            return None
-        with self.free:
-            for _ in range(2):  # the first may have been killed from outside
-                said = self._exchange([first, second, seconds])
-                if said and said[-1] != READ:
-                    score, _, spent = said[-1].partition(" ")
-                    if spent:
-                        return float(score), float(spent)
-                    break
-        if seconds >= LIMIT and said.count(READ) < 2:
-            self.unreadable.add((first, second)[said.count(READ)])
-        return None
+        said = ""
+        for _ in range(2):  # the first worker may have been killed from outside
+            said = said or self._exchange([first, second, seconds])
+        score, _, spent = said.partition(" ")
+        return (float(score), float(spent)) if spent else None
 
-    def _exchange(self, question: list) -> list[str]:
-        """A worker's words on a question: `read` for each part that it read, then what it says."""
-        said: list[str] = []
+    def _exchange(self, question: list) -> str:
+        worker, said = self.free.get(), ""
         try:
-            worker = self.idle.pop()
-        except IndexError:
-            worker = _started(self.library)
-        try:
+            worker = worker or _started(self.library)
             said = _said(worker, question)
         finally:  # also when the caller is interrupted: half an exchange must not stay
-            if said and said[-1] != READ:
-                self.idle.append(worker)
-            else:
+            if worker and not said:
                 worker.kill()
                 worker.communicate()
+                worker = None
+            self.free.put(worker)
         return said
 
 
 def _started(library: str) -> subprocess.Popen:
-    """A running `worker.py`, isolated from the environment, that finds packages where this one does."""
-    paths, pipe = json.dumps([path for path in sys.path if path]), subprocess.PIPE
-    command = [sys.executable, "-I", "-B", str(_PROGRAM), library, paths]
-    # In a session of its own: an interrupted cell must not interrupt a comparison halfway.
+    """A running `worker.py` that finds packages where this process does."""
     worker = subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-P", "-B", str(_PROGRAM), library],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # an interrupted cell must not interrupt a comparison halfway
     )
-    if _said(worker, []) != [READY]:
+    if _said(worker, []) != "ready":
         raise GradingError(f"the grader's process does not start: check that `import {library}` works.")
     return worker
 
 
-def _said(worker: subprocess.Popen, question: list) -> list[str]:
-    """A worker's words on a question, up to one that ends an answer, or to its own end."""
+def _said(worker: subprocess.Popen, question: list) -> str:
+    """A worker's answer to a question, a line each; "" if the worker ends instead."""
     assert worker.stdin and worker.stdout
     timer = threading.Timer(PATIENCE, worker.kill)
     timer.daemon = True
     timer.start()
-    said: list[str] = []
     try:
-        worker.stdin.write(json.dumps(question).encode() + b"\n")
+        worker.stdin.write(json.dumps(question) + "\n")
         worker.stdin.flush()
-        while (not said or said[-1] == READ) and (line := worker.stdout.readline()):
-            said.append(line.decode().strip())
+        return worker.stdout.readline().strip()
     except BrokenPipeError:
-        pass
+        return ""
     finally:
         timer.cancel()
-    return said
 
 
 _graders: dict[str, Grader] = {}

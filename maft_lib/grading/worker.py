@@ -16,10 +16,26 @@ import signal
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
+
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+from math_verify.grader import verify
+from sympy import (
+    Basic,
+    Expr,
+    Float,
+    I,
+    Integer,
+    MatrixBase,
+    MatrixExpr,
+    Product,
+    Rational,
+    Sum,
+    nan,
+    zoo,
+)
 
 MEMORY = 2 * 1024**3  # bytes of address space
 POINTS = 11  # at which expressions with letters are evaluated
@@ -31,10 +47,9 @@ def main() -> None:
 
     A copy of this process does so. When a question ends it, the next copy has all libraries at hand.
     """
-    library, sys.path[:] = sys.argv[1], json.loads(sys.argv[2])
-    importlib.import_module(library)  # before the limits and the first question
+    library = importlib.import_module(sys.argv[1]).__name__  # before the limits and the first question
     if library == "math_verify":
-        list(answer(library, "x", "x+1", 60))  # imports and builds what it does at the first question
+        answer(library, "x", "x+1", 60)  # builds what it does at the first question
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     with suppress(ImportError):  # no such limits on Windows
@@ -48,91 +63,82 @@ def main() -> None:
         if os.waitpid(child, 0)[1] in (0, signal.SIGKILL):  # at the end of input, or from outside
             return
         os.write(answers, b"killed\n")
-    _serve(library, answers)
-
-
-def _serve(library: str, answers: int) -> None:
     for line in sys.stdin:
         question = json.loads(line)
-        for word in answer(library, *question) if question else ["ready"]:
-            os.write(answers, f"{word}\n".encode())
+        os.write(answers, f"{answer(library, *question) if question else 'ready'}\n".encode())
 
 
-def answer(library: str, first: str, second: str, limit: float) -> Iterator[str]:
-    """The words of the answer to a question: `read` for each part when read, then score and seconds.
+def answer(library: str, first: str, second: str, limit: float) -> str:
+    """The score of two texts, and the seconds of CPU it took.
 
-    The kernel ends the process when the answer takes over `limit` seconds of its CPU time.
+    The kernel ends the process when the answer takes over `limit` of them.
     """
     start = time.process_time()
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, limit)
     try:
-        if library == "math_verify":
-            read = []
-            for latex in (first, second):
-                read.append(_read(latex))
-                yield "read"
-            score = float(_equal(*read))
-        else:
-            yield from ("read", "read")
-            problem = json.loads(first)
-            score = float(_dataset(problem["name"]).score_answer(second, problem["entry"]))
+        score = float(_equal(first, second) if library == "math_verify" else _scored(first, second))
     except MemoryError:
         raise  # the process ends, and another takes its place
     except Exception:  # what cannot be read, compared or scored is not right
         score = 0.0
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, 0)
-    yield f"{score} {time.process_time() - start}"
+    return f"{score} {time.process_time() - start}"
+
+
+def _scored(scoring: str, text: str) -> float:
+    problem = json.loads(scoring)
+    return _dataset(problem["name"]).score_answer(text, problem["entry"])
 
 
 @cache
 def _dataset(name: str) -> Any:
-    import reasoning_gym
+    return importlib.import_module("reasoning_gym").create_dataset(name, seed=0, size=1)
 
-    return reasoning_gym.create_dataset(name, seed=0, size=1)
+
+def _equal(first: str, second: str) -> bool:
+    """Whether two pieces of LaTeX are equal; of one piece twice, whether it can be read."""
+    (left, known, at_left), (right, others, at_right) = _read(first), _read(second)
+    if first == second:
+        return True
+    if known != others:
+        at_left, at_right = _values(left, known | others), _values(right, known | others)
+    if at_left is not None and at_right is not None:
+        inexact = bool(left.atoms(Float) or right.atoms(Float))
+        return all(_close(a, b, inexact) for a, b in zip(at_left, at_right))
+    return any(
+        verify(x, y, timeout_seconds=None, allow_set_relation_comp=True)
+        for x, y in ((left, right), (right, left))
+    )
 
 
 @lru_cache(maxsize=10_000)
-def _read(latex: str) -> tuple[Any, frozenset[str], list[Any] | None]:
-    """The SymPy object that a piece of LaTeX writes, with i as the imaginary unit, and its values.
+def _read(latex: str) -> tuple[Any, set[str], list[Any] | None]:
+    """The SymPy object that a piece of LaTeX writes, with i as the imaginary unit.
 
-    It is evaluated here, so that what takes for ever does so while it is read and can be named.
+    With it the letters in the bounds of sums and products, which stand for natural numbers, and its
+    values: they are evaluated here, so that what takes for ever does so while it is read.
     """
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
-    from sympy import Basic, I, Symbol
-
     read = latex2sympy(
         latex,
         is_real=True,
         normalization_config=None,
         conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),
     )
+    counted = set()
     if isinstance(read, Basic):
-        read = read.subs({symbol: I for symbol in read.atoms(Symbol) if symbol.name == "i"})
-    counted = _counted(read)
+        read = read.subs({symbol: I for symbol in read.free_symbols if str(symbol) == "i"})
+        bounds = [bound for each in read.atoms(Sum, Product) for bound in each.limits]
+        counted = {str(s) for bound in bounds for end in bound[1:] for s in end.free_symbols}
     return read, counted, _values(read, counted)
 
 
-def _counted(read: Any) -> frozenset[str]:
-    """The letters that stand in the bounds of sums and products, so for natural numbers."""
-    from sympy import Basic, Product, Sum
-
-    if not isinstance(read, Basic):
-        return frozenset()
-    bounds = [bound for each in read.atoms(Sum, Product) for bound in each.limits]
-    return frozenset(
-        str(letter) for bound in bounds for end in bound[1:] for letter in end.free_symbols
-    )
-
-
-def _values(read: Any, counted: frozenset[str]) -> list[Any] | None:
+def _values(read: Any, counted: set[str]) -> list[Any] | None:
     """An expression's values at `POINTS` points, the same for the same letters; else None.
 
     Two expressions that agree at random points are equal, and no simplifier has to find out why.
     """
-    from sympy import Expr, MatrixBase, MatrixExpr, Rational
-
     if not isinstance(read, Expr) or read.has(MatrixExpr, MatrixBase):
         return None
     values = []
@@ -146,8 +152,6 @@ def _values(read: Any, counted: frozenset[str]) -> list[Any] | None:
 
 def _value(constant: Any, counted: bool) -> Any:
     """A fraction as it is, anything else to `DIGITS` digits; what has no digit but noise is zero."""
-    from sympy import Integer
-
     constant = constant.doit() if counted or constant.is_rational else constant
     if constant.is_Rational:
         return constant
@@ -155,7 +159,7 @@ def _value(constant: Any, counted: bool) -> Any:
     return Integer(0) if value.is_Float and value._prec == 1 else value
 
 
-def _coordinate(name: str, point: int, counted: frozenset[str]) -> tuple[int, int]:
+def _coordinate(name: str, point: int, counted: set[str]) -> tuple[int, int]:
     """Numerator and denominator of a letter at a point: the same wherever the letter stands.
 
     All letters are positive at the first point, negative at the second, whole at the third; at the
@@ -171,25 +175,8 @@ def _coordinate(name: str, point: int, counted: frozenset[str]) -> tuple[int, in
     return -drawn if negative else drawn, 307
 
 
-def _equal(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
-    from math_verify.grader import verify
-    from sympy import Float
-
-    counted, sides = left[1] | right[1], (left[0], right[0])
-    values = [v if c == counted else _values(side, counted) for side, c, v in (left, right)]
-    if values[0] is not None and values[1] is not None:
-        inexact = any(side.atoms(Float) for side in sides)
-        return all(_close(a, b, inexact) for a, b in zip(*values))
-    return any(
-        verify(x, y, timeout_seconds=None, allow_set_relation_comp=True)
-        for x, y in (sides, sides[::-1])
-    )
-
-
 def _close(a: Any, b: Any, inexact: bool) -> bool:
     """Whether two values agree: fractions exactly, to six decimals if either side has a decimal."""
-    from sympy import nan, zoo
-
     if a in (nan, zoo) or b in (nan, zoo):
         return False
     if a.is_finite is not True or b.is_finite is not True or (a.is_Rational and b.is_Rational):
