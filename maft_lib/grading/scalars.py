@@ -9,42 +9,20 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-_DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
-_PLAIN = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
-_SIGN = r"(?P<sign>[-+]?)\s*"
-_FRACTION = rf"(?:\\frac\{{\s*(?P<a>[-+]?\s*{_PLAIN})\s*\}}\{{\s*(?P<b>[-+]?\s*{_PLAIN})\s*\}}"
-_NUMBER = re.compile(_SIGN + rf"(?P<plain>{_PLAIN})")
-_RATIO = re.compile(_SIGN + rf"(?:{_FRACTION}|\(?(?P<c>{_PLAIN})\)?\s*/\s*\(?(?P<d>[-+]?{_PLAIN})\)?))")
-_MIXED = re.compile(
-    _SIGN
-    + r"(?P<whole>\d+)(?:\s*\\frac\{\s*(?P<a>\d+)\s*\}\{\s*(?P<b>\d+)\s*\}|\s+(?P<c>\d+)/(?P<d>\d+))"
-)
-_REPEATING = re.compile(_SIGN + r"(?P<whole>\d*)\.(?P<once>\d*)\\overline\s*\{(?P<again>\d+)\}")
-_POWER_OF_TEN = r"10\s*\^\s*\{?\s*(?P<power>[-+]?\d{1,3})\s*\}?"
-_SCIENTIFIC = re.compile(
-    _SIGN
-    + rf"(?:(?P<plain>{_PLAIN})\s*(?:(?:\\times|\\cdot|x)\s*{_POWER_OF_TEN}|[eE](?P<e>[-+]?\d{{1,3}}))"
-    + rf"|{_POWER_OF_TEN.replace('power', 'alone')})"
-)
-
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _SCALES["trillion"] = 10**12
-_SCALED = re.compile(
-    rf"{_SIGN}(?P<plain>{_PLAIN})\s*(?:\\text\{{)?\s*(?P<scale>{'|'.join(_SCALES)})s?\s*\}}?",
-    re.IGNORECASE,
-)
 
 # Units that a problem may ask for, each with the spellings that mean the same. Two answers whose units
 # are both known and differ are different; any other word after a number is decoration.
-_UNITS = """
+_UNITS = r"""
 mm millimeter millimetre; cm centimeter centimetre; m meter metre; km kilometer kilometre;
 in inch inches; ft foot feet; yd yard; mi mile; s second sec; min minute; h hour hr; day; week;
 month; year yr; mg milligram; g gram; kg kilogram; lb pound lbs; oz ounce; ton tonne;
-ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buck; cent; euro; gbp;
-degree deg; radian rad; am; pm
+ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buck $ \$; cent;
+euro \euro; gbp \pound; yen \yen; rupee \rupee; degree deg \degree; radian rad; am; pm; mi/h mph;
+km/h kmh kph
 """
 _UNIT_OF = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()}
-_SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 # Words that change a number instead of decorating it: what they stand after is not stripped of them.
 _NOT_UNITS = """
@@ -55,15 +33,15 @@ even odd factorial out of not alpha beta gamma delta theta lambda sigma omega ph
 _NO_UNITS = {*_NOT_UNITS.split(), *_SCALES}
 
 _LONGEST_UNIT = 60  # characters
+_CURRENCY = r"\\(?:euro|pound|yen|rupee)|\\?\$"
+_MARK = rf"{_CURRENCY}|\\degree|%"
+_WORD = r"[a-zA-Z]+\.?(?:m\.)?"
 _TOKEN = re.compile(
-    r"\s+|\\text\{(?P<text>[^{}]*)\}|(?P<sign>\\(?:degree|euro|pound|yen|rupee)|\\?\$|%)|(?P<per>/)"
-    r"|\^\s*\{?(?P<power>[23])\}?|(?P<word>[a-zA-Z]+\.?(?:m\.)?)"
+    rf"\s+|\\text\{{(?P<text>[^{{}}]*)\}}|(?P<mark>{_MARK}|/)|\^\s*\{{?(?P<power>[23])\}}?|(?P<word>{_WORD})"
 )
-_START = re.compile(
-    r"\s|\\text\{|\\(?:degree|euro|pound|yen|rupee)|\\?\$|%|/\s*[a-zA-Z]{3}|(?<=[\d}])[a-zA-Z]"
-)
+_START = re.compile(rf"\s|\\text\{{|{_MARK}|/\s*[a-zA-Z]{{3}}|(?<=[\d}}])[a-zA-Z]")
 _LEADING_UNIT = re.compile(
-    r"(?P<sign>-?)\s*(?P<unit>\\\$|\$|\\(?:euro|pound|yen|rupee)|\\text\{\s*\\?\$\s*\})\s*(?P<value>-?[\d.\\].*)"
+    rf"(?P<sign>-?)\s*(?P<unit>{_CURRENCY}|\\text\{{\s*\\?\$\s*\}})\s*(?P<value>-?[\d.\\].*)"
 )
 _SUM = re.compile(r"(?<=[\w})\]])\s*[-+]")
 
@@ -81,38 +59,57 @@ class Scalar:
     decimals: int | None = None
 
 
-def read_number(text: str) -> Scalar | None:
-    """A number in any of its notations; None for any other text."""
-    text, decimals = text.strip(), None
-    if found := _NUMBER.fullmatch(text):
-        size, (_, point, places) = _plain(found["plain"]), found["plain"].partition(".")
-        decimals = len(places) if point else None
-    elif found := _RATIO.fullmatch(text):
-        above, below = _plain(found["a"] or found["c"]), _plain(found["b"] or found["d"])
-        if not below:
-            return None
-        size = above / below
-    elif found := _MIXED.fullmatch(text):
-        part, parts = int(found["a"] or found["c"]), int(found["b"] or found["d"])
-        if part >= parts:  # 2 3/2 is not a mixed number but a product
-            return None
-        size = int(found["whole"]) + Fraction(part, parts)
-    elif found := _SCALED.fullmatch(text):
-        size = _plain(found["plain"]) * _SCALES[found["scale"].lower()]
-    elif found := _REPEATING.fullmatch(text):
-        once, again = found["once"], found["again"]
-        tail = Fraction(int(once or "0")) + Fraction(int(again), 10 ** len(again) - 1)
-        size = int(found["whole"] or "0") + tail / 10 ** len(once)
-    elif found := _SCIENTIFIC.fullmatch(text):
-        power = int(found["power"] or found["e"] or found["alone"])
-        size = _plain(found["plain"] or "1") * Fraction(10) ** power
-    else:
-        return None
-    return Scalar(text, -size if found["sign"] == "-" else size, None, decimals)
-
-
 def _plain(digits: str) -> Fraction:
     return Fraction(re.sub(r"[, ]", "", digits).removesuffix("."))
+
+
+def _mixed(whole: str, above: str, below: str) -> Fraction | None:
+    proper = int(above) < int(below)  # 2 3/2 is not a mixed number but a product
+    return int(whole) + Fraction(int(above), int(below)) if proper else None
+
+
+def _repeating(whole: str, once: str, again: str) -> Fraction:
+    times = 10 ** len(once) * (10 ** len(again) - 1)
+    return Fraction(int(whole + once + again) - int(whole + once or "0"), times)
+
+
+_PLAIN = r"(?:(?:[1-9]\d{0,2}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+)"
+_SIGNED = rf"\{{\s*([-+]?\s*{_PLAIN})\s*\}}"
+_TEN_TO = r"10\s*\^\s*\{?\s*([-+]?\d{1,3})\s*\}?"
+_NOTATIONS = (  # of a number without its sign, and what its parts are worth
+    (rf"({_PLAIN})", _plain),
+    (rf"\\frac{_SIGNED}{_SIGNED}", lambda a, b: _plain(a) / _plain(b)),
+    (rf"\(?({_PLAIN})\)?\s*/\s*\(?([-+]?{_PLAIN})\)?", lambda a, b: _plain(a) / _plain(b)),
+    (r"(\d+)\s*\\frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}", _mixed),
+    (r"(\d+)\s+(\d+)/(\d+)", _mixed),
+    (
+        rf"({_PLAIN})\s*(?:\\text\{{)?\s*((?i:{'|'.join(_SCALES)}))(?i:s?)\s*\}}?",
+        lambda a, scale: _plain(a) * _SCALES[scale.lower()],
+    ),
+    (r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}", _repeating),
+    (
+        rf"({_PLAIN})\s*(?:\\times|\\cdot|x)\s*{_TEN_TO}",
+        lambda a, e: _plain(a) * Fraction(10) ** int(e),
+    ),
+    (rf"({_PLAIN})\s*[eE]([-+]?\d{{1,3}})", lambda a, e: _plain(a) * Fraction(10) ** int(e)),
+    (_TEN_TO, lambda e: Fraction(10) ** int(e)),
+)
+
+
+def read_number(text: str) -> Scalar | None:
+    """A number in any of its notations; None for any other text."""
+    text = text.strip()
+    size = re.sub(r"^[-+]\s*", "", text)
+    for notation, worth in _NOTATIONS:
+        if found := re.fullmatch(notation, size):
+            try:
+                value = worth(*found.groups())
+            except ZeroDivisionError:
+                return None
+            decimals = len(size.partition(".")[2]) if worth is _plain and "." in size else None
+            value = -value if value and text[0] == "-" else value
+            return None if value is None else Scalar(text, value, None, decimals)
+    return None
 
 
 def strip_unit(text: str) -> tuple[str, str | None]:
@@ -126,8 +123,7 @@ def strip_unit(text: str) -> tuple[str, str | None]:
         return strip_unit(value)[0], unit
     for start in _START.finditer(text, max(1, len(text) - _LONGEST_UNIT)):
         value = text[: start.start()].strip()
-        words = _unit_words(text[start.start() :], value)
-        if words:
+        if words := _unit_words(text[start.start() :], value):
             return value, _known(words)
     return text, None
 
@@ -143,65 +139,48 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
         if token is None:
             return None
         if token["text"] is not None:
-            words += re.findall(r"[a-zA-Z]+\.?(?:m\.)?|/|\^\{?[23]|\S", token["text"])
-        elif token["word"]:
-            known = _unit_of(token["word"]) is not None
-            single = len(token["word"].rstrip(".")) == 1
-            plain = token["word"].lower() in (*_POWERS, "unit", "units")
-            if not (is_number or (symbols and (known or plain) and not single)) or not (
-                known or spaced
-            ):
+            words += re.findall(rf"{_WORD}|/|\^\{{?[23]|\S", token["text"])
+        elif word := token["word"]:
+            known, single = _unit_of(word) is not None, len(word.rstrip(".")) == 1
+            named = known or word.lower() in (*_POWERS, "unit", "units")
+            alone = single and not spaced and words[-1:] != ["/"]
+            if not (is_number or (symbols and named and not single)) or alone:
                 return None
-            if not known and len(token["word"]) < 3 or (single and not spaced and words[-1:] != ["/"]):
+            if not (known or (spaced and len(word) > 2)):
                 return None
-            words.append(token["word"])
-        elif token["sign"] or token["per"] or token["power"]:
-            words.append(token["sign"] or token["per"] or f"^{token['power']}")
+            words.append(word)
+        elif not token[0].isspace():
+            words.append(token["mark"] or f"^{token['power']}")
         spaced = token[0].isspace()
         place = token.end()
-    names = [word.rstrip(".").lower() for word in words if word[0].isalpha()]
-    after_degree = any(word.startswith("\\degree") for word in words)
-    letters = [n for n in names if len(n) == 1 and _unit_of(n) is None]
-    if letters and not (after_degree and letters in (["f"], ["c"])):
+    names = {word.rstrip(".").lower() for word in words if word[0].isalpha()}
+    letters = {name for name in names if len(name) == 1 and _unit_of(name) is None}
+    if letters and not (r"\degree" in words and letters in ({"f"}, {"c"})):
         return None
-    only_powers = names and set(names) <= set(_POWERS)
     starts_well = words and words[0] not in ("^2", "^3")
-    return words if starts_well and not _NO_UNITS & set(names) and not only_powers else None
+    only_powers = names and names <= _POWERS.keys()
+    return words if starts_well and not _NO_UNITS & names and not only_powers else None
 
 
 def _unit_of(word: str) -> str | None:
-    word = word.replace(".", "").lower()
-    singular = word.removesuffix("s") if len(word) > 2 else word
-    return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
-
-
-_SIGNS = {
-    "\\degree": "degree",
-    "\\euro": "euro",
-    "\\pound": "gbp",
-    "\\yen": "yen",
-    "\\rupee": "rupee",
-    "$": "dollar",
-}
+    word = re.sub(r"[.{}\s]|\\text", "", word).lower()
+    return _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
 
 
 def _known(words: list[str]) -> str | None:
     """The unit that words name, with its power and what it is per; None if it is not known."""
     unit: str | None = None
     exponent = below = ""
-    for word in words:
-        sign = next((name for mark, name in _SIGNS.items() if mark in word), None)
-        name = sign or _unit_of(word)
-        if word == "/" or word.lower() == "per":
+    for word in map(str.lower, words):
+        name = _unit_of(word)
+        if word in ("/", "per"):
             below = "/"
-        elif word[0] == "^":
-            exponent = "^" + word.strip("^{}")
-        elif word.lower() in _POWERS:
-            exponent = _POWERS[word.lower()]
-        elif unit == "degree" and word.lower() in ("f", "c"):
-            unit = f"degree {word.lower()}"
-        elif name is not None and below == "/":
+        elif word[0] == "^" or word in _POWERS:
+            exponent = _POWERS.get(word) or "^" + word.strip("^{}")
+        elif unit == "degree" and word in ("f", "c"):
+            unit = f"degree {word}"
+        elif name and below == "/":
             below = f"/{name}"
         elif unit is None:
             unit = name
-    return unit + exponent + (below if below != "/" else "") if unit else None
+    return unit + exponent + below.rstrip("/") if unit else None
