@@ -15,7 +15,7 @@ REAL = Path(os.environ.get("MAFT_DATA_DIR") or Path(__file__).parents[2] / "shar
 
 def real(task, split="test"):
     """A real split, and the reasons that its warnings give; skips where there is no file."""
-    files = published.FILES[task, split]
+    files = [name.format(split) for name in published.RECORDS[task].files]
     if not any((REAL / file).is_file() for file in files):
         pytest.skip(f"no {' or '.join(files)} in {REAL}")
     with warnings.catch_warnings(record=True) as told:
@@ -31,7 +31,7 @@ def real(task, split="test"):
 def test_the_real_files_load(task, split, count, left_out):
     loaded, told = real(task, split)
     assert len(loaded) == count - left_out and bool(told) == bool(left_out)
-    assert {p.source for p in loaded} == {published.FILES[task, split][0]}
+    assert {p.source for p in loaded} == {published.RECORDS[task].files[0].format(split)}
     assert all(p.answer and p.question for p in loaded)
     assert len({normalised(p.question) for p in loaded}) == len(loaded)
 

@@ -131,8 +131,8 @@ def _read(answer: str, task: str) -> Form | None:
     if kind == "number" and task != "arithmetic":  # with units
         form = read(answer)
         form = form.value if isinstance(form, Assignment) else form
-        is_number = isinstance(form, Scalar) and form.value is not None and ":" not in form.latex
-        return form if is_number else None
+        written = isinstance(form, Scalar) and form.unit != "base" and ":" not in form.latex
+        return form if written and form.value is not None else None
     number = read_number(clean(answer) or "") if kind != "choice" else None
     if number or kind == "number" or len(answer) > LONGEST_TEXT:
         return number

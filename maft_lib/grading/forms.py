@@ -7,9 +7,11 @@ which answers are the same. Nothing here evaluates anything: what is not a numbe
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
+from fractions import Fraction
 
-from maft_lib.grading.equivalence import Assignment, Based, Form, Relation, Several, Words
+from maft_lib.grading.equivalence import Assignment, Form, Relation, Several, Words
 from maft_lib.grading.latex import clean, closing, split
 from maft_lib.grading.scalars import Scalar, read_number, strip_unit
 
@@ -21,8 +23,8 @@ _TEXT_ONLY = re.compile(r"(?:\\text\{[^{}]*\}|[\s.'()])+")
 _BARE_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|['. ])*|[^\W\d_]{3,}(?: +\w+)+")
 _TIME = re.compile(r"\d{1,2}:\d\d\s*(?:\\text\{)?\s*[ap]\.?\s?m\.?\s*\}?", re.I)
 _BASED = re.compile(
-    r"(?P<digits>-?[0-9A-Z,]+)\s*_\s*\{?\s*(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}?\s*\}?"
-    r"|(?:\\text\{)?(?P<digits2>[0-9A-Z]+)\s*\}?\s*(?:\\text\{)?\s*base\s*(?P<base2>\d{1,2}|[a-z]+)\s*\}?"
+    r"(?:\\text\{)?(?P<digits>-?[0-9A-Z,]+)\s*(?:_\s*\{?|\}?\s*(?:\\text\{)?\s*base)\s*"
+    r"(?:\\text\{)?(?P<base>\d{1,2}|[a-z]+)\}?\s*\}?"
 )
 _BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _LETTERS = r"(?:\\[a-zA-Z]+|[a-zA-Z]|[A-Z]{2,}|[a-zA-Z]{3,}|\\text\{[^{}]+\})"
@@ -108,11 +110,12 @@ def _based(text: str) -> Form | None:
     found = _BASED.fullmatch(text)
     if not found:
         return None
-    digits = (found["digits"] or found["digits2"]).replace(",", "")
-    base = found["base"] or found["base2"]
+    digits, base = found["digits"].replace(",", ""), found["base"]
     number = int(base) if base.isdigit() else _BASES.index(base) if base in _BASES else 0
-    valid = 2 <= number <= 36 and all(int(d, 36) < number for d in digits.lstrip("-"))
-    return Based(digits, number) if valid and digits.lstrip("-")[:1].isdigit() else None
+    with suppress(ValueError):  # digits that the base does not have
+        if number and digits.lstrip("-")[:1].isdigit():
+            return Scalar(digits, Fraction(int(digits, number)), "base")
+    return None
 
 
 def _matrix(text: str) -> Form | None:

@@ -33,8 +33,6 @@ _SYMBOLS = str.maketrans(
 _WRAPPED = re.compile(
     r"\$\$([^$]*)\$\$|\$([^$]*[^$\\])\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL
 )
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp"
 _NL = r"([\da-zA-Z])"  # a number or a letter as an argument without braces
 _RENAMED = {
@@ -82,7 +80,6 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
     (r"\\sqrt(\[3\])?\s*\(([^()]*)\)", r"\\sqrt\1{\2}"),
     (rf"\\sqrt\s*(\[[^\]]*\])?\s*{_NL}", r"\\sqrt\1{\2}"),
-    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
     (rf"\\frac\s*{_NL}\s*\{{", r"\\frac{\1}{"),
     (rf"\\frac\s*(\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}})\s*{_NL}", r"\\frac\1{\2}"),
     (rf"\\frac\s*{_NL}\s*{_NL}", r"\\frac{\1}{\2}"),
@@ -121,8 +118,8 @@ def clean(text: str) -> str | None:
     text = text.strip()
     if not text or len(text) > LONGEST_ANSWER:
         return None
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
-    text = re.sub("[₀-₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda f: "^{%s}" % unicodedata.normalize("NFKC", f[0]), text)
+    text = re.sub("[₀-₉]+", lambda f: "_{%s}" % unicodedata.normalize("NFKC", f[0]), text)
     text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text.translate(_SYMBOLS))
     if any(unicodedata.category(character)[0] == "C" for character in text):
         return None

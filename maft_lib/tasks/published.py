@@ -18,11 +18,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
@@ -40,6 +41,8 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 class GsmRecord(BaseModel):
     """GSM8K (Cobbe et al., 2021): a solution ends in `#### ` and a number."""
 
+    files: ClassVar = ("gsm8k_{}.jsonl",)
+    hub: ClassVar = ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866")
     question: Text
     answer: Text
 
@@ -55,6 +58,9 @@ class GsmRecord(BaseModel):
 class MathRecord(BaseModel):
     """MATH (Hendrycks et al., 2021). Some records upstream say `Level ?`: they are in no level."""
 
+    files: ClassVar = ("math_{}.jsonl",)
+    mirror: ClassVar = "DigitalLearningGmbH/MATH-lighteval"  # since the original was taken down
+    hub: ClassVar = (mirror, "default", "0530c78699ea5e8eb5530600900e1f328b48acad")
     question: Text = Field(validation_alias="problem")
     solution: Text
     level: Annotated[str, StringConstraints(pattern="^Level [1-5?]$")]
@@ -80,6 +86,8 @@ class MmluRecord(BaseModel):
     Files made with pandas hold NaN where the option was the word None; it is read as that word.
     """
 
+    files: ClassVar = ("mmlu_{}.jsonl", "mmlu_stem_{}.jsonl")
+    hub: ClassVar = ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe")
     question: Text
     options: list[
         Annotated[Text, BeforeValidator(lambda option: option if option == option else "None")]
@@ -127,40 +135,24 @@ class OwnRecord(BaseModel):
         return Problem(problem_id(question), "", question, self.answer, self.level, None, options)
 
 
-Record: TypeAlias = GsmRecord | MathRecord | MmluRecord | OwnRecord
-RECORDS: dict[str, type[Record]] = {"gsm": GsmRecord, "math": MathRecord, "mmlu": MmluRecord}
-FILES = {
-    ("gsm", "train"): ("gsm8k_train.jsonl",),
-    ("gsm", "test"): ("gsm8k_test.jsonl",),
-    ("math", "train"): ("math_train.jsonl",),
-    ("math", "test"): ("math_test.jsonl",),
-    ("mmlu", "test"): ("mmlu_test.jsonl", "mmlu_stem_test.jsonl"),
-}
-_MATH_MIRROR = "DigitalLearningGmbH/MATH-lighteval"  # since the original was taken down
-HUB = {  # repository, configuration and revision
-    "gsm": ("openai/gsm8k", "main", "740312add88f781978c0658806c59bc2815b9866"),
-    "math": (_MATH_MIRROR, "default", "0530c78699ea5e8eb5530600900e1f328b48acad"),
-    "mmlu": ("cais/mmlu", "all", "c30699e8356da336a370243923dbaf21066bb9fe"),
-}
+RECORDS: dict[str, type[GsmRecord | MathRecord | MmluRecord]] = {
+    "gsm": GsmRecord, "math": MathRecord, "mmlu": MmluRecord
+}  # fmt: skip
 
 
 def pool(task: str, split: str, data_dir: str | None, on_bad_records: str) -> list[Problem]:
     """All problems of a task's split, `train` or `eval`. Raises `DataError` (see `load`)."""
     folder = _folder(data_dir)
-    if is_own(task):
-        problems = load(task, "test", None, on_bad_records)
-        return [p for p in problems if half_of(p.question.removesuffix(_lettered(p.options))) == split]
-    if task == "mmlu" or (task == "math" and folder and not _find(task, "train", folder)):
+    only_test = task == "math" and folder and not _find(task, "train", folder)
+    if only_test or task == "mmlu" or is_own(task):
         return [
             replace(p, source=f"{p.source}{_HALF.format(split)}")
-            # An MMLU question decides without its options, so that its variants stay together.
+            # A question decides without its options, so that its variants stay together.
             for p in load(task, "test", folder, on_bad_records)
             if half_of(p.question.removesuffix(_lettered(p.options))) == split
         ]
-    if split == "eval":
-        return load(task, "test", folder, on_bad_records)
-    problems = load(task, "train", folder, on_bad_records)
-    if folder and not _find(task, "test", folder):
+    problems = load(task, "test" if split == "eval" else "train", folder, on_bad_records)
+    if split == "eval" or (folder and not _find(task, "test", folder)):
         return problems
     asked = {normalised(problem.question) for problem in load(task, "test", folder, on_bad_records)}
     tested = [problem.id for problem in problems if normalised(problem.question) in asked]
@@ -177,11 +169,11 @@ def is_own(task: str) -> bool:
 
 def _own_file(task: str) -> Path:
     """The file of a task, looked for in this folder and those above it."""
-    name, here = Path(task).expanduser(), Path.cwd()
-    places = [folder / name for folder in (here, *here.parents)]
-    if not any(map(os.path.isfile, places)):
-        raise DataError(f"task {task} is no file in {here} or above it: check the path.")
-    return next(filter(os.path.isfile, places))
+    here = Path.cwd()
+    places = (folder / Path(task).expanduser() for folder in (here, *here.parents))
+    if found := next(filter(os.path.isfile, places), None):
+        return found
+    raise DataError(f"task {task} is no file in {here} or above it: check the path.")
 
 
 @lru_cache(maxsize=32)
@@ -193,9 +185,8 @@ def answer_type_of(task: str) -> Kind:
     records = [record for _, record in _lines(_own_file(task)) if isinstance(record, dict)]
     said = {str(kind) for record in records if (kind := record.get("answer_type"))}
     if said - set(get_args(Kind)) or len(said) > 1:
-        raise DataError(
-            f"{task} has the answer_type {', '.join(sorted(said))}: a file has one of {get_args(Kind)}."
-        )
+        kinds = ", ".join(sorted(said))
+        raise DataError(f"{task} has the answer_type {kinds}: a file has one of {get_args(Kind)}.")
     if said:
         return cast(Kind, said.pop())
     if all(record.get("choices") for record in records):
@@ -226,8 +217,8 @@ def _folder(data_dir: str | None) -> Path | None:
 
 def _find(task: str, split: str, folder: Path) -> Path | None:
     """The split's file in a folder, or None. A file that cannot be read is found, too."""
-    places = (folder / name for name in FILES[task, split])
-    return next((place for place in places if os.path.lexists(place)), None)
+    places = (folder / name.format(split) for name in RECORDS[task].files)
+    return next(filter(os.path.lexists, places), None)
 
 
 def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refuse") -> list[Problem]:
@@ -239,7 +230,7 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
     path = _own_file(task) if is_own(task) else folder and _find(task, split, folder)
     if folder and not path:
         raise _missing(task, split, f"{folder} has no such file")
-    source = path.name if path else f"{HUB[task][0]} {split}@{HUB[task][2][:7]}"
+    source = path.name if path else "{0} {split}@{2:.7}".format(*RECORDS[task].hub, split=split)
     first: dict[str, tuple[str, Problem]] = {}
     bad, repeated = [], []
     for at, record in _lines(path) if path else _hub_rows(task, split):
@@ -267,7 +258,7 @@ def load(task: str, split: str, folder: Path | None, on_bad_records: str = "refu
 
 
 def _missing(task: str, split: str, why: str) -> DataError:
-    files = " or ".join(FILES[task, split])
+    files = " or ".join(RECORDS[task].files).format(split, split)
     remedy = f"put the file into a folder and name that folder with data_dir or {ENVIRONMENT}"
     return DataError(f"{task} needs {files}: {why}; {remedy}.")
 
@@ -275,24 +266,22 @@ def _missing(task: str, split: str, why: str) -> DataError:
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     """The place and the record of each line that is not blank; "" for what is not JSON."""
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check the file.") from error
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
-            record = ""
-        yield f"{path.name}:{number}", record
+        record = ""
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+        if line.strip():
+            yield f"{path.name}:{number}", record
 
 
 @lru_cache(maxsize=4)
 def _hub_rows(task: str, split: str) -> list[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset  # which takes seconds
 
-    repo, config, revision = HUB[task]
+    repo, config, revision = RECORDS[task].hub
     try:
         rows = load_dataset(repo, config, split=split, revision=revision)
     except Exception as error:  # no network, offline mode, a proxy, a repository that is gone
@@ -304,7 +293,7 @@ def _hub_rows(task: str, split: str) -> list[tuple[str, dict[str, Any]]]:
 def _problem(task: str, record: Any) -> Problem:
     """The problem of a record. Raises `ValueError` with the reason if it holds no problem."""
     try:
-        problem = RECORDS.get(task, OwnRecord).model_validate(record).problem()
+        problem = (OwnRecord if is_own(task) else RECORDS[task]).model_validate(record).problem()
     except ValidationError as error:
         first = error.errors()[0]
         name = " ".join(map(str, first["loc"])) or "record"
