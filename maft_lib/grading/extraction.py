@@ -271,9 +271,10 @@ _LETTER = re.compile(
     r"|(?<![\w'’])([AI])(?=[,.):*!\]\">]|\s*$|\s+(?:is|was|seems|and|or|best|holds)\b)"
     r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer) ([A-Z])\b"
 )
+_LISTED = r"\(?\b[A-Z]\b\)?(?:(?:,|,? and|,? or)\s+\(?\b[A-Z]\b\)?)*"
 _NOT_CHOSEN = re.compile(
     r"\b(?:not|nor|than|of|except)\s+(?:[Oo]ption |[Cc]hoice )?\(?[A-Z]\b\)?"
-    r"|\(?\b[A-Z]\b\)?,? (?:is|was|seems)\s+"
+    rf"|\b(?:[Ee]liminat|[Ee]xclud|[Rr]ul)\w* (?:out )?{_LISTED}|{_LISTED},? (?:is|are|was|seems)\s+"
     r"(?!(?:the |most |my )*(?:correct|right|best|answer|true|choice|likely|only)\b)"
 )
 

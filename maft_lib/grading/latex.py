@@ -94,9 +94,10 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 
 
-# One value said twice: 3 times 4, or 12; 20% of 50, that is 10; 12 (twelve).
+# One value said twice: 3 times 4, or 12; 3^2, or 9; 20% of 50, that is 10.
 _RESTATED = re.compile(
     r"[^\n]*\b(?:times|plus|minus|of|by|half)\b[^\n]*,\s*or\s+(?=\S*\d)"
+    r"|[^\n]*\d\s*(?:[*+^]|\\times|\\cdot)[\s{(]*\d[\d)}]*\$?,\s*or\s+(?=\$?[-\d])"
     r"|[^\n]*,\s*(?:that is|i\.\s?e\.)[ ,]*(?=\S)"
 )
 

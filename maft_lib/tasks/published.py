@@ -272,7 +272,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, start=1):
         record = ""
         with suppress(ValueError, RecursionError):
-            record = json.loads(line)
+            record = json.loads(line.decode("utf-8-sig"))
         if line.strip():
             yield f"{path.name}:{number}", record
 
