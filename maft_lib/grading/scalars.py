@@ -19,10 +19,10 @@ mm millimeter millimetre; cm centimeter centimetre; m meter metre; km kilometer 
 in inch inches; ft foot feet; yd yard; mi mile; s second sec; min minute; h hour hr; day; week;
 month; year yr; mg milligram; g gram; kg kilogram; lb pound lbs; oz ounce; ton tonne;
 ml milliliter millilitre; l liter litre; gal gallon; quart; pint; dollar usd buck $ \$; cent;
-euro \euro; gbp \pound; yen \yen; rupee \rupee; degree deg \degree; radian rad; am; pm; mi/h mph;
-km/h kmh kph
+euro \euro; gbp \pound; yen \yen; rupee \rupee; degree deg \degree; radian rad; am; pm
 """
 _UNIT_OF = {name: names.split()[0] for names in _UNITS.split(";") for name in names.split()}
+_SPEEDS = {"mph": "mi/h", "kmh": "km/h", "kph": "km/h"}  # which have no plural
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 # Words that change a number instead of decorating it: what they stand after is not stripped of them.
 _NOT_UNITS = """
@@ -164,7 +164,8 @@ def _unit_words(tail: str, value: str) -> list[str] | None:
 
 def _unit_of(word: str) -> str | None:
     word = re.sub(r"[.{}\s]|\\text", "", word).lower()
-    return _UNIT_OF.get(word) or _UNIT_OF.get(word.removesuffix("s") if len(word) > 2 else word)
+    singular = word.removesuffix("s") if len(word) > 2 else word
+    return _SPEEDS.get(word) or _UNIT_OF.get(word) or _UNIT_OF.get(singular)
 
 
 def _known(words: list[str]) -> str | None:
