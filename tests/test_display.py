@@ -219,7 +219,7 @@ def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):
     def broken(*asked):
         raise GradingError("math-verify cannot be started.")
 
-    monkeypatch.setattr(process.Grader, "ask", broken)
+    monkeypatch.setattr(process, "_answer", broken)
     asked = debate([["u+v^7"], ["7v+u-6v"]], "u+v^7", answer="v^7 + u")
     assert chips(html(asked)) == [["plain A", "plain B"]]
 

@@ -33,14 +33,14 @@ def copies(pid):
     return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
-def started(grader):
-    return [worker for worker in grader.free.queue if worker]
+def started():
+    return [worker for worker in process._workers("math_verify", os.getpid()).queue if worker]
 
 
-def cpu_of_workers(grader):
+def cpu_of_workers():
     """Seconds of CPU that workers, their copies and the copies that questions ended have used."""
     ticks = 0
-    for pid in [worker.pid for worker in started(grader)]:
+    for pid in [worker.pid for worker in started()]:
         for process_id in (pid, *copies(pid)):
             stat = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, stat[11:15]))
@@ -51,29 +51,28 @@ def cpu_of_workers(grader):
 def fresh_grader(monkeypatch):
     """Each test with workers of its own, nothing remembered, and a limit that is reached sooner."""
     monkeypatch.setattr(process, "LIMIT", 0.5)
-    workers = process.Grader("math_verify")
-    monkeypatch.setitem(process._graders, "math_verify", workers)
-    process._asked.cache_clear()
-    grading._same.cache_clear()
-    yield workers
-    for worker in started(workers):
+    for remembered in (process._workers, process._asked, grading._same):
+        remembered.cache_clear()
+    yield
+    for worker in started():
         worker.kill()
         worker.communicate()
+    process._workers.cache_clear()
 
 
-def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch, fresh_grader):
+def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch):
     assert len(HOSTILE) >= 100
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(process, "LIMIT", 0.2)
     is_equivalent(*EQUAL, "math")  # the workers are up
     slow, right = {}, []
     for name, answer in HOSTILE.items():
-        start = time.process_time() + cpu_of_workers(fresh_grader)
+        start = time.process_time() + cpu_of_workers()
         graded = [is_equivalent(answer, "42", task) for task in ("math", "gsm", "arithmetic", "mmlu")]
         graded.append(is_equivalent(extract_answer(f"\\boxed{{{answer}}}", "math"), "42", "math"))
         if any(graded):
             right.append(name)
-        seconds = time.process_time() + cpu_of_workers(fresh_grader) - start
+        seconds = time.process_time() + cpu_of_workers() - start
         if seconds > process.LIMIT + 1:
             slow[name] = seconds
     assert not right
@@ -105,23 +104,23 @@ def test_repetition_takes_no_time(answer, task):
     assert time.process_time() - start < 1
 
 
-def test_an_answer_that_takes_for_ever_is_wrong_and_costs_once(fresh_grader):
+def test_an_answer_that_takes_for_ever_is_wrong_and_costs_once():
     assert not is_equivalent(FOR_EVER, "42", "math")
     assert is_equivalent(*EQUAL, "math")
-    start = cpu_of_workers(fresh_grader)
+    start = cpu_of_workers()
     assert not is_equivalent(FOR_EVER, "43", "math")
-    assert cpu_of_workers(fresh_grader) < start + 0.2
+    assert cpu_of_workers() < start + 0.2
 
 
-def test_a_list_has_one_limit(fresh_grader):
+def test_a_list_has_one_limit():
     bombs = [f"(({n}!)!)!" for n in range(10, 34)]
     is_equivalent(*EQUAL, "math")
-    before = cpu_of_workers(fresh_grader)
+    before = cpu_of_workers()
     assert not is_equivalent(", ".join(bombs), ", ".join(f"{bomb}+1" for bomb in bombs[::-1]), "math")
-    assert cpu_of_workers(fresh_grader) - before < process.LIMIT + 0.25
+    assert cpu_of_workers() - before < process.LIMIT + 0.25
 
 
-def test_threads_give_the_verdicts_that_each_gives_alone(fresh_grader):
+def test_threads_give_the_verdicts_that_each_gives_alone():
     pairs = [(f"(x+{n})^2", f"x^2+{2 * n}x+{n * n + n % 2}") for n in range(1, 17)]
     pairs += [(f"(({n}!)!)!", "42") for n in range(10, 13)]
     with ThreadPoolExecutor(8) as pool:
@@ -129,16 +128,16 @@ def test_threads_give_the_verdicts_that_each_gives_alone(fresh_grader):
     assert verdicts == [n % 2 == 0 for n in range(1, 17)] + [False] * 3
 
 
-def test_a_worker_that_was_killed_is_replaced(fresh_grader):
+def test_a_worker_that_was_killed_is_replaced():
     assert is_equivalent(*EQUAL, "math")
-    os.kill(copies(started(fresh_grader)[0].pid)[0], signal.SIGKILL)
+    os.kill(copies(started()[0].pid)[0], signal.SIGKILL)
     assert is_equivalent("(x+3)^2", "x^2+6x+9", "math")
-    started(fresh_grader)[0].kill()
-    started(fresh_grader)[0].wait()
+    started()[0].kill()
+    started()[0].wait()
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
 
 
-def test_an_interrupted_comparison_leaves_nothing_behind(fresh_grader, monkeypatch):
+def test_an_interrupted_comparison_leaves_nothing_behind(monkeypatch):
     assert is_equivalent(*EQUAL, "math")
     said = process._said
 
@@ -167,9 +166,9 @@ def test_the_workers_end_with_their_process():
     program = (
         "from maft_lib.grading import is_equivalent, process\n"
         f"assert is_equivalent(*{EQUAL!r}, 'math')\n"
-        "workers = process._graders['math_verify'].free.queue\n"
+        "import os; workers = process._workers('math_verify', os.getpid()).queue\n"
         "print(*[worker.pid for worker in workers if worker], flush=True)\n"
-        "import os; os.kill(os.getpid(), 9)\n"
+        "os.kill(os.getpid(), 9)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     ended = threading.Event()

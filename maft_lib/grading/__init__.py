@@ -131,8 +131,9 @@ def _read(answer: str, task: str) -> Form | None:
     if kind == "number" and task != "arithmetic":  # with units
         form = read(answer)
         form = form.value if isinstance(form, Assignment) else form
-        written = isinstance(form, Scalar) and form.unit != "base" and ":" not in form.latex
-        return form if written and form.value is not None else None
+        if not isinstance(form, Scalar) or form.unit == "base" or ":" in form.latex:
+            return None
+        return form if form.value is not None else None
     number = read_number(clean(answer) or "") if kind != "choice" else None
     if number or kind == "number" or len(answer) > LONGEST_TEXT:
         return number

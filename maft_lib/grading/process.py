@@ -60,41 +60,42 @@ def ask(library: str, first: str, second: str) -> float:
 @lru_cache(maxsize=100_000)
 def _asked(library: str, first: str, second: str) -> tuple[float, float]:
     """The score and the seconds it took; not kept if it only did not fit into the rest of a limit."""
-    answer = _graders[library].ask(first, second, _left.seconds)
+    answer = _answer(library, first, second, _left.seconds)
     if answer is None and _left.seconds < 0.9 * LIMIT:
         raise _OutOfTime
     return answer or (0.0, LIMIT)
 
 
-class Grader:
-    """Workers with one library, as many as processors, each for one question at a time."""
-
-    def __init__(self, library: str) -> None:
-        self.library = library
-        self.free: LifoQueue[subprocess.Popen | None] = LifoQueue()
-        for _ in range(os.cpu_count() or 2):
-            self.free.put(None)  # a worker that starts when it is needed
-
-    def ask(self, first: str, second: str, seconds: float) -> tuple[float, float] | None:
-        """The score of a question and the seconds it took; None if it ended the worker."""
-        said = ""
-        for _ in range(2):  # the first worker may have been killed from outside
-            said = said or self._exchange([first, second, seconds])
-        score, _, spent = said.partition(" ")
-        return (float(score), float(spent)) if spent else None
-
-    def _exchange(self, question: list) -> str:
-        worker, said = self.free.get(), ""
+def _answer(library: str, first: str, second: str, seconds: float) -> tuple[float, float] | None:
+    """The score of a question and the seconds it took; None if it ended the worker."""
+    said, free = "", _workers(library, os.getpid())
+    for _ in range(2):  # the first worker may have been killed from outside
+        worker = free.get()
         try:
-            worker = worker or _started(self.library)
-            said = _said(worker, question)
+            worker = worker or _started(library)
+            said = _said(worker, [first, second, seconds])
         finally:  # also when the caller is interrupted: half an exchange must not stay
             if worker and not said:
                 worker.kill()
                 worker.communicate()
                 worker = None
-            self.free.put(worker)
-        return said
+            free.put(worker)
+        if said:
+            break
+    score, _, spent = said.partition(" ")
+    return (float(score), float(spent)) if spent else None
+
+
+@lru_cache
+def _workers(library: str, pid: int) -> LifoQueue[subprocess.Popen | None]:
+    """A process's workers with one library, as many as processors; None is one that has yet to start.
+
+    Each is for one question at a time. A fork has workers of its own.
+    """
+    free: LifoQueue[subprocess.Popen | None] = LifoQueue()
+    for _ in range(os.cpu_count() or 2):
+        free.put(None)
+    return free
 
 
 def _started(library: str) -> subprocess.Popen:
@@ -127,16 +128,3 @@ def _said(worker: subprocess.Popen, question: list) -> str:
         return ""
     finally:
         timer.cancel()
-
-
-_graders: dict[str, Grader] = {}
-
-
-def _start_afresh() -> None:
-    """At first and after a fork: the workers belong to the parent."""
-    _graders.update({library: Grader(library) for library in ("math_verify", "reasoning_gym")})
-
-
-_start_afresh()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
