@@ -1,6 +1,6 @@
 """The program behind `process`: compares LaTeX by math-verify, scores answers by reasoning_gym.
 
-Each line of standard input is a question in JSON, each line of standard output a word of its answer.
+Each line of standard input is a question in JSON, each line of standard output its answer.
 LaTeX goes through a grammar into SymPy objects; no text is evaluated as Python, and math-verify's own
 parsing, which does that for plain expressions, is not used.
 """
@@ -20,22 +20,9 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
+import sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify.grader import verify
-from sympy import (
-    Basic,
-    Expr,
-    Float,
-    I,
-    Integer,
-    MatrixBase,
-    MatrixExpr,
-    Product,
-    Rational,
-    Sum,
-    nan,
-    zoo,
-)
 
 MEMORY = 2 * 1024**3  # bytes of address space
 POINTS = 11  # at which expressions with letters are evaluated
@@ -48,8 +35,7 @@ def main() -> None:
     A copy of this process does so. When a question ends it, the next copy has all libraries at hand.
     """
     library = importlib.import_module(sys.argv[1]).__name__  # before the limits and the first question
-    if library == "math_verify":
-        answer(library, "x", "x+1", 60)  # builds what it does at the first question
+    answer("math_verify", "x", "x+1", 60)  # builds what it does at the first question
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     with suppress(ImportError):  # no such limits on Windows
@@ -105,7 +91,7 @@ def _equal(first: str, second: str) -> bool:
     if known != others:
         at_left, at_right = _values(left, known | others), _values(right, known | others)
     if at_left is not None and at_right is not None:
-        inexact = bool(left.atoms(Float) or right.atoms(Float))
+        inexact = bool(left.atoms(sympy.Float) or right.atoms(sympy.Float))
         return all(_close(a, b, inexact) for a, b in zip(at_left, at_right))
     return any(
         verify(x, y, timeout_seconds=None, allow_set_relation_comp=True)
@@ -127,9 +113,9 @@ def _read(latex: str) -> tuple[Any, set[str], list[Any] | None]:
         conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),
     )
     counted = set()
-    if isinstance(read, Basic):
-        read = read.subs({symbol: I for symbol in read.free_symbols if str(symbol) == "i"})
-        bounds = [bound for each in read.atoms(Sum, Product) for bound in each.limits]
+    if isinstance(read, sympy.Basic):
+        read = read.subs({symbol: sympy.I for symbol in read.free_symbols if str(symbol) == "i"})
+        bounds = [bound for each in read.atoms(sympy.Sum, sympy.Product) for bound in each.limits]
         counted = {str(s) for bound in bounds for end in bound[1:] for s in end.free_symbols}
     return read, counted, _values(read, counted)
 
@@ -139,11 +125,11 @@ def _values(read: Any, counted: set[str]) -> list[Any] | None:
 
     Two expressions that agree at random points are equal, and no simplifier has to find out why.
     """
-    if not isinstance(read, Expr) or read.has(MatrixExpr, MatrixBase):
+    if not isinstance(read, sympy.Expr) or read.has(sympy.MatrixExpr, sympy.MatrixBase):
         return None
     values = []
     for point in range(POINTS if read.free_symbols else 1):
-        at = {s: Rational(*_coordinate(s.name, point, counted)) for s in read.free_symbols}
+        at = {letter: _coordinate(letter.name, point, counted) for letter in read.free_symbols}
         values.append(_value(read.subs(at), bool(counted)))
         if not values[-1].is_number:
             return None
@@ -156,28 +142,26 @@ def _value(constant: Any, counted: bool) -> Any:
     if constant.is_Rational:
         return constant
     value = constant.evalf(DIGITS, maxn=3 * DIGITS)
-    return Integer(0) if value.is_Float and value._prec == 1 else value
+    return sympy.Integer(0) if value.is_Float and value._prec == 1 else value
 
 
-def _coordinate(name: str, point: int, counted: set[str]) -> tuple[int, int]:
-    """Numerator and denominator of a letter at a point: the same wherever the letter stands.
+def _coordinate(name: str, point: int, counted: set[str]) -> Any:
+    """The value of a letter at a point, a fraction: the same wherever the letter stands.
 
     All letters are positive at the first point, negative at the second, whole at the third; at the
     others the bits of its name decide the sign, so that any two letters differ in it somewhere.
     """
     rng = random.Random(f"{name} {point}")
     if name in counted:
-        return rng.randint(1, 20), 1
-    drawn = rng.randint(100, 900)
-    if point == 2:
-        return drawn, 1
+        return sympy.Integer(rng.randint(1, 20))
+    size = sympy.Rational(rng.randint(100, 900), 1 if point == 2 else 307)
     negative = point == 1 or (point > 2 and zlib.crc32(name.encode()) >> (point - 3) & 1)
-    return -drawn if negative else drawn, 307
+    return -size if negative else size
 
 
 def _close(a: Any, b: Any, inexact: bool) -> bool:
     """Whether two values agree: fractions exactly, to six decimals if either side has a decimal."""
-    if a in (nan, zoo) or b in (nan, zoo):
+    if a in (sympy.nan, sympy.zoo) or b in (sympy.nan, sympy.zoo):
         return False
     if a.is_finite is not True or b.is_finite is not True or (a.is_Rational and b.is_Rational):
         return bool(a == b)
