@@ -124,12 +124,14 @@ def _same_members(a: Several, b: Several) -> bool:
     kinds = {a.kind, b.kind}
     if "union" in kinds or ("matrix" in kinds and len(kinds) == 2):
         return (kinds == {"union"} and _in_any_order(a, b)) or _symbolic(a, b)
+    if "set" in kinds and kinds <= {"set", "list"}:
+        return _in_any_order(a, b)
+    if len(a.items) != len(b.items):
+        return False
     if kinds == {"list"}:
         return _paired(a, b)
-    if kinds <= {"set", "list"}:
-        return _in_any_order(a, b)
     ordered = len(kinds) == 1 or ("list" in kinds and "(" in "".join(kinds))
-    return ordered and len(a.items) == len(b.items) and all(map(same, a.items, b.items))
+    return ordered and all(map(same, a.items, b.items))
 
 
 def _in_any_order(a: Several, b: Several) -> bool:
@@ -140,15 +142,13 @@ def _in_any_order(a: Several, b: Several) -> bool:
 
 def _paired(a: Several, b: Several) -> bool:
     """Whether the members can be paired, each with an equal one: 2, 2, 3 is not 2, 3, 3."""
-    if len(a.items) != len(b.items):
-        return False
     waiting = list(b.items)
     for x in a.items:
         equal = next((y for y in waiting if same(x, y)), None)
         if equal is None:
             return False
         waiting.remove(equal)
-    return True
+    return not waiting
 
 
 def _symbolic(a: Form, b: Form) -> bool:

@@ -12,11 +12,11 @@ import json
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
 import zlib
-from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -38,14 +38,11 @@ def main() -> None:
     answer("math_verify", "x", "x+1", 60)  # builds what it does at the first question
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    with suppress(ImportError):  # no such limits on Windows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may be written
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may be written
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logging.disable(logging.CRITICAL)
-    while hasattr(os, "fork") and (child := os.fork()):
+    while child := os.fork():
         if os.waitpid(child, 0)[1] in (0, signal.SIGKILL):  # at the end of input, or from outside
             return
         os.write(answers, b"killed\n")
@@ -60,16 +57,14 @@ def answer(library: str, first: str, second: str, limit: float) -> str:
     The kernel ends the process when the answer takes over `limit` of them.
     """
     start = time.process_time()
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, limit)
+    signal.setitimer(signal.ITIMER_PROF, limit)
     try:
         score = float(_equal(first, second) if library == "math_verify" else _scored(first, second))
     except MemoryError:
         raise  # the process ends, and another takes its place
     except Exception:  # what cannot be read, compared or scored is not right
         score = 0.0
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     return f"{score} {time.process_time() - start}"
 
 
