@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -48,19 +48,23 @@ def cpu_of_workers():
 
 
 @pytest.fixture(autouse=True)
-def fresh_grader(monkeypatch):
-    """Each test with workers of its own, nothing remembered, and a limit that is reached sooner."""
+def nothing_remembered(monkeypatch):
+    """And a limit that is reached sooner."""
     monkeypatch.setattr(process, "LIMIT", 0.5)
-    for remembered in (process._workers, process._asked, grading._same):
-        remembered.cache_clear()
+    process._asked.cache_clear()
+    grading._same.cache_clear()
+
+
+@pytest.fixture
+def own_workers(monkeypatch):
+    monkeypatch.setattr(process, "_workers", lru_cache(process._workers.__wrapped__))
     yield
     for worker in started():
         worker.kill()
         worker.communicate()
-    process._workers.cache_clear()
 
 
-def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch):
+def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeypatch, own_workers):
     assert len(HOSTILE) >= 100
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(process, "LIMIT", 0.2)
@@ -130,10 +134,10 @@ def test_threads_give_the_verdicts_that_each_gives_alone():
 
 def test_a_worker_that_was_killed_is_replaced():
     assert is_equivalent(*EQUAL, "math")
-    os.kill(copies(started()[0].pid)[0], signal.SIGKILL)
+    os.kill(copies(started()[-1].pid)[0], signal.SIGKILL)
     assert is_equivalent("(x+3)^2", "x^2+6x+9", "math")
-    started()[0].kill()
-    started()[0].wait()
+    started()[-1].kill()
+    started()[-1].wait()
     assert is_equivalent("(x+2)^2", "x^2+4x+4", "math")
 
 
@@ -181,7 +185,7 @@ def test_the_workers_end_with_their_process():
     assert len(said.stdout.split()) == 1
 
 
-def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path):
+def test_a_grader_that_cannot_start_says_so(monkeypatch, tmp_path, own_workers):
     (tmp_path / "broken.py").write_text("import does_not_exist")
     monkeypatch.setattr(process, "_PROGRAM", tmp_path / "broken.py")
     with pytest.raises(process.GradingError, match="import math_verify"):
@@ -213,7 +217,7 @@ worker.main()
 
 
 @pytest.mark.parametrize("then", ["eval('1')", ""], ids=["the trap works", "no text is compiled"])
-def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch):
+def test_no_answer_becomes_a_program(then, tmp_path, monkeypatch, own_workers):
     """Python itself says when text is compiled or a process started: no hostile answer gets there.
 
     Numbers do: latex2sympy has SymPy read the digits that its grammar found, which evaluates them.
