@@ -1,6 +1,5 @@
 """Decoding by the CPU kernel: the texts of transformers, whatever is computed beside them."""
 
-import re
 import signal
 import sys
 import threading
@@ -166,22 +165,20 @@ def test_what_was_read_is_not_read_again(backend, model, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind, settings, named",
+    "kind, settings",
     [
-        (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=8), "sliding_window"),
-        (LlamaForCausalLM, LlamaConfig(**SIZES, mlp_bias=True), "mlp.*bias"),
-        (LlamaForCausalLM, LlamaConfig(**SIZES | {"intermediate_size": 90}), "sizes"),
-        (LlamaForCausalLM, LlamaConfig(**SIZES, hidden_act="gelu"), "hidden_act gelu"),
+        (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=8)),
+        (LlamaForCausalLM, LlamaConfig(**SIZES, mlp_bias=True)),
+        (LlamaForCausalLM, LlamaConfig(**SIZES | {"intermediate_size": 90})),
+        (LlamaForCausalLM, LlamaConfig(**SIZES, hidden_act="gelu")),
     ],
 )
-def test_what_the_kernel_does_not_know_is_named_and_answered_by_transformers(
-    backend, model, tmp_path, without_numba, kind, settings, named
+def test_what_the_kernel_does_not_know_is_answered_by_transformers(
+    backend, model, tmp_path, without_numba, kind, settings
 ):
     write(tmp_path, kind, settings)
     hub.load_tokenizer(model).save_pretrained(tmp_path)
-    kernel = read(tmp_path)
-    assert kernel.weights is None
-    assert re.search(named, kernel.unknown)
+    assert read(tmp_path) is None
     requests = [*asked(str(tmp_path), 2, max_tokens=5), *asked(model, 2)]
     mixed = generate(backend, requests)
     without_numba()

@@ -31,19 +31,18 @@ KEPT = 2**30  # bytes of models, and as many of keys and values
 
 
 class Kernel(NamedTuple):
-    """A model for the kernel, and the tokens that end its texts; or why the kernel does not know it."""
+    """A model for the kernel, and the tokens that end its texts."""
 
-    weights: Weights | None
+    weights: Weights
     ends: frozenset[int]
-    unknown: str = ""
 
 
-_kernels: dict[Model, Kernel] = {}
+_kernels: dict[Model, Kernel | None] = {}
 _loading = threading.Lock()
 
 
-def kernels(models: Sequence[Model], num_workers: int) -> dict[Model, Kernel]:
-    """The kernel of each model, kept in memory; workers read the weights, as they have PyTorch."""
+def kernels(models: Sequence[Model], num_workers: int) -> dict[Model, Kernel | None]:
+    """The kernel of each model that it knows, kept in memory; workers have PyTorch and read them."""
     with _loading:
         new = [(model,) for model in models if model not in _kernels]
         for place, kernel in run_parallel(read_kernel, new, num_workers):
@@ -55,12 +54,13 @@ def kernels(models: Sequence[Model], num_workers: int) -> dict[Model, Kernel]:
         return {model: _kernels[model] for model in models}
 
 
-def _num_bytes(kernel: Kernel) -> int:
-    return sum(part.nbytes for part in kernel.weights or () if isinstance(part, np.ndarray))
+def _num_bytes(kernel: Kernel | None) -> int:
+    parts = kernel.weights if kernel else ()
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
-def read_kernel(model: Model) -> Kernel:
-    """Loads a model with transformers and lays out its weights."""
+def read_kernel(model: Model) -> Kernel | None:
+    """Loads a model with transformers and lays out its weights; None for one it does not know."""
     import torch
 
     from maft_lib.backends.models import declared_stops, load_model
@@ -68,11 +68,10 @@ def read_kernel(model: Model) -> Kernel:
     with loading(f"model {model.folder}"):
         kind = json.loads((Path(model.folder) / "config.json").read_text()).get("model_type")
     if kind not in ("llama", "mistral", "qwen2"):  # which need not be loaded here
-        return Kernel(None, frozenset(), f"model_type {kind}")
+        return None
     loaded = load_model(model.folder, model.dtype, model.device, model.trust)
-    ends = frozenset(declared_stops(loaded))
-    if unknown := _unknown(loaded):
-        return Kernel(None, ends, unknown)
+    if not _knows(loaded):
+        return None
     config, parts = loaded.config, {n: part.detach().numpy() for n, part in loaded.named_parameters()}
     positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
     cosines, sines = (wave[0].numpy() for wave in loaded.model.rotary_emb(torch.zeros(1), positions))
@@ -106,33 +105,29 @@ def read_kernel(model: Model) -> Kernel:
         heads=config.num_attention_heads,
         epsilon=f4(config.rms_norm_eps),
     )
-    return Kernel(weights, ends)
+    return Kernel(weights, frozenset(declared_stops(loaded)))
 
 
-def _unknown(loaded: Any) -> str:
-    """What of a model the kernel does not know, if anything."""
+def _knows(loaded: Any) -> bool:
+    """Whether the kernel computes all that a model does, and its sizes fit the kernel's vectors."""
     from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
 
     config = loaded.config
     if type(loaded) not in (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM):
-        return type(loaded).__name__
-    if config.hidden_act != "silu":
-        return f"hidden_act {config.hidden_act}"
-    if getattr(config, "sliding_window", None):
-        return "sliding_window"
-    if (kind := config.rope_parameters["rope_type"]) not in ("default", "linear", "llama3"):
-        return f"rope_type {kind}"
-    biases = ("q_proj.bias", "k_proj.bias", "v_proj.bias")
-    for name, part in loaded.named_parameters():
-        if part.element_size() != 4 or (name.endswith("bias") and not name.endswith(biases)):
-            return name
+        return False
+    known = ("weight", "q_proj.bias", "k_proj.bias", "v_proj.bias")
+    parts = loaded.named_parameters()
+    if any(part.element_size() != 4 or not name.endswith(known) for name, part in parts):
+        return False
     width = loaded.model.layers[0].self_attn.head_dim
     attention = width * (config.num_attention_heads + 2 * config.num_key_value_heads)
-    if width % WIDTH or any(
-        n % COLUMNS for n in (attention, config.hidden_size, config.intermediate_size)
-    ):
-        return f"sizes that are no multiples of {COLUMNS}"
-    return ""
+    return (
+        config.hidden_act == "silu"
+        and not getattr(config, "sliding_window", None)
+        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
+        and width % WIDTH == 0
+        and not any(n % COLUMNS for n in (attention, config.hidden_size, config.intermediate_size))
+    )
 
 
 class Remembered:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -126,24 +127,22 @@ class TransformersBackend(ModelRunner):
             return indices
         models = {request.model: self.model(request.model) for request in requests}
         known = kernels(list(models.values()), self.num_workers)
-        knows = {name: known[model].weights is not None for name, model in models.items()}
-        batches = self._dealt_out(requests, [i for i in indices if knows[requests[i].model]])
-        num_slots = min(SLOTS, self.max_batch_size or SLOTS)
+        indices = [i for i in indices if known[models[requests[i].model]]]
+        num_slots, num_threads = min(SLOTS, self.max_batch_size or SLOTS), max(1, self.num_workers)
+        batches = [b for group in self._groups(requests, indices) for b in _dealt(group, num_threads)]
         tasks: list[tuple] = []
         for batch in batches:
             model, *asked = self._task([requests[i] for i in batch])
-            weights, ends, _ = known[model]
-            tasks.append((model, weights, ends, *asked, num_slots, on_text is not None))
+            tasks.append((model, *known[model], *asked, num_slots, on_text is not None))
         if tasks:
             compile_kernel(tasks[0][1])
-        num_threads = max(1, self.num_workers)
         for position, (row, said) in stream_threads(stream_texts, tasks, num_threads):
             index = batches[position][row]
             if isinstance(said, Completion):
                 yield index, said
             elif on_text:
                 on_text(index, said)
-        return [i for i in indices if not knows[requests[i].model]]
+        return sorted({*range(len(requests))}.difference(indices))
 
     def _task(self, requests: Sequence[Request]) -> tuple[hub.Model, list[str], Sampling, list[int]]:
         """Of a batch: model, prompts, sampling and seeds."""
@@ -151,30 +150,33 @@ class TransformersBackend(ModelRunner):
         first, seeds = requests[0], [request.seed for request in requests]
         return self.model(first.model), prompts, first.sampling, seeds
 
-    def _dealt_out(self, requests: Sequence[Request], indices: Sequence[int]) -> list[list[int]]:
-        """The `indices` of each model and sampling dealt out to the threads, equal prompts together."""
-        prompts = {i: self.prompt(requests[i]) for i in indices}
-        groups: dict[tuple, dict[str, list[int]]] = {}
-        for i in sorted(indices, key=lambda i: -len(prompts[i])):
-            group = groups.setdefault((requests[i].model, requests[i].sampling), {})
-            group.setdefault(prompts[i], []).append(i)
-        num = max(1, self.num_workers)
-        shares = [[*group.values()][k::num] for group in groups.values() for k in range(num)]
-        return [[i for equal in share for i in equal] for share in shares if share]
+    def _groups(
+        self, requests: Sequence[Request], indices: Sequence[int]
+    ) -> list[list[tuple[str, int]]]:
+        """(prompt, index) of each model and sampling: the longest first, equal prompts side by side."""
+        groups: dict[tuple, list[tuple[str, int]]] = {}
+        prompts = [(self.prompt(requests[i]), i) for i in indices]
+        for prompt, i in sorted(prompts, key=lambda pair: (-len(pair[0]), pair)):
+            groups.setdefault((requests[i].model, requests[i].sampling), []).append((prompt, i))
+        return list(groups.values())
 
     def _batches(
         self, requests: Sequence[Request], indices: Sequence[int], num_workers: int
     ) -> list[list[int]]:
         """The `indices` of each batch: one model and one sampling, alike in length, longest first."""
-        lengths = {i: len(self.prompt(requests[i])) for i in indices}
-        groups: dict[tuple, list[int]] = {}
-        for index in sorted(indices, key=lambda i: -lengths[i]):
-            groups.setdefault((requests[index].model, requests[index].sampling), []).append(index)
         largest = CPU_BATCH if self.device == "cpu" else GPU_BATCH
-        batches = [b for group in groups.values() for b in self.batches(group, num_workers, largest)]
+        groups = self._groups(requests, indices)
+        batches = [b for group in groups for b in self.batches(group, num_workers, largest)]
         if self.device == "cpu":  # side by side, the longest first; a GPU keeps to one model at a time
-            batches.sort(key=lambda batch: -lengths[batch[0]] * len(batch))
-        return batches
+            batches.sort(key=lambda batch: -len(batch[0][0]) * len(batch))
+        return [[i for _, i in batch] for batch in batches]
+
+
+def _dealt(group: Sequence[tuple[str, int]], num: int) -> list[list[int]]:
+    """The indices of a group in `num` shares, equal prompts in the same."""
+    runs = [[i for _, i in run] for _, run in groupby(group, key=itemgetter(0))]
+    shares = [list(chain.from_iterable(runs[k::num])) for k in range(num)]
+    return list(filter(None, shares))
 
 
 def _generate_texts(*task) -> list[Completion]:
