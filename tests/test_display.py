@@ -90,7 +90,7 @@ def test_thoughts_are_folded_and_cut_responses_are_marked():
     cut = Turn("asked", None, "So far 12", None, reasoning="<b>Hm</b>", finish_reason="length")
     record = Debate(problem(), ((cut,), (Turn("asked", None, "It is 3/4.", "3/4"),)), "3/4", 9, 9, 2, 1)
     shown = parsed(debate_html(record))
-    assert [fold.get_text() for fold in shown.select(".maft-rounds details")] == ["thoughts<b>Hm</b>"]
+    assert [fold.get_text() for fold in shown.select(".maft-rounds details")] == ["Thoughts<b>Hm</b>"]
     assert changes(str(shown)) == ["cut at the token limit"]
     assert "1 response cut" in shown.select_one(".maft-verdict").get_text()
 
@@ -156,9 +156,9 @@ def test_what_changed_between_rounds_is_said():
     assert changes(html(debate(rows))) == [
         "wrong → right",
         "right → wrong",
-        "changed, still wrong",
+        "new answer, still wrong",
         "no answer → right",
-        "wrong → no answer",
+        "lost its answer",
     ]
 
 
@@ -171,7 +171,9 @@ def test_the_vote_its_count_and_the_ground_truth():
 
 def test_a_tie_says_that_it_was_one():
     said = verdict(html(debate([["1"], ["2"], ["1"], ["2"], ["7"]], "2")))["vote"].get_text()
-    assert "a tie of A and B with 2 of 5 agents each, broken at random" in said
+    assert "two-way tie (A, B), drawn at random" in said
+    rows = [["1", "1"], ["2", "5"], ["3", "7"]]
+    assert "three-way tie (A, D, E), drawn at random" in html(debate(rows, "5"))
 
 
 def test_nothing_readable():
@@ -196,6 +198,18 @@ def test_the_summary_is_folded_and_whole():
     assert folds[0].select_one("mfrac") and "They say" in folds[0].get_text()
 
 
+def test_a_number_means_one_agent_in_every_summary():
+    """Prompts number the others from 1; a reader sees each agent's own number."""
+    summary = "Agent 1 answers 7. Agents 1 and 2 differ; agent 2 has 3+1=4, and 9 agents are not here."
+    shown = parsed(html(debate([["1", "1"]] * 3, summary=summary)))
+    read = [fold.select_one(".maft-text").get_text() for fold in shown.select("details")]
+    assert read == [
+        "Agent 2 answers 7. Agents 2 and 3 differ; agent 3 has 3+1=4, and 9 agents are not here.",
+        "Agent 1 answers 7. Agents 1 and 3 differ; agent 3 has 3+1=4, and 9 agents are not here.",
+        summary,
+    ]
+
+
 def test_a_debate_in_progress():
     begun = debate([["3/4", None], ["1"], []], response="so far")
     shown = debate_html(begun, finished=False)
@@ -208,7 +222,7 @@ def test_a_debate_in_progress():
 def test_a_problem_without_a_ground_truth_is_not_judged():
     shown = html(debate([["1", "2"], ["1", "1"]], "1", answer=""))
     assert chips(shown) == [["plain A", "plain A"], ["plain B", "plain A"]]
-    assert changes(shown) == ["changed"] and "ground truth" not in verdict(shown)
+    assert changes(shown) == ["new answer"] and "ground truth" not in verdict(shown)
 
 
 def test_an_unknown_task_and_a_broken_grader_raise_nothing(monkeypatch):

@@ -1,11 +1,12 @@
-"""The explorer: what happened in a debate, the index, and the real controls, driven as a user does."""
+"""The explorer: what happened in a debate, the index, and what its page holds (see tests/browser, too)."""
 
+import base64
+import gzip
 import json
 import subprocess
 import sys
 from dataclasses import replace
 
-import ipywidgets as widgets
 import nbconvert
 import nbformat
 import pandas as pd
@@ -13,17 +14,19 @@ import pytest
 from bs4 import BeautifulSoup
 
 from maft_lib.debate import Debate
+from maft_lib.lab.debates import View
 from maft_lib.lab.explorer import DebateExplorer, index_row
 from maft_lib.study import Result
 from tests.conftest import debate
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)"> & <b>'
 FIXED, BROKE = {"critic_fixed_it"}, {"critic_broke_it"}
+TO_RIGHT, TO_WRONG = {"vote_changed", "turned_right"}, {"vote_changed", "turned_wrong"}
 
 
 def outcomes(answers, vote, truth="2"):
     """The outcomes of a debate, apart from whether its vote is right."""
-    row = index_row(debate(answers, vote, truth=truth))
+    row = index_row(View(debate(answers, vote, truth=truth)))
     assert row["vote_right"] != row["vote_wrong"]
     assert row["vote_right"] == (vote == truth)
     return {name for name, value in row.items() if value is True} - {"vote_right", "vote_wrong"}
@@ -47,8 +50,10 @@ def outcomes(answers, vote, truth="2"):
         ([["2", "2"], ["2", "2"], [None, "2"]], "2", {"unanimous_and_right", *FIXED}),
         ([["2", "2"], ["2", "2"], ["2", None]], "2", {"unparsable", *BROKE}),
         ([["2", "3"], ["3", "2"], ["2", "2"]], "2", {"split_vote", *FIXED, *BROKE}),
-        ([["3", "4"], ["3", "2"], ["2", "2"]], "2", {"split_vote", *FIXED, "turned_right"}),
-        ([["2", "3"], ["2", "3"], ["3", "3"]], "3", {"unanimous_and_wrong", *BROKE, "turned_wrong"}),
+        ([["3", "4"], ["3", "2"], ["2", "2"]], "2", {"split_vote", *FIXED, *TO_RIGHT}),
+        ([["2", "3"], ["2", "3"], ["3", "3"]], "3", {"unanimous_and_wrong", *BROKE, *TO_WRONG}),
+        # of two wrong answers, another won: the vote changed, and was turned neither way
+        ([["3", "4"], ["3", "4"]], "4", {"unanimous_and_wrong", "vote_changed"}),
         # a first round that luck would have decided was turned neither way
         ([["2", "2"], ["3", "2"]], "2", {"unanimous_and_right", *FIXED}),
         ([["2", "3"], ["3", "3"]], "3", {"unanimous_and_wrong", *BROKE}),
@@ -64,8 +69,8 @@ def test_outcomes(answers, vote, expected):
 
 
 def test_without_ground_truth_nothing_is_right_and_no_vote_wrong():
-    row = index_row(debate([["2", "3"], ["2", "3"]], "3", truth=""))
-    assert True not in list(row.values())
+    row = index_row(View(debate([["2", "3"], ["2", "3"]], "3", truth="")))
+    assert [name for name, value in row.items() if value is True] == ["vote_changed"]
     assert row["first_right"] == row["last_right"] == 0
 
 
@@ -95,72 +100,24 @@ def explorer():
     return DebateExplorer([finetuned, result("majority", before[:2])])
 
 
-def control(explorer, name):
-    """The one control with this class."""
-    found = [
-        widget for widget in walk(explorer) if f"maft-{name}" in getattr(widget, "_dom_classes", ())
-    ]
-    assert len(found) == 1, name
-    return found[0]
-
-
-def walk(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from walk(child)
-
-
-def is_shown(explorer, name):
-    return control(explorer, name).layout.display != "none"
-
-
-def choose(explorer, name, label):
-    """Picks an option by what it is called."""
-    control(explorer, name).label = label
-
-
-def page(explorer):
-    return BeautifulSoup(control(explorer, "screen").value, "html.parser")
+def unpacked(page):
+    """The data in a page, as its script reads them."""
+    packed = BeautifulSoup(page, "html.parser").find("script", id="data").string
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def runs(explorer):
     return list(explorer.frame.run.unique())
 
 
-def matching(explorer):
-    return [explorer.debates[place] for _, place in control(explorer, "list").options]
-
-
-def is_compared(explorer):
-    return len(page(explorer).select(".maft-rounds")) == 2
-
-
-def listed(explorer):
-    return [line for line, _ in control(explorer, "list").options]
-
-
 def test_a_list_of_debates_is_indexed_in_order():
     debates = [debate(*kind, question=q) for kind, q in zip([WRONG, SPLIT, RIGHT], QUESTIONS)]
     explorer = DebateExplorer(debates)
     frame = explorer.frame
-    assert list(frame.problem) == [d.problem.id for d in debates]
-    assert list(frame.vote_right) == [False, True, True] and list(frame.split_vote) == [
-        False,
-        True,
-        False,
-    ]
+    assert explorer.debates == debates and list(frame.problem) == [d.problem.id for d in debates]
+    assert list(frame.vote_right) == [False, True, True]
+    assert list(frame.split_vote) == [False, True, False]
     assert list(frame.first_right) == [0, 1, 2]
-    assert matching(explorer) == debates and explorer.selected is debates[0]
-    assert listed(explorer) == [
-        f"{m} {q}" for m, q in zip(["✗ 0→0/2", "✓ 1→1/2", "✓ 2→2/2"], QUESTIONS)
-    ]
-
-
-def test_lines_for_a_lone_agent_and_for_no_vote():
-    explorer = DebateExplorer(
-        [debate([["2"]], "2"), debate([[None], [None]], None), debate([["2"]], "2", truth="")]
-    )
-    assert listed(explorer) == ["✓ What is 1+1?", "– 0/2 What is 1+1?", "? What is 1+1?"]
 
 
 def test_results_tell_method_and_iteration(explorer):
@@ -171,14 +128,12 @@ def test_results_tell_method_and_iteration(explorer):
         *(f"multiagent_ft, iteration {number}" for number in range(3)),
         "majority, iteration 0",
     ]
-    assert listed(explorer)[0] == "✗ 0→0/2 [multiagent_ft, iteration 0] What is 1+1?"
+    assert repr(explorer) == "DebateExplorer(14 debates, 4 runs)"
 
 
 def test_seeds_are_told_apart(config):
     seeds = [result("debate", [RIGHT], config=config.replace(seed=seed)) for seed in (0, 7)]
     assert runs(DebateExplorer(seeds)) == ["seed 0", "seed 7"]
-    choose(explorer := DebateExplorer(seeds), "seed", "7")
-    assert matching(explorer) == seeds[1].evaluations[0]
 
 
 def test_the_keys_of_a_dict_stand_where_the_methods_do():
@@ -201,188 +156,80 @@ def test_what_is_no_debate_is_an_error():
         DebateExplorer({"a": 1})
 
 
-# --- filters ---------------------------------------------------------------------------------------
+# --- the page --------------------------------------------------------------------------------------
 
 
-def test_filters_narrow_and_count(explorer):
-    choose(explorer, "method", "multiagent_ft")
-    choose(explorer, "iteration", "1")
-    choose(explorer, "outcome", "unanimous and right")
-    assert [d.problem.question for d in matching(explorer)] == [QUESTIONS[i] for i in (0, 1, 3)]
-    assert "3 of 14 debates match, this is number 1." in control(explorer, "count").value.replace(
-        "<b>", ""
-    ).replace("</b>", "")
-    assert listed(explorer)[0] == "✓ 2→2/2 [multiagent_ft, iteration 1] What is 1+1?"
-    control(explorer, "search").value = "4+4 WHAT"
-    assert [d.problem.question for d in matching(explorer)] == [QUESTIONS[3]]
-    control(explorer, "clear").click()
-    assert len(matching(explorer)) == 14 and control(explorer, "search").value == ""
+def test_the_page_holds_every_debate_and_what_is_said_of_it(explorer):
+    data = unpacked(explorer.page)
+    assert data["runs"] == runs(explorer)
+    assert [Debate.from_dict(row["debate"]) for row in data["debates"]] == explorer.debates
+    wrong, tied, _, right = data["debates"][:4]
+    assert wrong["outcomes"] == ["vote wrong", "unanimous and wrong"] == ["vote wrong", *wrong["words"]]
+    assert wrong["before"] == "3" and wrong["vote"] == ["wrong", "A", "2 of 2 agents"]
+    assert tied["before"] == "tie" and tied["vote"][2] == "two-way tie (A, B), drawn at random"
+    assert (right["first_right"], right["last_right"], right["vote_right"]) == (2, 2, True)
+    assert [row["run"] for row in data["debates"]] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2
 
 
-def test_filters_offer_only_what_there_is(explorer):
-    assert not any(is_shown(explorer, name) for name in ("task", "level", "seed"))
-    assert is_shown(explorer, "method") and is_shown(explorer, "iteration")
-    offered = [label for label, _ in control(explorer, "outcome").options]
-    assert "tie" in offered and "unparsable" not in offered and offered[0] == "all"
-    alone = DebateExplorer([debate(*RIGHT)])
-    hidden = ("task", "level", "method", "iteration", "seed", "compare")
-    assert not any(is_shown(alone, name) for name in hidden)
+def test_each_turn_has_its_judgement_its_change_and_the_summary_it_read():
+    found = unpacked(DebateExplorer([debate([["3", "2"], ["2", None]], "2")]).page)["debates"][0]
+    first, last = found["turns"][0]
+    assert first == ["wrong", "A", "", "", ""]
+    assert last == ["right", "B", "wrong → right", "fixed", "summary"]
+    assert found["turns"][1][1] == ["none", "", "lost its right answer", "broke", "summary"]
 
 
-def test_tasks_and_levels_filter():
-    easy, hard = debate(*RIGHT, question="easy"), debate(*RIGHT, question="hard")
-    easy, hard = (replace(d, problem=replace(d.problem, level=n)) for d, n in ((easy, 1), (hard, 5)))
-    other = replace(easy, problem=replace(easy.problem, task="mini_gsm", level=None, id="other"))
-    explorer = DebateExplorer([hard, easy, other])
-    assert [label for label, _ in control(explorer, "level").options] == ["all", "1", "5"]
-    choose(explorer, "level", "5")
-    assert matching(explorer) == [hard]
-    choose(explorer, "level", "all")
-    choose(explorer, "task", "mini_gsm")
-    assert matching(explorer) == [other]
+def test_the_page_is_the_same_each_time(explorer):
+    assert DebateExplorer(explorer.debates).page == DebateExplorer(explorer.debates).page
 
 
-def test_no_match_says_so_and_clears(explorer):
-    first = explorer.selected
-    control(explorer, "search").value = "no such words"
-    assert matching(explorer) == [] and explorer.selected is None and not is_compared(explorer)
-    assert listed(explorer) == [] and control(explorer, "list").index is None
-    assert "No debate matches these filters" in page(explorer).text
-    control(explorer, "compare").index = 2
-    assert "No debate matches" in page(explorer).text
-    control(explorer, "clear").click()
-    assert explorer.selected is first and "What is 1+1?" in page(explorer).text
+def test_what_models_and_problems_say_is_nowhere_in_the_page_as_markup():
+    hostile = debate([[HOSTILE, "2"]] * 2, "2", question=HOSTILE, truth=HOSTILE)
+    hostile = replace(hostile, problem=replace(hostile.problem, subject="</script><script>alert(3)"))
+    explorer = DebateExplorer({HOSTILE: [hostile], "other": [debate(*RIGHT)]})
+    assert "alert(" not in explorer.page and "onerror" not in explorer.page
+    page = BeautifulSoup(explorer.page, "html.parser")
+    assert [tag.get("type") for tag in page("script")] == ["text/plain", "application/json", None]
+    policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    assert policy.startswith("default-src 'none'; ") and "script-src 'sha256-" in policy
+    data = unpacked(explorer.page)
+    assert data["runs"][0] == HOSTILE and Debate.from_dict(data["debates"][0]["debate"]) == hostile
 
 
-def test_the_debate_on_screen_stays_if_it_still_matches(explorer):
-    control(explorer, "list").index = 7
-    shown = explorer.selected
-    choose(explorer, "outcome", "vote right")
-    assert explorer.selected is shown
-    choose(explorer, "outcome", "vote wrong")
-    assert explorer.selected is explorer.debates[0]
+def test_half_a_character_can_be_saved(tmp_path):
+    half = replace(debate(*RIGHT).turns[0][0], response="a \ud800 b")
+    page = DebateExplorer([replace(debate([["2"]], "2"), turns=((half,),))]).save(
+        tmp_path / "half.html"
+    )
+    found = unpacked(page.read_text(encoding="utf-8"))["debates"][0]["debate"]
+    assert found["turns"][0][0]["response"] == "a \ud800 b"
 
 
-# --- leafing through -------------------------------------------------------------------------------
+def test_a_notebook_shows_the_page_in_a_frame_that_reaches_nothing(explorer):
+    shown = BeautifulSoup(explorer._repr_html_(), "html.parser")
+    assert shown.iframe["srcdoc"] == explorer.page
+    assert set(shown.iframe["sandbox"]) == {"allow-scripts", "allow-downloads"}
+    assert shown.find("script") is None and shown.iframe["title"] == "14 debates"
 
 
-def test_what_is_selected_in_the_list_is_shown(explorer):
-    assert explorer.selected is explorer.debates[0]
-    control(explorer, "list").index = 13
-    assert explorer.selected is explorer.debates[13] and QUESTIONS[1] in page(explorer).text
-
-
-def test_controls_are_never_replaced_nor_disabled(explorer):
-    before = list(walk(explorer))
-    control(explorer, "clear").click()
-    choose(explorer, "outcome", "tie")
-    control(explorer, "search").value = "nothing like it"
-    control(explorer, "compare").index = 1
-    assert list(walk(explorer)) == before
-    assert not any(getattr(widget, "disabled", False) for widget in before)
-
-
-# --- side by side ----------------------------------------------------------------------------------
-
-
-def test_the_same_problem_before_and_after(explorer):
-    assert not is_compared(explorer)
-    choose(explorer, "compare", "multiagent_ft, iteration 2")
-    assert explorer.selected is explorer.debates[0]
-    before, after = page(explorer).find_all("section")
-    assert "multiagent_ft, iteration 0" in before.text and "unanimous and wrong" in before.text
-    assert "multiagent_ft, iteration 2" in after.text and "unanimous and right" in after.text
-    control(explorer, "list").index = 1
-    assert len(page(explorer).find_all("section")) == 2
-    choose(explorer, "compare", "nothing")
-    assert not is_compared(explorer) and len(page(explorer).find_all("section")) == 1
-
-
-def test_a_run_without_the_problem_and_the_run_itself_say_so(explorer):
-    control(explorer, "list").index = 11
-    for run in ("majority, iteration 0", "multiagent_ft, iteration 2"):
-        choose(explorer, "compare", run)
-        assert not is_compared(explorer)
-        assert "no other debate" in page(explorer).find_all("section")[1].text
-
-
-def test_what_a_comparison_changed_can_be_filtered(explorer):
-    choose(explorer, "method", "multiagent_ft")
-    choose(explorer, "iteration", "0")
-    choose(explorer, "outcome", "became right there")
-    assert matching(explorer) == []  # nothing to compare with yet
-    choose(explorer, "compare", "multiagent_ft, iteration 1")
-    assert [d.problem.question for d in matching(explorer)] == [QUESTIONS[0]]
-    choose(explorer, "compare", "multiagent_ft, iteration 2")
-    assert [d.problem.question for d in matching(explorer)] == [QUESTIONS[0], QUESTIONS[2]]
-    choose(explorer, "outcome", "became wrong there")
-    assert matching(explorer) == []
-    choose(explorer, "iteration", "2")
-    choose(explorer, "compare", "multiagent_ft, iteration 0")
-    assert [d.problem.question for d in matching(explorer)] == [QUESTIONS[0], QUESTIONS[2]]
-
-
-# --- without a kernel ------------------------------------------------------------------------------
-
-
-def test_pages_without_a_kernel_get_the_debate_as_html(explorer):
-    choose(explorer, "iteration", "2")
-    bundle = explorer._repr_mimebundle_()
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
-    assert bundle["text/plain"] == "DebateExplorer(14 debates, 4 runs)"
-    html = BeautifulSoup(bundle["text/html"], "html.parser")
-    assert "multiagent_ft, iteration 2" in html.text and "I say" in html.text
-
-
-def test_a_converted_notebook_shows_the_debate(explorer):
-    output = nbformat.v4.new_output("display_data", explorer._repr_mimebundle_())
+def test_a_converted_notebook_has_the_page(explorer):
+    data = {"text/html": explorer._repr_html_(), "text/plain": repr(explorer)}
+    output = nbformat.v4.new_output("display_data", data)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
     html, _ = nbconvert.HTMLExporter(embed_images=True).from_notebook_node(notebook)
-    shown = BeautifulSoup(html, "html.parser").find(class_="maft-debate")
-    assert "What is 1+1?" in shown.text and "multiagent_ft, iteration 0" in shown.text
+    frame = BeautifulSoup(html, "html.parser").find("iframe", class_="maft-explorer")
+    assert len(unpacked(frame["srcdoc"])["debates"]) == 14
 
 
-def test_keys_are_kept_from_jupyterlab_by_a_hidden_script(explorer):
-    scripts = [widget for widget in walk(explorer) if isinstance(widget, widgets.Output)]
-    assert len(scripts) == 1 and scripts[0].layout.display == "none"
-    assert "data-lm-suppress-shortcuts" in scripts[0].outputs[0]["data"]["application/javascript"]
+def test_the_page_is_saved_as_a_file(explorer, tmp_path):
+    path = explorer.save(tmp_path / "debates.html")
+    assert path.read_text(encoding="utf-8") == explorer.page
 
 
-# --- hostile and many ------------------------------------------------------------------------------
-
-
-def test_what_models_and_problems_say_stays_text():
-    hostile = debate([[HOSTILE, "2"]] * 2, "2", question=HOSTILE, truth=HOSTILE)
-    explorer = DebateExplorer({HOSTILE: [hostile], "other": [debate(*RIGHT)]})
-    choose(explorer, "compare", "other")
-    for html in (control(explorer, "screen").value, explorer._repr_mimebundle_()["text/html"]):
-        found = BeautifulSoup(html, "html.parser")
-        assert not found.find_all(["script", "img"])
-        assert not [tag for tag in found.find_all() if any(name.startswith("on") for name in tag.attrs)]
-        assert found.text.count("alert(1)") >= 3
-    assert listed(explorer)[0].endswith(HOSTILE)  # options are text, not HTML
-    described = [w for w in walk(explorer) if getattr(w, "description_allow_html", False)]
-    assert not described
-
-
-def many(num):
-    return [
-        debate(
-            *(WRONG, SPLIT, RIGHT)[n % 3], question=f"What is {n}+{n}, you of many words? " + "x" * 200
-        )
-        for n in range(num)
-    ]
-
-
-def test_a_thousand_debates_are_a_dozen_widgets():
-    few, all_of_them = DebateExplorer(many(2)), DebateExplorer(many(1_000))
-    assert len(list(walk(few))) == len(list(walk(all_of_them)))
-    assert len(listed(all_of_them)) == 1_000 and max(map(len, listed(all_of_them))) < 120
-    assert len(control(all_of_them, "screen").value) < 100_000
-    choose(all_of_them, "outcome", "tie")
-    assert len(matching(all_of_them)) == len(listed(all_of_them)) == 333
-    control(all_of_them, "list").index = 332
-    assert all_of_them.selected.problem.question.startswith("What is 997+997")
+def test_a_thousand_debates_make_a_small_page():
+    question = "What is {0}+{0}, you of many words? " + "x" * 200
+    many = [debate(*(WRONG, SPLIT, RIGHT)[n % 3], question=question.format(n)) for n in range(1_000)]
+    assert len(DebateExplorer(many).page) < 500_000
 
 
 def test_debates_from_a_file_need_no_engine(tmp_path):
@@ -392,8 +239,8 @@ def test_debates_from_a_file_need_no_engine(tmp_path):
         "import json, sys\nfrom maft_lib.debate import Debate\n"
         "from maft_lib.lab.explorer import DebateExplorer\n"
         f"debates = map(Debate.from_dict, json.load(open({str(path)!r})))\n"
-        "assert DebateExplorer(debates).selected.vote == '2'\n"
-        "assert not {'torch', 'maft_lib.run'} & set(sys.modules)"
+        "assert 'iframe' in DebateExplorer(debates)._repr_html_()\n"
+        "assert not {'torch', 'maft_lib.run', 'ipywidgets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert Debate.from_dict(json.loads(path.read_text())[0]) == debate(*RIGHT)

@@ -1,28 +1,38 @@
-"""A browser of finished debates for JupyterLab: filter by what happened, compare runs."""
+"""The explorer of finished debates: one HTML page that needs neither a kernel nor the network.
+
+Python judges the debates and finds the words; `explorer.js` sorts, filters, compares and draws. Formulas
+stay as small as they are written: the page itself turns them into MathML, when a debate is opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 
 from maft_lib.debate import Debate
-from maft_lib.grading import group_equivalent, is_correct
 from maft_lib.lab.debates import View
-from maft_lib.lab.page import drawn, escaped, framed
 from maft_lib.study import Result
 
 Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
 
 RUN = ("method", "seed", "iteration")  # what tells two debates of the same problem apart
-ANY = ""  # the value of a choice that is not made: for ipywidgets, None would be no option at all
-BECAME = {"became right there": True, "became wrong there": False}  # in the run to compare with
-LEGEND = "✓ the vote is right, ✗ wrong; 1→3/3: one of three agents is right first, three are last"
-KEYS = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
+# JupyterLab takes style and frame out of a notebook that is not trusted: then the sentence is read.
+FRAME = """<style>
+.maft-explorer { border: 1px solid #8886; border-radius: 4px; height: 46rem; resize: vertical; width: 100%; }
+[data-jp-theme-light="true"] .maft-explorer, .vscode-light .maft-explorer { color-scheme: light; }
+[data-jp-theme-light="false"] .maft-explorer, .vscode-dark .maft-explorer { color-scheme: dark; }
+.maft-distrusted { display: none; }
+</style><p class="maft-distrusted">{title}: trust this notebook to see them.</p>
+<iframe class="maft-explorer" title="{title}" sandbox="allow-scripts allow-downloads" srcdoc="{page}">
+</iframe>"""
 
 
 def entries(explorable: Explorable) -> Iterator[tuple[Debate, dict[str, Any]]]:
@@ -44,21 +54,23 @@ def entries(explorable: Explorable) -> Iterator[tuple[Debate, dict[str, Any]]]:
             raise ValueError(f"A {type(part).__name__} cannot be explored: give Debates or Results.")
 
 
-def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
+def index_row(view: View, **run: Any) -> dict[str, Any]:
     """A row of the index: the problem, the run, how many were right first and last, the outcomes.
 
     Several outcomes may hold. An answer that cannot be read is wrong and in no class of equivalent
     answers. Without a ground truth nothing is right, nor is the vote wrong. An agent is fixed or broken
-    by its critic turns, first answer against last. A debate is turned right or wrong if its vote is,
-    and the first answers could not have voted so, not even by luck in a tie.
+    by its critic turns, first answer against last. A vote changed, or was turned right or wrong, if the
+    first answers could not have voted so, not even by luck in a tie.
     """
-    problem, answers = debate.problem, debate.answers
-    right = [[is_correct(answer, problem) for answer in agent] for agent in answers]
-    first, last = (group_equivalent([agent[m] for agent in answers], problem.task) for m in (0, -1))
-    vote_right = is_correct(debate.vote, problem)
-    vote_wrong = not vote_right and (bool(problem.answer.strip()) or problem.scoring is not None)
-    unanimous = len(last) == 1 and len(last[0]) == len(right) > 1
-    could_win = [any(right[n][0] for n in c) for c in first if len(c) == len(max(first, key=len))]
+    problem, debate, groups = view.problem, view.debate, view.groups
+    right = [[view.kind(answer) == "right" for answer in agent] for agent in debate.answers]
+    last = [groups[agent[-1]] for agent in debate.answers if agent[-1] in groups]
+    could_win = view.first_votes()
+    right_letters = {groups[answer] for answer, is_right in view.right.items() if is_right}
+    right_first = [letter in right_letters for letter in could_win]
+    vote_right = view.kind(debate.vote) == "right"
+    vote_wrong = view.judged and not vote_right
+    unanimous = len(set(last)) == 1 and len(last) == len(right) > 1
     turned = len(right[0]) > 1  # it can be
     return {
         "problem": problem.id,
@@ -70,22 +82,22 @@ def index_row(debate: Debate, **run: Any) -> dict[str, Any]:
         "last_right": sum(agent[-1] for agent in right),
         "vote_right": vote_right,
         "vote_wrong": vote_wrong,
-        "split_vote": len(last) > 1,
-        "tie": [len(c) for c in last].count(max(map(len, last), default=0)) > 1,
+        "vote_changed": turned and bool(could_win) and groups.get(str(debate.vote)) not in could_win,
+        "split_vote": len(set(last)) > 1,
+        "tie": view.count().endswith("at random"),
         "unanimous_and_right": unanimous and vote_right,
         "unanimous_and_wrong": unanimous and vote_wrong,
         "critic_fixed_it": any(agent[-1] and not agent[0] for agent in right),
         "critic_broke_it": any(agent[0] and not agent[-1] for agent in right),
-        "turned_right": turned and vote_right and not any(could_win),
-        "turned_wrong": turned and vote_wrong and bool(could_win) and all(could_win),
-        "unparsable": sum(map(len, last)) < len(right),
+        "turned_right": turned and vote_right and not any(right_first),
+        "turned_wrong": turned and vote_wrong and bool(right_first) and all(right_first),
+        "unparsable": len(last) < len(right),
     }
 
 
-def index_frame(found: Iterable[tuple[Debate, dict[str, Any]]]) -> pd.DataFrame:
-    """One `index_row` per debate, in order; `run` says what tells its run from the others."""
-    frame = pd.DataFrame([index_row(debate, **run) for debate, run in found])
-    frame = frame.astype(dict.fromkeys(("level", "seed", "iteration"), "Int64"))
+def index_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The rows in order; `run` says what tells the run of each from the others."""
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(("level", "seed", "iteration"), "Int64"))
     differing = [name for name in RUN if frame[name].nunique(dropna=False) > 1]
     words = ["" if name == "method" else f"{name} " for name in differing]
     runs = [
@@ -95,159 +107,78 @@ def index_frame(found: Iterable[tuple[Debate, dict[str, Any]]]) -> pd.DataFrame:
     return frame.assign(run=runs)
 
 
-class DebateExplorer(widgets.VBox):
-    """Finished debates to filter and compare, in JupyterLab.
+class DebateExplorer:
+    """Finished debates to sort, filter and compare, in JupyterLab or in a file.
 
     Takes a list of Debates, a `Result` (its debates on the eval problems after every iteration), or a
     list or dict of Results; a dict's keys stand where the methods do, and its values may be lists of
-    Debates. Where there is no kernel, the HTML of the debate that was selected stands in the notebook.
-    `frame` is the index (`index_frame`), `debates` the debates in its order, `selected` the one on
-    screen. Raises `ValueError` if there is no debate.
+    Debates. `frame` is the index (`index_frame`), `debates` the debates in its order, `page` the whole
+    page as HTML, which a saved notebook keeps. Raises `ValueError` if there is no debate.
     """
 
     def __init__(self, debates_or_results: Explorable):
-        found = list(entries(debates_or_results))
+        found = [(View(debate), run) for debate, run in entries(debates_or_results)]
         if not found:
             raise ValueError("There are no debates to explore: run some, or give another Result.")
-        self.debates = [debate for debate, _ in found]
-        self.frame = index_frame(found)
-        self._outcomes = list(self.frame.select_dtypes(bool))
-        self._lines = [*map(_line, self.frame.itertuples(), self.debates)]
-        super().__init__(self._controls())
-        self.add_class("maft-explorer")
-        self._filter()
+        self.debates = [view.debate for view, _ in found]
+        self.frame = index_frame(index_row(view, **run) for view, run in found)
+        self.page = page_html(self.frame, [view for view, _ in found])
 
     def __repr__(self) -> str:
         return f"DebateExplorer({len(self.debates):,} debates, {self.frame['run'].nunique():,} runs)"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict:
-        """The live view, and HTML for pages without a kernel; JupyterLab prefers the view."""
-        bundle = super()._repr_mimebundle_(**kwargs) or {"text/plain": repr(self)}
-        return {**bundle, "text/html": self._screen.value}
+    def _repr_html_(self) -> str:
+        """The page in a frame that can reach neither the notebook nor the network."""
+        title = f"{len(self.debates):,} debates"
+        return FRAME.replace("{title}", title).replace("{page}", escape(self.page))
 
-    @property
-    def selected(self) -> Debate | None:
-        """The debate on screen; None if none matches the filters."""
-        return None if self._list.value is None else self.debates[self._list.value]
-
-    def _controls(self) -> list[widgets.Widget]:
-        """Filters above; the list beside the debate, or above it where there is no room."""
-        self._filters = {}
-        for name in ("task", "level", *RUN):
-            values = self.frame[name].dropna().unique().tolist()
-            values = values if name in ("task", "method") else sorted(values)
-            self._filters[name] = _choice(name, "all", {str(value): value for value in values})
-        runs = self.frame["run"].unique().tolist()
-        self._compare = _choice("compare", "nothing", {run: run for run in runs})
-        happened = [name for name in self._outcomes if self.frame[name].any()]
-        known = {name.replace("_", " "): name for name in [*happened, *(BECAME if runs[1:] else ())]}
-        self._outcome = _choice("outcome", "all", known)
-        hint = {"placeholder": "words in the question", "width": "16rem"}
-        self._search = control("search", widgets.Text, description="search", **hint)
-        above = [*self._filters.values(), self._outcome, self._search]
-        for choice in (*above, self._compare):
-            choice.observe(self._filter, "value")
-        self._clear = button("clear", "clear filters", self._show_all)
-        self._count, self._screen = control("count", widgets.HTML), control("screen", widgets.HTML)
-        self._list = control("list", widgets.Select, rows=16, tooltip=LEGEND)
-        self._list.observe(self._draw, "value")
-        narrow, wide = ({"flex": flex, "min_width": "0"} for flex in ("1 1 18rem", "4 1 34rem"))
-        beside = widgets.VBox([self._count, self._list], layout=narrow)
-        debate = widgets.VBox([self._compare, self._screen], layout=wide)
-        return [row(*above, self._clear), row(beside, debate), own_keys()]
-
-    def _show_all(self, _: widgets.Button) -> None:
-        for choice in (*self._filters.values(), self._outcome, self._search):
-            choice.value = ANY
-
-    def _filter(self, _: Any = None) -> None:
-        """Looks for the debates that match; the one on screen stays there if it is among them."""
-        frame, keep = self.frame, pd.Series(True, self.frame.index)
-        for name, choice in self._filters.items():
-            if choice.value != ANY:
-                keep &= (frame[name] == choice.value).fillna(False).astype(bool)
-        for word in self._search.value.casefold().split():
-            keep &= frame["question"].str.casefold().str.contains(word, regex=False)
-        outcome = self._outcome.value
-        if outcome in BECAME:
-            other = frame[frame["run"] == self._compare.value].drop_duplicates("problem")
-            there = frame["problem"].map(other.set_index("problem")["vote_right"])
-            keep &= (frame["vote_right"] != BECAME[outcome]) & (there == BECAME[outcome])
-        elif outcome != ANY:
-            keep &= frame[outcome]
-        places, kept = np.flatnonzero(keep).tolist(), self._list.value
-        self._list.unobserve(self._draw, "value")
-        with self._list.hold_sync():
-            self._list.options = [(self._lines[place], place) for place in places]
-            self._list.value = kept if kept in places else next(iter(places), None)
-        self._list.observe(self._draw, "value")
-        self._draw()
-
-    def _draw(self, _: Any = None) -> None:
-        """The debate on screen, and the one of the same problem in the run to compare with."""
-        frame, place, run = self.frame, self._list.value, self._compare.value
-        number = "" if place is None else f", this is number {self._list.index + 1:,}"
-        text = f"<b>{len(self._list.options):,}</b> of {len(frame):,} debates match{number}."
-        self._count.value = f'<span role="status">{text}</span>'
-        if place is None:
-            self._screen.value = framed("<p>No debate matches these filters: clear or change them.</p>")
-            return
-        panes = [self._pane(place)]
-        if run != ANY:
-            same = (frame["problem"] == frame["problem"][place]) & (frame["run"] == run)
-            same &= frame["run"] != frame["run"][place]
-            missing = f"<section><b>{escaped(run)}</b>: no other debate of the problem.</section>"
-            panes.append(self._pane(int(same.argmax())) if same.any() else missing)
-        self._screen.value = framed(f'<div class="maft-panes">{"".join(panes)}</div>', "maft-debate")
-
-    def _pane(self, place: int) -> str:
-        """A debate headed by its run and by what happened in it."""
-        values = self.frame.iloc[place]
-        happened = [name.replace("_", " ") for name in self._outcomes if values[name]]
-        return drawn("pane", values["run"], happened, drawn("debate", View(self.debates[place])))
+    def save(self, path: str | Path) -> Path:
+        """Writes the page to a file to open, keep or send, and returns its path."""
+        path = Path(path)
+        path.write_text(self.page, encoding="utf-8")
+        return path
 
 
-def _line(values: Any, debate: Debate) -> str:
-    """The line that stands for a debate in the list."""
-    sign = "–" if debate.vote is None else "✗✓"[values.vote_right] if debate.problem.answer else "?"
-    first = f"{values.first_right}→" if len(debate.turns[0]) > 1 else ""
-    counts = f" {first}{values.last_right}/{len(debate.turns)}" if len(debate.turns) > 1 else ""
-    run = f" [{values.run}]" if values.run else ""
-    return f"{sign}{counts}{run} {values.question[:90]}"
+def page_html(frame: pd.DataFrame, views: list[View]) -> str:
+    """The page with its data inside: compressed JSON in base64, in which no text can be markup."""
+    outcomes = list(frame.select_dtypes(bool))
+    runs = frame["run"].unique().tolist()
+    rows = []
+    for view, values in zip(views, frame.to_dict("records")):
+        could_win, groups = view.first_votes(), view.groups
+        speaker = next((a for a in groups if groups[a] in could_win), None)
+        happened = [name.replace("_", " ") for name in outcomes if values[name]]
+        row = {name: values[name] for name in ("first_right", "last_right", "vote_right")}
+        row |= {"run": runs.index(values["run"]), "outcomes": happened}
+        row["words"] = [name for name in happened if name not in ("vote right", "vote wrong")]
+        row["before"] = "tie" if len(could_win) > 1 else speaker
+        row["vote"] = [*_judged(view, view.debate.vote), view.count()]
+        row["turns"] = [
+            [
+                (*_judged(view, turn.answer), *view.change(n, m), view.summary(n, m))
+                for m, turn in enumerate(turns)
+            ]
+            for n, turns in enumerate(view.debate.turns)
+        ]
+        rows.append({**row, "debate": view.debate})
+    data = json.dumps({"runs": runs, "debates": rows}, default=vars, separators=(",", ":")).encode()
+    packed = base64.b64encode(gzip.compress(data, 4, mtime=0)).decode()
+    return _filled(packed, f"{len(rows):,} debates")
 
 
-def control(name: str, kind: type, **traits: Any) -> Any:
-    """A widget that carries the class `maft-<name>`; `width` and `height` are its layout's."""
-    size = {side: traits.pop(side, "auto") for side in ("width", "height")}
-    made = kind(**traits, layout=widgets.Layout(**size, max_width="100%", margin="2px 12px 2px 2px"))
-    if hasattr(made.style, "description_width"):
-        made.style.description_width = "initial"
-    made.add_class(f"maft-{name}")
-    return made
+def _judged(view: View, answer: str | None) -> tuple[str, str]:
+    """Whether an answer is right, and the letter of its equals."""
+    return view.kind(answer), view.groups.get(str(answer), "") if answer is not None else ""
 
 
-def button(name: str, label: str, react: Callable[[widgets.Button], None]) -> Any:
-    """A button and what it does."""
-    made = control(name, widgets.Button, description=label)
-    made.on_click(react)
-    return made
-
-
-def row(*controls: widgets.Widget) -> widgets.Box:
-    """Controls side by side, on several lines where there is no room."""
-    layout = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
-    return widgets.Box(controls, layout=layout)
-
-
-def _choice(name: str, nothing: str, known: dict[str, Any]) -> Any:
-    """A drop-down list, hidden if it has no choice to offer; `nothing` stands for none."""
-    options = [(nothing, ANY), *known.items()]
-    made = control(name, widgets.Dropdown, description=name, options=options)
-    made.layout.display = None if len(known) > 1 else "none"
-    return made
-
-
-def own_keys() -> widgets.Output:
-    """A widget that shows nothing; on a page with it, our widgets get the keys pressed in them."""
-    script = {"output_type": "display_data", "data": {"application/javascript": KEYS}, "metadata": {}}
-    return widgets.Output(outputs=(script,), layout={"display": "none"})
+def _filled(data: str, title: str) -> str:
+    """The page of `explorer.html`; its policy lets this one script run and nothing be fetched."""
+    page, style, script = (
+        Path(__file__).with_name(f"explorer.{suffix}").read_text(encoding="utf-8")
+        for suffix in ("html", "css", "js")
+    )
+    checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {"title": title, "style": style, "data": data, "checksum": checksum, "script": script}
+    for name, part in parts.items():
+        page = page.replace(f"{{{{ {name} }}}}", part)
+    return page

@@ -6,8 +6,10 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -16,7 +18,6 @@ from maft_lib.backends.opening import open_backend
 from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn, debate_rounds
 from maft_lib.lab.debates import debate_html
-from maft_lib.lab.explorer import button, control, own_keys, row
 from maft_lib.lab.page import escaped
 from maft_lib.plots import LABELS
 from maft_lib.profiles import load_config
@@ -25,6 +26,7 @@ from maft_lib.study import problems
 from maft_lib.tasks import TASKS
 from maft_lib.tasks.problem import Problem, problem_id
 
+KEYS = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
 BASE = "base agents"
 TICK = 0.1  # seconds between two looks at what is new
 SETTINGS = ("num_agents", "num_rounds", "temperature", "max_tokens", "seed", "summarize", "cooperative")
@@ -194,3 +196,32 @@ def society_label(about: Mapping) -> str:
         f"{method}, {trained_on}{about['task']}, seed {about['seed']}, "
         f"iteration {about['iteration']}: {100 * about['accuracy']:.0f} %{profile}"
     )
+
+
+def control(name: str, kind: type, **traits: Any) -> Any:
+    """A widget that carries the class `maft-<name>`; `width` and `height` are its layout's."""
+    size = {side: traits.pop(side, "auto") for side in ("width", "height")}
+    made = kind(**traits, layout=widgets.Layout(**size, max_width="100%", margin="2px 12px 2px 2px"))
+    if hasattr(made.style, "description_width"):
+        made.style.description_width = "initial"
+    made.add_class(f"maft-{name}")
+    return made
+
+
+def button(name: str, label: str, react: Callable[[widgets.Button], None]) -> Any:
+    """A button and what it does."""
+    made = control(name, widgets.Button, description=label)
+    made.on_click(react)
+    return made
+
+
+def row(*controls: widgets.Widget) -> widgets.Box:
+    """Controls side by side, on several lines where there is no room."""
+    layout = {"flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
+    return widgets.Box(controls, layout=layout)
+
+
+def own_keys() -> widgets.Output:
+    """A widget that shows nothing; on a page with it, the studio gets the keys pressed in it."""
+    script = {"output_type": "display_data", "data": {"application/javascript": KEYS}, "metadata": {}}
+    return widgets.Output(outputs=(script,), layout={"display": "none"})

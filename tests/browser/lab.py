@@ -6,7 +6,6 @@ Nothing here sleeps: every step waits for what a user would wait for. Knows noth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,19 +30,6 @@ _RAN = """panel => {
     const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent);
     const failed = document.querySelector(`${panel} [data-mime-type="application/vnd.jupyter.error"]`);
     return !prompts.some(p => p.includes('*')) && (failed || prompts.every(p => /\\d/.test(p)));
-}"""
-
-_WATCH = """place => {
-    let begun = null;
-    for (const kind of ['click', 'keydown', 'change']) {
-        document.addEventListener(kind, () => { begun = performance.now(); }, true);
-    }
-    new MutationObserver(() => {
-        if (begun === null) { return; }
-        const start = begun;
-        begun = null;
-        requestAnimationFrame(() => setTimeout(() => { window.waited = performance.now() - start; }));
-    }).observe(document.querySelector(place), {childList: true, subtree: true, characterData: true});
 }"""
 
 
@@ -107,6 +93,11 @@ class Notebook:
         body = self.page.locator(f"body[data-jp-theme-light='{light}']")
         body.wait_for(state="attached")
 
+    def save(self) -> None:
+        """Saves the notebook and waits until it is written."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+
     def cell_with(self, text: str) -> Locator:
         """The code cell whose source contains a text."""
         source = self.page.locator(".jp-InputArea", has_text=text)
@@ -128,21 +119,3 @@ def write_notebook(path: Path, *sources: str) -> Path:
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, path)
     return path
-
-
-class Clock:
-    """How long the page takes to answer: from a click, key or choice to the next picture of a place.
-
-    Measured in the page itself, the kernel's part and the drawing included.
-    """
-
-    def __init__(self, page: Page, place: str):
-        self.page = page
-        page.evaluate(_WATCH, place)
-
-    def time(self, act: Callable[[], None]) -> float:
-        """Milliseconds that an act took until the place has changed on screen."""
-        self.page.evaluate("window.waited = null")
-        act()
-        self.page.wait_for_function("window.waited !== null")
-        return self.page.evaluate("window.waited")

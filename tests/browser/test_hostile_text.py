@@ -71,6 +71,15 @@ def assert_records_read(place):
     assert_read(place.locator(".maft-config").all_text_contents(), ["script"])
 
 
+def assert_explorer_read(frame):
+    """The explorer's page shows each attack as text; nothing of it was run or became an element."""
+    body = frame.locator("body.ready")
+    body.wait_for()
+    assert_read(frame.locator("#debate").all_text_contents())
+    assert body.evaluate("() => window.attacked || 0") == 0
+    assert body.locator("img, svg, iframe, style, [onload], [onerror], [onfocus]").count() == 0
+
+
 def assert_unharmed(page):
     """Nothing of the outputs was run, nothing in them could be, and the page around them is whole."""
     page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
@@ -94,10 +103,15 @@ def test_records(shown, notebook):
 
 def test_explorer(shown, notebook):
     outputs = shown(EXPLORER)
-    outputs.locator(".maft-screen .maft-rounds").wait_for()
-    assert_read(outputs.locator(".maft-screen").all_text_contents())
-    assert_read(outputs.locator(".maft-method option").all_text_contents())
-    assert ATTACKS["script"] in outputs.locator(".maft-list option").first.text_content()
+    frame = outputs.frame_locator(".maft-explorer")
+    assert_explorer_read(frame)
+    assert_read(frame.locator("#run option").all_text_contents())
+    frame.locator("#compare").select_option(ATTACKS["image"])
+    frame.locator(".compare").wait_for()
+    assert_explorer_read(frame)
+    frame.locator("#note").fill(EVERYTHING)
+    frame.locator("#list .question span[title]").first.wait_for()
+    assert_explorer_read(frame)
     assert notebook.complaints == []
     assert_unharmed(notebook.page)
 
@@ -136,6 +150,7 @@ def test_nbconvert(executed, context, screenshots, tmp_path):
     page.route("http*://**", lambda route: route.abort())
     page.goto((tmp_path / "executed.html").as_uri())
     assert_records_read(page)
+    assert_explorer_read(page.frame_locator(".maft-explorer"))
     assert_unharmed(page)
     page.screenshot(path=screenshots / "nbconvert.png", full_page=True)
     page.close()
@@ -146,6 +161,7 @@ def test_a_notebook_that_is_not_trusted(executed, notebook, screenshots):
     notebook.open(f"notebooks/{executed.name}")
     notebook.panel.locator(".jp-OutputArea", has_text="the page goes on").last.wait_for()
     assert_records_read(notebook.panel)
+    assert notebook.panel.get_by_text("trust this notebook to see them").is_visible()
     assert_unharmed(notebook.page)
     notebook.look("light", 1400, 6000)
     notebook.page.screenshot(path=screenshots / "not_trusted.png")

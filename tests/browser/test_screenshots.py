@@ -25,8 +25,9 @@ def ready(server, notebook):
     notebook.open("notebooks/pictures.ipynb").run_all().wait_for_end()
     assert notebook.errors() == []
     panel = notebook.panel
-    panel.locator(".maft-explorer .maft-compare select").select_option("multiagent_ft")
-    panel.locator(".maft-explorer .maft-panes section").nth(1).wait_for()
+    frame = panel.frame_locator(".maft-explorer")
+    frame.locator("#compare").select_option("multiagent_ft")
+    frame.locator(".compare").wait_for()
     panel.locator(".maft-studio .maft-draw").click()
     panel.locator(".maft-studio .maft-status", has_text="problem of").wait_for()
     panel.locator(".maft-studio .maft-start").click()
