@@ -1,4 +1,4 @@
-"""The explorer: what happened in a debate, the index, and what its page holds (see tests/browser, too)."""
+"""The explorer: what happened in a debate, the index, and what its page holds."""
 
 import base64
 import gzip

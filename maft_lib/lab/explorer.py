@@ -1,7 +1,6 @@
 """The explorer of finished debates: one HTML page that needs neither a kernel nor the network.
 
-Python judges the debates and finds the words; `explorer.js` sorts, filters, compares and draws. Formulas
-stay as small as they are written: the page itself turns them into MathML, when a debate is opened.
+Python judges the debates and finds the words; `explorer.js` sorts, filters, compares and draws.
 """
 
 from __future__ import annotations
@@ -26,7 +25,10 @@ Explorable: TypeAlias = Iterable[Debate | Result] | Mapping[Any, Any] | Result
 RUN = ("method", "seed", "iteration")  # what tells two debates of the same problem apart
 # JupyterLab takes style and frame out of a notebook that is not trusted: then the sentence is read.
 FRAME = """<style>
-.maft-explorer { border: 1px solid #8886; border-radius: 4px; height: 46rem; resize: vertical; width: 100%; }
+.maft-explorer {
+  border: 1px solid #8886; border-radius: 4px; box-sizing: border-box; display: block; height: 46rem;
+  resize: vertical; width: 100%;
+}
 [data-jp-theme-light="true"] .maft-explorer, .vscode-light .maft-explorer { color-scheme: light; }
 [data-jp-theme-light="false"] .maft-explorer, .vscode-dark .maft-explorer { color-scheme: dark; }
 .maft-distrusted { display: none; }
