@@ -71,6 +71,9 @@ def figures(
     names, config = list(dict.fromkeys(map(maker, wanted or NOTEBOOKS))), load_config(profile)
     copies = config.own("runs_dir") / "notebooks"
     print(f"{len(names)} notebooks with the profile {config.profile}, copies in {copies}", flush=True)
+    configs = {name: load_config(profile, notebook=name) for name in names}
+    expected = maft.estimate([s for name in names for s in studies_of(name, configs[name])])
+    print(f"expected, if nothing of it is in the store: {expected.headline}", flush=True)
     run_notebooks(profile, names, jobs)
     made = {path.stem for path in config.figures.iterdir() if path.suffix in gallery.FORMATS}
     sheet = config.figures / gallery.SHEET

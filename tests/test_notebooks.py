@@ -104,7 +104,8 @@ def test_anatomy(name):
 @pytest.mark.notebooks
 def test_a_run_says_what_it_starts_how_far_it_is_and_where_all_of_it_is(executed, here):
     assert executed.stderr == ""
-    first, *lines, last = executed.stdout.splitlines()
+    first, expected, *lines, last = executed.stdout.splitlines()
+    assert expected.startswith("expected, ") and " s on a CPU" in expected
     assert first.startswith("17 notebooks with the profile smoke") and str(here) in first
     assert len(lines) == 34 and sum(line.endswith("begins") for line in lines) == 17
     assert last.endswith(str(here / "figures" / "smoke" / "index.html"))
