@@ -16,7 +16,10 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from maft_lib.command import main
-from maft_lib.notebooks import NOTEBOOKS
+from maft_lib.config import Config
+from maft_lib.profiles import NOTEBOOKS, load_config
+from maft_lib.setup_cell import studies_of
+from maft_lib.store.files import read_records
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,6 +123,19 @@ def test_a_notebook_makes_its_files_and_shows_no_words_of_a_library(name, execut
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         assert output.get("name") != "stderr", output.text
         assert not re.search(r"Warning|%\||it/s", str(output.get("text", ""))), output.text
+
+
+@pytest.mark.notebooks
+def test_what_is_estimated_is_what_the_notebooks_ran(executed, here):
+    def key(method, task, c):
+        return method, task, c.num_iterations, c.num_agents, c.num_train, c.num_eval, c.seed
+
+    records, _ = read_records(here / "runs" / "studies")
+    found = [(r["method"], r["task"], Config.of(r["config"])) for r in records.values()]
+    ran = {key(*study) for study in found if not study[-1].eval_task}
+    configs = {name: load_config("smoke", notebook=name) for name in NOTEBOOKS}
+    planned = {key(*study) for name in NOTEBOOKS for study in studies_of(name, configs[name])}
+    assert planned <= ran and {method for method, *_ in ran - planned} <= {"debate"}
 
 
 @pytest.mark.notebooks
