@@ -17,13 +17,14 @@ from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.debate import Debate, debate_rounds, run_debates
 from maft_lib.lab import studio as studio_module
-from maft_lib.lab.studio import DebateStudio
+from maft_lib.lab.studio import ADVICE, DebateStudio
 from maft_lib.prompts import load_prompts
 from maft_lib.run import run_study
 from maft_lib.society import base_society, save_society
 from maft_lib.store import Store
 from maft_lib.tasks import load_problems
 from tests.openai_server import BASE, Handler, Server
+from tests.test_explorer import unpacked
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)></div>\n```\n# not a title\n````|`\\boxed{3}"
@@ -316,11 +317,10 @@ def failed(studio):
     return "alert" in studio._status.value
 
 
-def transcripts(studio):
-    """The texts that the links hold, by suffix."""
-    links = BeautifulSoup(studio._downloads.value, "html.parser").find_all("a")
-    texts = [base64.b64decode(link["href"].split(",")[1]).decode() for link in links]
-    return {link["download"].rsplit(".")[1]: text for link, text in zip(links, texts)}
+def kept(studio):
+    """The page that the studio's link holds."""
+    (link,) = BeautifulSoup(studio._explorer.value, "html.parser").find_all("a")
+    return base64.b64decode(link["href"].split(",")[1]).decode()
 
 
 def wait_for(condition, seconds=20):
@@ -342,7 +342,7 @@ def test_a_debate_is_drawn_started_watched_and_ends_as_the_debate_itself(config,
     made._start.click()  # a second time: nothing
     assert made._thread is first
     first.join(120)
-    assert made.debates == [made.said] and len(made.said.turns[0]) == 2
+    assert made.debates == {"base agents": [made.said]} and len(made.said.turns[0]) == 2
     assert not made._start.disabled and made._stop.disabled and "Finished" in status(made)
     assert len(shown) > 3 and made.said.turns[2][1].response.split()[0] in shown[-1]
     society = base_society(config.base_model, config.num_agents)
@@ -358,17 +358,50 @@ def test_the_screen_changes_at_most_ten_times_a_second(config):
     assert min(b - a for a, b in zip(times[:-1], times[1:-1])) > 0.09  # the last comes at once
 
 
-def test_the_links_hold_the_transcript(config):
+def test_earlier_debates_are_kept_in_an_explorer_and_asked_again(config):
     made = studio(config, Typist())
-    said = finish(made)
-    texts = transcripts(made)
-    page = BeautifulSoup(texts["html"], "html.parser")
-    assert page.meta["charset"] == "utf-8" and said.problem.question in page.text
-    assert len(page.select(".maft-rounds > tbody > tr")) == 2 and "3 of 3 agents" in page.text
-    whole = json.loads(texts["json"])
-    assert Debate.from_dict(whole["debate"]) == said and whole["parameters"]["num_agents"] == 3
-    assert whole["parameters"]["model_name_or_path"] == config.model_name_or_path
-    assert whole["parameters"]["agents"] == "base agents"
+    first = finish(made)
+    made._question.value, made._truth.value = "What is 3+5?", "8"
+    second = finish(made)
+    data = unpacked(kept(made))
+    assert [Debate.from_dict(row["debate"]) for row in data["debates"]] == [first, second]
+    assert "All 2 debates so far" in made._explorer.value and "iframe" in made._explorer.value
+    made._earlier.value = next(label for label in made._earlier.options if label.startswith("1. "))
+    assert made._question.value == "What is 3+4?" and made._truth.value == ""
+    made._earlier.value = next(label for label in made._earlier.options if label.startswith("2. "))
+    assert finish(made) == second
+
+
+def test_examples_fill_the_form_and_say_what_the_shipped_model_can_be_asked(config):
+    made = DebateStudio(config, Typist())
+    assert "four kinds of questions" in ADVICE and any(
+        ADVICE in getattr(widget, "value", "") for widget in made.children
+    )
+    examples = [label for label in made._earlier.options if label]
+    assert len(examples) == 4
+    made._earlier.value = examples[2]
+    assert made._task.value == "mini_math" and "$3x+9=39$" in made._question.value
+    assert finish(made).problem.answer == ""
+    other = DebateStudio(config.replace(model_name_or_path="another/model"), Typist())
+    assert not any(ADVICE in str(getattr(widget, "value", "")) for widget in other.children)
+
+
+def test_what_was_stored_is_not_timed(config):
+    made = studio(config, CachedBackend(Typist(), Store(config.path(config.runs_dir))))
+    finish(made)
+    assert re.fullmatch(r"Finished: \d+ tokens in [\d.]+ s\.", status(made))
+    finish(made)
+    assert status(made) == "Finished: all 9 responses and summaries were in the store already."
+    made._settings["num_rounds"].value = 3
+    finish(made)
+    assert "6 responses and summaries are new, 9 stored" in status(made)
+
+
+def test_a_question_that_is_too_long_is_called_so(config):
+    made = studio(config)
+    made._question.value = "What is 3+4? " * 2_000
+    finish(made)
+    assert failed(made) and status(made) == "The question is too long for this model: shorten it."
 
 
 def test_a_studio_can_be_stopped_and_started_again(config):
@@ -378,8 +411,8 @@ def test_a_studio_can_be_stopped_and_started_again(config):
     made._stop.click()
     wait_for(lambda: "Stopped" in status(made), 5)
     made._thread.join(5)
-    assert "I think" in made._screen.value and made.debates == [] and made.said.vote is None
-    assert "waiting" in (page := transcripts(made)["html"]) and "I think" in page
+    assert "I think" in made._screen.value and made.debates == {} and made.said.vote is None
+    assert "waiting" in made._screen.value and made._explorer.value == ""
     made._backend = Typist()
     assert finish(made).vote == "7" and "Finished" in status(made)
 
@@ -432,7 +465,7 @@ def test_a_backend_that_fails_is_said_and_the_studio_goes_on(config):
     made = studio(config, ScriptedBackend(["<b>one</b> \\boxed{1}"]))
     finish(made)
     assert "the script ran out of answers" in status(made) and failed(made)
-    assert "&lt;b&gt;one" in made._screen.value and made.debates == []
+    assert "&lt;b&gt;one" in made._screen.value and made.debates == {}
     made._backend = Typist()
     assert finish(made).vote == "7"
 
@@ -484,8 +517,7 @@ def test_text_of_models_stays_text(config):
     made = studio(config, Typist(HOSTILE))
     made._question.value, made._task.value = HOSTILE, "mini_math"
     finish(made)
-    shown = [widget.value for widget in (made._screen, made._status, made._downloads)]
-    for html in (*shown, transcripts(made)["html"]):
+    for html in [widget.value for widget in (made._screen, made._status, made._explorer)]:
         page = BeautifulSoup(html, "html.parser")
         assert not page.find_all(["script", "img"]) and "onerror" not in str(
             [tag.attrs for tag in page.find_all(True)]

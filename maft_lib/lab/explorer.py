@@ -131,8 +131,7 @@ class DebateExplorer:
 
     def _repr_html_(self) -> str:
         """The page in a frame that can reach neither the notebook nor the network."""
-        title = f"{len(self.debates):,} debates"
-        return FRAME.replace("{title}", title).replace("{page}", escape(self.page))
+        return FRAME.replace("{title}", _title(len(self.debates))).replace("{page}", escape(self.page))
 
     def save(self, path: str | Path) -> Path:
         """Writes the page to a file to open, keep or send, and returns its path."""
@@ -165,7 +164,11 @@ def page_html(frame: pd.DataFrame, views: list[View]) -> str:
         rows.append({**row, "debate": view.debate})
     data = json.dumps({"runs": runs, "debates": rows}, default=vars, separators=(",", ":")).encode()
     packed = base64.b64encode(gzip.compress(data, 4, mtime=0)).decode()
-    return _filled(packed, f"{len(rows):,} debates")
+    return _filled(packed, _title(len(rows)))
+
+
+def _title(number: int) -> str:
+    return f"{number:,} debate{'s' if number != 1 else ''}"
 
 
 def _judged(view: View, answer: str | None) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +12,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from maft_lib.backends import Backend
+from maft_lib.backends import Backend, BackendError
 from maft_lib.backends.opening import open_backend
 from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn, debate_rounds
 from maft_lib.lab.debates import debate_html
+from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.lab.page import escaped
 from maft_lib.plots import LABELS
 from maft_lib.profiles import load_config
@@ -28,6 +28,17 @@ from maft_lib.tasks.problem import Problem, problem_id
 
 KEYS = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
 BASE = "base agents"
+ADVICE = (
+    "The shipped model can be asked four kinds of questions, worded as in the examples: arithmetic, "
+    "word problems, equations and fractions, questions with options. It cannot answer others."
+)
+EXAMPLES = {
+    "What is the result of 3+4*2+5-1*6?": "arithmetic",
+    "Ben has 5 marbles. Felix has 6 times as many. How many more marbles does Felix have?": "mini_gsm",
+    "Solve $3x+9=39$ for $x$.": "mini_math",
+    "It is spring. 16 quarters of a year pass and 12 more. Which season is it? "
+    "(A) spring (B) summer (C) autumn (D) winter": "mini_mmlu",
+}
 TICK = 0.1  # seconds between two looks at what is new
 SETTINGS = ("num_agents", "num_rounds", "temperature", "max_tokens", "seed", "summarize", "cooperative")
 KINDS: dict[type, tuple[type, dict]] = {
@@ -45,13 +56,13 @@ class DebateStudio(widgets.VBox):
     """Asks a problem of one's own, or a random one, and shows the debate while it is written.
 
     `config` has what the form says at first, the model and the store; None: `load_config()`. Without a
-    backend the config's own is opened. `debates` are those that came to their end, `said` what is on
-    the screen. While a cell runs, the kernel hears no buttons.
+    backend the config's own is opened. `debates` has those that came to their end, in a list for each
+    kind of agents, `said` is what is on the screen. While a cell runs, the kernel hears no buttons.
     """
 
     def __init__(self, config: Config | None = None, backend: Backend | None = None):
         self.config = config or load_config()
-        self.debates: list[Debate] = []
+        self.debates: dict[str, list[Debate]] = {}
         self.said: Debate | None = None
         self._backend, self._drawn, self._num_drawn = backend, Problem("", "", "", ""), 0
         self._stopping, self._thread = threading.Event(), threading.Thread()
@@ -62,6 +73,12 @@ class DebateStudio(widgets.VBox):
         whole = {"continuous_update": False}  # single keys would be sent after a click that follows
         asked = {"placeholder": "Type a problem, or draw one", "height": "5rem", **whole}
         self._question = control("question", widgets.Textarea, **asked)
+        self._known = {
+            f"{task}: {asked}": (_typed(asked, task), BASE) for asked, task in EXAMPLES.items()
+        }
+        examples = {"description": "ask again", "options": ["", *self._known], "width": "30rem"}
+        self._earlier = control("earlier", widgets.Dropdown, **examples)
+        self._earlier.observe(self._ask_again, "value")
         tasks = list(dict.fromkeys((self.config.task, *self.config.tasks, *TASKS)))
         self._task = control("task", widgets.Dropdown, description="task", options=tasks)
         self._draw = button("draw", "Draw a problem", self._draw_problem)
@@ -80,11 +97,22 @@ class DebateStudio(widgets.VBox):
         self._start = button("start", "Start", self._begin)
         self._stop = button("stop", "Stop", lambda _: self._stopping.set())
         self._start.button_style, self._stop.disabled = "primary", True
-        shown = ("status", "screen", "downloads")
-        self._status, self._screen, self._downloads = (control(name, widgets.HTML) for name in shown)
+        shown = ("status", "screen", "debates")
+        self._status, self._screen, self._explorer = (control(name, widgets.HTML) for name in shown)
+        shipped = self.config.model_name_or_path == Config.model_fields["model_name_or_path"].default
+        advice = ADVICE if shipped else ""
+        advised = control("advice", widgets.HTML, value=f"<small>{advice}</small>")
         asking = row(self._task, self._draw, self._truth, self._agents)
-        running = [row(self._start, self._stop, self._status), self._screen, self._downloads]
-        return [self._question, asking, row(*self._settings.values()), *running, own_keys()]
+        running = [row(self._start, self._stop, self._status), self._screen, self._explorer]
+        return [
+            self._question,
+            advised,
+            self._earlier,
+            asking,
+            row(*self._settings.values()),
+            *running,
+            own_keys(),
+        ]
 
     def _draw_problem(self, _: widgets.Button) -> None:
         """Puts a random problem of the task into the form; each time another one."""
@@ -96,8 +124,22 @@ class DebateStudio(widgets.VBox):
             self._say(error)
             return
         self._num_drawn += 1
-        self._question.value, self._truth.value = self._drawn.question, self._drawn.answer
+        self._fill()
         self._say(f"An eval problem of {self._drawn.task}.")
+
+    def _ask_again(self, change: dict) -> None:
+        """Puts an example or an earlier question into the form, to be edited and asked again."""
+        if problem_and_agents := self._known.get(change["new"]):
+            self._drawn, self._agents.value = problem_and_agents
+            self._fill()
+
+    def _fill(self) -> None:
+        drawn = self._drawn
+        self._question.value, self._task.value, self._truth.value = (
+            drawn.question,
+            drawn.task,
+            drawn.answer,
+        )
 
     def _begin(self, _: widgets.Button) -> None:
         """Starts the debate that the form asks for, in a thread: the buttons are heard meanwhile."""
@@ -110,7 +152,7 @@ class DebateStudio(widgets.VBox):
             if (question, task) != (drawn.question.strip(), drawn.task):
                 if self._truth.value == drawn.answer:  # which is not this question's
                     self._truth.value = ""
-                drawn = Problem(problem_id(question), task, question, "", source="typed")
+                drawn = _typed(question, task)
             problem = replace(drawn, answer=self._truth.value.strip())
             config = self.config.replace(**{name: c.value for name, c in self._settings.items()})
         except ValueError as error:  # what was typed is wrong
@@ -119,16 +161,16 @@ class DebateStudio(widgets.VBox):
         self._stopping.clear()
         self._start.disabled, self._stop.disabled = True, False
         self._stop.focus()  # which the keyboard would lose with the button that is disabled now
-        self._downloads.value = ""
         self._say("The agents begin.")
         self._thread = threading.Thread(target=self._debate, args=(problem, config), daemon=True)
         self._thread.start()
 
     def _debate(self, problem: Problem, config: Config) -> None:
-        """One debate, from the first word to the links to its transcript."""
+        """One debate, from the first word to its place among the earlier ones."""
         began = shown = time.perf_counter()
+        agents = self._agents.value
         society, iteration = base_society(config.base_model, config.num_agents), 0
-        if saved := self._saved.get(self._agents.value):
+        if saved := self._saved.get(agents):
             society, iteration = saved.society, saved.about["iteration"]
         if len(society.generators) == 1:  # one alone answers once
             config = config.replace(num_rounds=1)
@@ -151,40 +193,57 @@ class DebateStudio(widgets.VBox):
         ending: str | Exception = "Stopped; what was said stays here until the next start."
         try:
             backend = self._backend or open_backend(config)
+            before = getattr(backend, "num_calls", 0)
             for (whole,) in debate_rounds(society, [problem], config, backend, iteration, hear):
                 self.said = whole
                 drafts.clear()
             finished = True
-            self.debates.append(whole)
-            tokens, seconds = whole.num_completion_tokens, time.perf_counter() - began
-            ending = f"Finished: {tokens:,} tokens in {seconds:.1f} s."
+            made = getattr(backend, "num_calls", whole.num_calls) - before
+            ending = _cost(whole, made, time.perf_counter() - began)
+            self._keep(whole, agents)
         except Stopped:
             pass
         except Exception as error:  # whatever it is: a thread's errors would end in a log
             ending = error
+            if isinstance(error, BackendError) and "does not fit" in str(error) and not drafts:
+                ending = ValueError("The question is too long for this model: shorten it.")
         self._screen.value = debate_html(self.said, finished)
-        self._offer(self.said, config)
         self._start.disabled, self._stop.disabled = False, True
         self._say(ending)
 
-    def _offer(self, debate: Debate, config: Config) -> None:
-        """Links that hold the transcript themselves, as a page and as JSON: that needs no server."""
-        names = {"model_name_or_path", "backend", "top_p", *SETTINGS}
-        parameters = {"agents": self._agents.value, **config.model_dump(include=names)}
-        whole = json.dumps({"debate": debate.to_dict(), "parameters": parameters}, indent=1)
-        links = []
-        page = f'<!doctype html><meta charset="utf-8">{self._screen.value}'
-        for suffix, text in (("html", page), ("json", whole)):
-            content = base64.b64encode(text.encode(errors="replace")).decode()
-            link = f"data:text/{suffix};charset=utf-8;base64,{content}"
-            name = f"debate-{debate.problem.id}.{suffix}"
-            links.append(f'<a download="{name}" href="{link}">{name}</a>')
-        self._downloads.value = f"Save the transcript: {' · '.join(links)}"
+    def _keep(self, debate: Debate, agents: str) -> None:
+        """Adds a debate to the explorer of all, where societies can be compared on one question."""
+        self.debates.setdefault(agents, []).append(debate)
+        explorer = DebateExplorer(self.debates)
+        number = len(explorer.debates)
+        self._known[f"{number}. {debate.problem.question[:80]} ({agents})"] = (debate.problem, agents)
+        self._earlier.options = ["", *self._known]
+        page = base64.b64encode(explorer.page.encode()).decode()
+        href = f"data:text/html;base64,{page}"
+        link = f'<a class="maft-saved" download="debates.html" href="{href}">Save as a page</a>'
+        title = f"All {number} debates so far, to compare" if number > 1 else "The debate as a page"
+        shown = f"<details><summary>{title}</summary>{explorer._repr_html_()}</details>"
+        self._explorer.value = f"{link}{shown}"
 
     def _say(self, what: str | Exception) -> None:
         role = "alert" if isinstance(what, Exception) else "status"
         text = " ".join(str(what).split()) or type(what).__name__
         self._status.value = f'<div role="{role}">{escaped(text)}</div>'
+
+
+def _typed(question: str, task: str) -> Problem:
+    """A question of one's own, of which the answer is not known."""
+    return Problem(problem_id(question), task, question, "", source="typed")
+
+
+def _cost(debate: Debate, made: int, seconds: float) -> str:
+    """What a finished debate took, of which `made` responses and summaries were not stored before."""
+    if made == 0:
+        return f"Finished: all {debate.num_calls} responses and summaries were in the store already."
+    if made < debate.num_calls:
+        stored = debate.num_calls - made
+        return f"Finished in {seconds:.1f} s: {made} responses and summaries are new, {stored} stored."
+    return f"Finished: {debate.num_completion_tokens:,} tokens in {seconds:.1f} s."
 
 
 def society_label(about: Mapping) -> str:

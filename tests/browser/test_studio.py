@@ -1,6 +1,5 @@
 """The studio with the miniature model: ask, watch, stop, save; by mouse and by keyboard alone."""
 
-import json
 import re
 import time
 from pathlib import Path
@@ -56,11 +55,12 @@ def test_by_mouse(studio, notebook, measured):
     whole = time.perf_counter() - begun
     measured["studio, from Start (s)"] = {"first words": round(first, 1), "finished": round(whole, 1)}
     assert rounds(studio) == 2 and studio.locator(".maft-verdict").is_visible()
-    links = studio.locator(".maft-downloads a")
-    name, text = saved(notebook.page, links.nth(0).click)
-    assert name.endswith(".html") and question in text
-    name, text = saved(notebook.page, links.nth(1).click)
-    assert name.endswith(".json") and question in text and json.loads(text)
+    link = studio.locator(".maft-saved")
+    name, text = saved(notebook.page, link.click)
+    assert name == "debates.html" and "<title>1 debate</title>" in text
+    studio.locator(".maft-debates summary").click()
+    frame = studio.frame_locator("iframe.maft-explorer")
+    assert frame.locator("#debate h2").inner_text() == question
 
 
 def test_it_says_what_is_wrong_stops_and_starts_again(studio):
@@ -98,6 +98,6 @@ def test_by_keyboard_alone(studio, notebook):
     notebook.press("Enter")
     says(studio, FINISHED)
     assert rounds(studio) == 3
-    notebook.tab_to(".maft-studio .maft-downloads a:last-of-type", most=100)
-    name, text = saved(notebook.page, lambda: notebook.press("Enter"))
-    assert name.endswith(".json") and QUESTION in text
+    notebook.tab_to(".maft-studio .maft-saved", most=100)
+    name, _ = saved(notebook.page, lambda: notebook.press("Enter"))
+    assert name == "debates.html"
