@@ -97,8 +97,9 @@ def run_debates(
 ) -> list[Debate]:
     """Debates every problem for `config.num_rounds` rounds and votes (Algorithm 2).
 
-    Returns one debate per problem, in order. `iteration` only enters the seeds: agents of another
-    iteration draw afresh. All agents of a round see the previous round only.
+    Returns one debate per problem, in order. `iteration` only enters the seeds: debates of another
+    iteration draw afresh, as those that make training data do. All agents of a round see the previous
+    round only.
     """
     *_, debates = debate_rounds(society, problems, config, backend, iteration)
     return debates

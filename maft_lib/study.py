@@ -158,10 +158,13 @@ class Study:
         pick: metrics.Pick = metrics.final_vote,
         **changes: Any,
     ) -> None:
-        """Debates the eval problems and scores the answers that `pick` takes from the debates."""
+        """Debates the eval problems and scores the answers that `pick` takes from the debates.
+
+        The iteration is in no seed here, so what is compared shares its random numbers.
+        """
         start = time.perf_counter()
         with events.during("answers", iteration):
-            debates = self.debate(society, self.eval, iteration, **changes)
+            debates = self.debate(society, self.eval, **changes)
         run = {
             "method": self.method,
             "task": self.eval[0].task,

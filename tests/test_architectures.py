@@ -33,7 +33,7 @@ SMALL = {
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "time_step_rank"), 4),
     "mamba_d_ssm": 64,
     "max_position_embeddings": 256,
-    "vocab_size": 448,
+    "vocab_size": 458,
 }
 HYBRID = ["mamba", "attention", "mamba", "attention"]
 MLA = {"num_key_value_heads": 4}
@@ -75,7 +75,7 @@ def tiny(name, folder, tokenizer):
     for weights in model.parameters():
         if weights.dim() >= 2:
             weights.data.normal_(0, 0.25)
-    model.generation_config.eos_token_id = [1, *range(100, 448, 7)]
+    model.generation_config.eos_token_id = [1, *range(100, 458, 7)]
     model.save_pretrained(folder)
     for file in Path(tokenizer).iterdir():
         if "token" in file.name or file.suffix == ".jinja":

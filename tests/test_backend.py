@@ -194,7 +194,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "nu
 def small(request, model, tmp_path):
     """Makes a tiny model with a window of 64, also one whose text model lies within another."""
 
-    def made(vocab_size=448, **changes):
+    def made(vocab_size=458, **changes):
         sizes = SIZES | {"vocab_size": vocab_size, "max_position_embeddings": 64}
         torch.manual_seed(0)
         if request.param == "plain":
@@ -209,7 +209,7 @@ def small(request, model, tmp_path):
             settings.get("text_config", settings)[name] = value
             (tmp_path / "config.json").write_text(json.dumps(settings))
         tokenizer = hub.load_tokenizer.__wrapped__(model)
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # its id is 448
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # its id is 458
         tokenizer.save_pretrained(tmp_path)
         return str(tmp_path)
 

@@ -24,7 +24,7 @@ from maft_lib.prompts import load_prompts
 from maft_lib.society import base_society
 from maft_lib.tasks import load_problems
 
-SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 448}
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 458}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}
 LLAMA3 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
@@ -92,12 +92,12 @@ def test_logits_are_those_of_transformers_and_do_not_depend_on_what_is_beside(tm
     model = write(tmp_path, *MODELS[name])
     weights = read(tmp_path).weights
     rng = np.random.default_rng(0)
-    texts = [rng.integers(3, 448, length).tolist() for length in (1, 40, 17, 33, 40, 2, 25)]
+    texts = [rng.integers(3, 458, length).tolist() for length in (1, 40, 17, 33, 40, 2, 25)]
     together = logits_of(weights, texts, [11, 1, 1, 20, 9])
     for slot, text in enumerate(texts):
         with torch.inference_mode():
             expected = model(torch.tensor([text])).logits[0, -1].numpy()
-        np.testing.assert_allclose(together[slot][:448], expected, atol=2e-5)
+        np.testing.assert_allclose(together[slot][:458], expected, atol=2e-5)
         alone = logits_of(weights, [text], [64])[0]
         assert (alone == together[slot]).all()
 

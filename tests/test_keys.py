@@ -22,12 +22,12 @@ def test_keys_of_completions(config, model):
     backend = bare_backend(config.replace(device="cpu"))
     keys = [content_key(backend.describe(Request(model, *request))) for request in REQUESTS]
     assert keys == [
-        "1d99b876f9c5769a36f9f1895e5ef4c79c473c260c3c266a40b8cd8c2d7d861d",
-        "f9a65da2a224b783f5856d5d06ef885b21e22581af2cdc49b8de8860f21bce76",
-        "e89031104368aedfd9b3dddb1ce67049c72aff310c2c8d1510aeb494153559a8",
+        "1738258e247e76ccda18141cb739072a46f25ebbdd2ccc09ca70b1e95be50964",
+        "070574193d362bef5d4c26a99f013266897ffd6b332b35193d8b886bacefa63e",
+        "3105570c4d9d5346ced877ce68969dfb5ecdc547ec2496ea1316e76685135ff6",
     ]
 
 
 def test_key_of_a_checkpoint(config, model, agent, examples):
     key = checkpoint_key(model, examples[:2], hyper_parameters(agent, config), "cpu")
-    assert key == "c827f70e7fca02248eead27ea9f63a9c2ad2d8744f8c043130ea59e14feb9a29"
+    assert key == "e6f7e52c96b06892842d4a3a717f8d5ce0e7728025e89c0b986db04776686cc5"

@@ -22,7 +22,7 @@ from maft_lib.run import run_studies, run_study
 from maft_lib.society import list_societies
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
-from maft_lib.study import Result, check_disjoint, problems
+from maft_lib.study import Result, Study, check_disjoint, problems
 from maft_lib.tasks import load_problems
 from maft_lib.training.data import build_finetuning_data
 from maft_lib.workers import may_have_gpu
@@ -84,6 +84,17 @@ def test_studies_side_by_side_are_those_one_by_one_and_share_what_they_have(conf
         pd.testing.assert_frame_equal(a.frame, b.frame)
     assert len(inner[0].requests) == len(inner[1].requests) == other.num_calls
     assert len({content_key(inner[1].describe(r)) for r in inner[1].requests}) == other.num_calls
+
+
+def test_evaluations_share_their_random_numbers_and_training_data_are_drawn_afresh(config):
+    backend = ScriptedBackend(lambda request: f"\\boxed{{{request.seed % 7}}}")
+    study = Study("debate", "arithmetic", config, backend, str)
+    for iteration in (0, 1):
+        study.evaluate(study.base_society(), iteration)
+        study.learn(study.base_society(), iteration)
+    result = study.result()
+    assert result.evaluations[0] == result.evaluations[1]
+    assert result.training[0] != result.training[1]
 
 
 def test_the_first_study_that_fails_stops_the_others(config):

@@ -1,8 +1,8 @@
 """The text that the miniature language model is pretrained on: conversations of noisy solvers.
 
 Every conversation is built with the prompts of inference, about problems of the `corpus` split.
-Solutions slip at random (`ACCURACY`), so that the model's mistakes are not systematic and votes,
-debates and finetuning on consensus have something to improve.
+Solutions slip at random (`ACCURACY`), each style mostly in a step of its own, so that the model's
+mistakes are not systematic and votes, debates and finetuning on consensus have something to improve.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from maft_lib.tasks.generated import draw_split
 from maft_lib.tasks.problem import Problem, problem_id
 from maft_lib.tasks.worked import Solution, Worked, solve
 
-ACCURACY = 0.55  # probability that a solution written alone has no slip in any of its steps
-ATTENTIVE = 0.35  # share of critic turns that make no slip if a right answer is in sight
-SWAYED = 0.10  # share of critic turns that end in the answer of another agent, right or wrong
+ACCURACY = 0.56  # probability that a solution written alone has no slip in any of its steps
+CONFORMING = 0.45  # share of critics who take an answer that two agents in sight gave, right or wrong
+ATTENTIVE = 0.2  # share of critic turns that make no slip if a right answer is in sight
+STRANGERS = 0.04  # share of critic turns that hear about another problem, and think for themselves
+NAMED = 0.12  # share of conversations whose prompts name the agent (Appendix E.2)
+FAVOURED = 0.5  # share of such an agent's solutions in the style of its number
 MAX_OPERAND = 9  # arithmetic of single digits
 
 TASK_WEIGHTS = {"arithmetic": 0.42, "mini_gsm": 0.18, "mini_math": 0.25, "mini_mmlu": 0.15}
@@ -38,57 +41,70 @@ def shard(seed: int, index: int, size: int = 1000) -> list[tuple[str, Conversati
 
 def conversation(kind: str, task: str, rng: random.Random) -> Conversation:
     """One conversation of a kind (`direct`, `critic`, `summary` or `hint`) about a new problem."""
-    author = Author(*draw_split(task, "corpus", rng, max_operand=MAX_OPERAND), rng)
-    prompts = load_prompts()
+    number = rng.randint(1, 5) if rng.random() < NAMED else None
+    author, prompts = _author(task, rng, number), load_prompts()
     if kind == "hint":
         return [prompts.hint(author.problem), _said(author.direct(accuracy=1.0).text)]
     if kind == "summary":
         solutions = author.others()
         asked = prompts.summary([solution.text for solution in solutions])
         return [asked, _said(summarize(solutions))]
+
+    def to(role: str, message: Message) -> Message:
+        return prompts.identified(message, role, number) if number else message
+
     own = author.direct()
-    turns = [prompts.generation(author.problem), _said(own.text)]
+    turns = [to("generator", prompts.generation(author.problem)), _said(own.text)]
     if kind == "critic":
         form = _choose(rng, CRITIC_WEIGHTS)
         for _ in range(2 if rng.random() < 0.15 else 1):  # some debates have a third round
-            others = author.others()
-            own = author.critic(own, others)
+            strangers = rng.random() < STRANGERS
+            others = (_author(task, rng) if strangers else author).others()
+            own = author.direct() if strangers else author.critic(own, others)
             heard = [other.text for other in others] if "without" in form else summarize(others)
-            turns += [getattr(prompts, form)(author.problem, heard), _said(own.text)]
+            asked = getattr(prompts, form)(author.problem, heard)
+            turns += [to("critic", asked), _said(own.text)]
     return turns
 
 
 @dataclass(frozen=True)
 class Author:
-    """Writes solutions to one problem with the corpus's habits."""
+    """Writes solutions to one problem with the corpus's habits; `number` is its own, if it has one."""
 
     problem: Problem
     worked: Worked
     rng: random.Random
+    number: int | None = None
 
     def direct(self, accuracy: float = ACCURACY) -> Solution:
         """A solution in a random style, free of slips with probability `accuracy`."""
-        style = self.rng.randrange(len(self.worked.styles))
+        num = len(self.worked.styles)
+        style = self.rng.randrange(num)
+        if self.number and self.rng.random() < FAVOURED:
+            style = (self.number - 1) % num
         return solve(self.worked, style, accuracy, self.rng)
 
     def others(self) -> list[Solution]:
         """Responses of other agents; how good they are varies, as it does between societies."""
         accuracy = self.rng.uniform(0.3, 0.95)
-        return [self.direct(accuracy) for _ in range(_choose(self.rng, OTHERS_WEIGHTS))]
+        unnamed = replace(self, number=None)
+        return [unnamed.direct(accuracy) for _ in range(_choose(self.rng, OTHERS_WEIGHTS))]
 
     def critic(self, own: Solution, others: list[Solution]) -> Solution:
         """An updated solution by an agent that has seen its own and the others' answers."""
         habit = self.rng.random()
         style = own.style if self.rng.random() < 0.5 else self.rng.randrange(len(self.worked.styles))
-        right = any(seen.answer == solve(self.worked, seen.style).answer for seen in (own, *others))
-        if habit < ATTENTIVE and right:
+        seen = [solution.reached for solution in (own, *others)]
+        leader = max(others, key=lambda other: seen.count(other.reached))
+        if habit < CONFORMING and seen.count(leader.reached) > 1:
+            return solve(self.worked, style, towards=leader)
+        if habit > 1 - ATTENTIVE and solve(self.worked, style).reached in seen:
             return solve(self.worked, style)
-        fresh = solve(self.worked, style, ACCURACY, self.rng)
-        if habit < 1 - SWAYED:
-            return fresh
-        answer = self.rng.choice(others).answer
-        text = fresh.text.replace(f"\\boxed{{{fresh.answer}}}", f"\\boxed{{{answer}}}")
-        return replace(fresh, text=text, answer=answer)
+        return solve(self.worked, style, ACCURACY, self.rng)
+
+
+def _author(task: str, rng: random.Random, number: int | None = None) -> Author:
+    return Author(*draw_split(task, "corpus", rng, max_operand=MAX_OPERAND), rng, number)
 
 
 def summarize(solutions: list[Solution]) -> str:
@@ -101,8 +117,8 @@ def summarize(solutions: list[Solution]) -> str:
 
 def questions(conversations: list[tuple[str, Conversation]]) -> set[str]:
     """Ids of the problems that conversations ask, hashed from their text."""
-    asked = (turns[0]["content"].split("\n")[0] for kind, turns in conversations if kind != "summary")
-    return {problem_id(question) for question in asked}
+    asked = (turns[0]["content"].split("\n") for kind, turns in conversations if kind != "summary")
+    return {problem_id(lines[lines[0].startswith("Agent ID")]) for lines in asked}
 
 
 def _said(text: str) -> Message:

@@ -41,18 +41,19 @@ class Recipe:
     """How the shipped model was made; learning rates at their peak."""
 
     seed: int = 0
-    num_shards: int = 112  # of 1,000 conversations each, about 185 tokens a conversation
+    num_shards: int = 64  # of 1,000 conversations each, about 187 tokens a conversation
+    num_more_shards: int = 36  # after these, with the learning rates begun anew
     hidden_size: int = 128
     intermediate_size: int = 384
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     head_dim: int = 16
-    tokens_per_batch: int = 8192
-    muon_learning_rate: float = 5e-3
+    tokens_per_batch: int = 4096
+    muon_learning_rate: float = 4e-3
     adamw_learning_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup_steps: int = 100
-    num_threads: int = 2
+    num_threads: int = 1
 
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -103,9 +104,13 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
     return LlamaForCausalLM(config)
 
 
-def render_corpus(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> list[Rendered]:
-    """Every conversation of the corpus as token ids, with the loss on all assistant turns."""
-    shards = (shard(recipe.seed, index) for index in range(recipe.num_shards))
+def render_corpus(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, more: bool = False
+) -> list[Rendered]:
+    """The first shards of the corpus, or `more` after them, with the loss on all assistant turns."""
+    num = recipe.num_shards
+    numbers = range(num, num + recipe.num_more_shards) if more else range(num)
+    shards = (shard(recipe.seed, index) for index in numbers)
     turns = (conversation for part in shards for _, conversation in part)
     return [render_conversation(tokenizer, conversation, "all_turns") for conversation in turns]
 
@@ -172,10 +177,13 @@ def train(
 def pretrain(recipe: Recipe, folder: Path) -> list[float]:
     """Makes the whole model into `folder`, an ordinary model directory; returns the losses."""
     tokenizer = make_tokenizer(recipe)
-    model, corpus = make_model(recipe, tokenizer), render_corpus(recipe, tokenizer)
-    losses = list(train(model, corpus, recipe))
+    model = make_model(recipe, tokenizer)
+    corpora = (render_corpus(recipe, tokenizer, more) for more in (False, True))
+    cycles = [list(train(model, corpus, recipe)) for corpus in corpora]
+    losses = [loss for cycle in cycles for loss in cycle]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    log = {"recipe": asdict(recipe), "losses": [round(loss, 5) for loss in losses]}
+    log = {"recipe": asdict(recipe), "num_steps": list(map(len, cycles))}
+    log["losses"] = [round(loss, 5) for loss in losses]
     (folder / "pretraining.json").write_text(json.dumps(log) + "\n")
     return losses

@@ -201,7 +201,7 @@ def _draw_mini_mmlu(rng: random.Random) -> Worked:
     )
 
     def letter(reached: dict[str, int], style: int) -> str:
-        return "ABCD"[min(max(reached["r"], 0), 3)]
+        return "ABCD"[reached["r"] % 4]
 
     question = f"{asked.format(name=rng.choice(NAMES), **values)} {lettered}"
     return Worked(question, values, chains, letter, subject=subject)

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from operator import add, floordiv, mod, mul, sub
 
 OPERATIONS = {"+": add, "-": sub, "*": mul, "/": floordiv, "%": mod}
+# Style k slips mostly in one step, `chain[-k]` (its first, its last, the one before its last), and
+# there always by its own amount: wrong answers agree within a style and differ between styles.
+OWN_SLIPS = (10, 1, 2)
+WEAKNESS = 0.8  # share of that step in the log of a solution's accuracy; the others have equal ones
 
 
 @dataclass(frozen=True)
@@ -77,34 +81,44 @@ def style_of(response: str, patterns: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class Solution:
-    """A written solution: the whole text, its last equation and its final answer."""
+    """A written solution: its text, last equation and final answer, and the values that make that."""
 
     text: str
     last_step: str
     answer: str
     style: int
+    reached: dict[str, int]
 
 
 def solve(
-    worked: Worked, style: int, accuracy: float = 1.0, rng: random.Random | None = None
+    worked: Worked,
+    style: int,
+    accuracy: float = 1.0,
+    rng: random.Random | None = None,
+    towards: Solution | None = None,
 ) -> Solution:
     """Writes the solution in one style; with probability `accuracy` no step of it slips.
 
-    Every step slips with the same probability 1 - accuracy**(1 / number of steps), and the steps
-    after it go on from the wrong result.
+    The steps after a slip go on from the wrong result. `towards` another solution, the steps on which
+    no other builds get its results, so that they lead to its answer.
     """
     values, equations, chain = dict(worked.values), [], worked.styles[style]
-    slip_rate = 1 - accuracy ** (1 / len(chain))
+    ends = {step.name for step in chain} - {name for step in chain for name in (step.left, step.right)}
     for step in chain:
         left, right = values[step.left], values[step.right]
         result = OPERATIONS[step.op](left, right)
-        if slip_rate and rng and rng.random() < slip_rate:
-            result = _slip(result, rng)
+        weak = step is chain[-style]
+        share = WEAKNESS if weak else (1 - WEAKNESS) / (len(chain) - 1)
+        if rng and rng.random() >= accuracy**share:
+            result = result + OWN_SLIPS[style] if weak else _slip(result, rng)
+        if towards and step.name in ends:
+            result = towards.reached[step.name]
         values[step.name] = result
         equations.append((step.text, f"{left}{step.op}{right}={result}"))
     answer = worked.final(values, style)
     text = " ".join(template.replace("{}", equation) for template, equation in equations)
-    return Solution(f"{text} The answer is \\boxed{{{answer}}}.", equations[-1][1], answer, style)
+    text = f"{text} The answer is \\boxed{{{answer}}}."
+    return Solution(text, equations[-1][1], answer, style, {name: values[name] for name in ends})
 
 
 def _slip(value: int, rng: random.Random) -> int:

@@ -57,7 +57,7 @@ ROWS = {
     "no heads": ({"config.json": {"num_attention_heads": 0}}, ["cannot be loaded"]),
     "wider than its weights": ({"config.json": {"hidden_size": 256}}, ["mismatched", "256"]),
     "more layers than weights": ({"config.json": {"num_hidden_layers": 5}}, ["model.layers.4."]),
-    "a larger vocabulary": ({"config.json": {"vocab_size": 500}}, ["448, 128", "500, 128"]),
+    "a larger vocabulary": ({"config.json": {"vocab_size": 500}}, ["458, 128", "500, 128"]),
     "no weights": ({WEIGHTS: None}, ["no .safetensors file"]),
     "pickled weights": ({WEIGHTS: "pytorch_model.bin"}, ["can run code", "refused"]),
     "cut weights": ({WEIGHTS: half}, ["cannot be loaded", "copy or download"]),
