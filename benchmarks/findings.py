@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 import maft_lib as maft
+from maft_lib.config import Config
 
 ROOT = Path(__file__).parent.parent
 FIGURES, PAGE = ROOT / "figures" / "organism", ROOT / "docs" / "findings.md"
@@ -142,13 +143,13 @@ def findings(frames):
 
     def contrast(above, below, column="correct"):
         (a, i), (b, j) = ((arm, last if n == LAST else n) for arm, n in (above, below))
-        if not all(key in index.index for key in ((a, i), (b, j))):
+        if (a, i) == (b, j) or not all(key in index.index for key in ((a, i), (b, j))):
             return None
         return maft.statistics.contrast(index.loc[(a, i), column], index.loc[(b, j), column])
 
     for claim, paper, column, above, below, controls in CLAIMS:
         if column == "correlation":
-            found = correlation(frames[frames.arm == above[0]])
+            found = correlation(frames[frames.arm == above[0]]) if last > 1 else None
         elif column == "round":
             found = maft.statistics.contrast(
                 *(index.loc[(above[0], last), f"vote_{m}"] for m in (2, 1))
@@ -238,7 +239,7 @@ def draw():
     maft.plots.letter(axes)
     sizes = {name: int(columns[name].iloc[0]) for name in ("num_train", "num_eval")}
     seeds = [int(seed) for seed in sorted(tier.seed.unique())]
-    config = maft.load_config("organism", **sizes).replace(seeds=seeds)
+    config = Config.of({"profile": "organism", "seeds": seeds, **sizes})
     caption = (
         "Figure 1: Accuracy over iterations of finetuning. (a) Of the debate. (b) Of a first answer, "
         f"averaged over agents. {maft.plots.about(config)}"
