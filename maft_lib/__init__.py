@@ -62,6 +62,9 @@ __all__ = sorted({*_PUBLIC, *_PLACES})
 __version__ = "0.2.0"
 
 
+if sys.platform == "win32":  # which has neither `resource` nor forked processes
+    raise ImportError("maft_lib runs on Linux and macOS: on Windows install it in WSL 2.")
+
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that a CPU lacks
 
 
