@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -147,12 +146,9 @@ def _lacking(config: Config) -> Iterator[str]:
 
 
 @app.command()
-def report(
-    profile: Profile = "laptop",
-    folder: Annotated[Path | None, typer.Argument(help="Else runs/<profile>/report.")] = None,
-) -> int:
+def report(profile: Profile = "laptop") -> int:
     """Turn the executed notebooks of a profile into a site that needs no network."""
-    print(f"{maft.write_report(load_config(profile), folder)}: open it in a browser.")
+    print(f"{maft.write_report(load_config(profile))}: open it in a browser.")
     return 0
 
 

@@ -1,6 +1,6 @@
 """The executed notebooks of a profile as a static site, with the contact sheet as its front page.
 
-The site goes to runs/<profile>/report/ unless a folder is named, opens from the file system and asks
+The site goes to runs/<profile>/report/, opens from the file system and asks
 nothing of the network: formulas are MathML, figures are in the pages, and each page forbids scripts and
 requests by its content security policy. So nothing that a model wrote and a notebook shows can act,
 even if it was not escaped where it was shown.
@@ -20,23 +20,23 @@ from maft_lib import gallery
 from maft_lib.config import Config
 from maft_lib.lab.page import text_html
 from maft_lib.profiles import NOTEBOOKS
+from maft_lib.store.files import explained
 
-MARK = 'content="maft_lib.report"'  # of a front page that may be replaced
 POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; form-action 'none'"
 SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex")
 
 
 class ReportError(RuntimeError):
-    """There is no report to make, or no place for it; the message says what to do."""
+    """There is no report to make; the message says what to do."""
 
 
-def write_report(config: Config, folder: Path | None = None) -> Path:
+def write_report(config: Config) -> Path:
     """Writes the site of a profile, over an earlier one, and returns its front page.
 
-    Notebooks that failed are shown up to there. Raises `ReportError` if nothing has been executed, or
-    if `folder` holds other files or cannot be written.
+    Notebooks that failed are shown up to there. Raises `ReportError` if nothing has been executed, and
+    `StoreError` if the disk refuses the site.
     """
-    folder = folder or config.own("runs_dir") / "report"
+    folder = config.own("runs_dir") / "report"
     runs = {run["name"]: run for run in gallery.read_runs(config)}
     missing = {"outcome": "has not been executed with this profile", "failed": True, "notebook": None}
     pages = [runs.get(name) or {"name": name, "title": name, **missing} for name in NOTEBOOKS]
@@ -45,34 +45,27 @@ def write_report(config: Config, folder: Path | None = None) -> Path:
             f"no notebook of the profile {config.profile} has been executed: say "
             f"`make figures PROFILE={config.profile}` first."
         )
-    site, front = _site(config, pages), folder / gallery.SHEET
-    try:
-        ours = front.is_file() and MARK in front.read_text(encoding="utf-8", errors="replace")
-        if folder.exists() and any(folder.iterdir()) and not ours:
-            raise ReportError(f"{folder} holds something else than a report: name a new folder.")
+    site = _site(config, pages)
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, html in site.items():
             (folder / name).write_text(html, encoding="utf-8")
         for path in config.figures.iterdir():
             if path.suffix in gallery.FORMATS and path.is_file():
                 shutil.copyfile(path, folder / path.name)
-    except OSError as error:
-        raise ReportError(
-            f"{folder} cannot be written ({error.strerror}): name a new folder."
-        ) from error
-    return front
+    return folder / gallery.SHEET
 
 
 def _site(config: Config, pages: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The pages of the site as HTML, by the names of their files."""
-    common = {"profile": config.profile, "policy": POLICY, "mark": MARK}
+    common = {"profile": config.profile, "policy": POLICY}
     shown, site = [page for page in pages if page["notebook"]], {}
     for before, page, after in zip([None, *shown], shown, [*shown[1:], None]):
         body = notebook_html(page["notebook"])
         html = gallery.render(**common, page=page, before=before, after=after, body=body)
         site[f"{page['name']}.html"] = html
     linked = [page["name"] for page in shown]
-    sheet = gallery.sheet(config, policy=POLICY, mark=MARK, pages=pages, linked=linked)
+    sheet = gallery.sheet(config, policy=POLICY, pages=pages, linked=linked)
     return {**site, gallery.SHEET: sheet}
 
 

@@ -125,25 +125,10 @@ ROWS = {
         lambda case: report.write_report(case.config),
         ["no notebook of the profile smoke", "make figures"],
     ),
-    "a report in a folder of others": (
-        ReportError,
-        lambda case: report.write_report(copied(case), case.tmp),
-        ["holds something else", "new folder"],
-    ),
-    "a report in a file": (
-        ReportError,
-        lambda case: report.write_report(copied(case), file(case)),
-        ["cannot be written", "name a new folder"],
-    ),
-    "a report below a file": (
-        ReportError,
-        lambda case: report.write_report(copied(case), file(case) / "site"),
-        ["cannot be written", "name a new folder"],
-    ),
-    "a report of an endless name": (
-        ReportError,
-        lambda case: report.write_report(copied(case), case.tmp / ("x" * 300)),
-        ["cannot be written", "too long"],
+    "a report where a file is": (
+        StoreError,
+        lambda case: (file(case, "runs/smoke/report"), report.write_report(copied(case))),
+        ["cannot be used", "runs_dir"],
     ),
     **{
         f"a report of {name}": (
@@ -192,7 +177,7 @@ COMMANDS = {
     "a report of a misspelt profile": (["report", "smok"], ["did you mean 'smoke'"]),
     "a report before any run": (["report", "smoke"], ["no notebook of the profile smoke"]),
     "a report with too many folders": (
-        ["report", "smoke", "a", "b"],
+        ["report", "smoke", "a"],
         ["unexpected extra argument"],
     ),
     "an estimate of no profile": (["estimate", "phi"], ["did you mean 'phi3'"]),
