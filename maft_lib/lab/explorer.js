@@ -208,13 +208,6 @@ function chip(text, [kind, letter]) {
 
 const unlettered = (answer, [kind]) => chip(answer ?? "no answer", [kind, ""]); // letters are one debate's own
 
-/** A text as nodes. */
-function written(text) {
-  return [text];
-}
-
-const answerText = (text) => [text];
-
 function permalink() {
   const hash = `#${address()}`, title = "Link to this debate in a saved page";
   return location.protocol === "about:" ? el("code", { title: `${title}: put it behind the file's name` }, hash) : el("a", { href: hash, title }, "link");
@@ -228,6 +221,103 @@ function keep(row, text) {
   } catch { /* in memory */ }
   drawRows();
 }
+
+// --- formulas ---------------------------------------------------------------------------------------
+
+const MATH = "http://www.w3.org/1998/Math/MathML";
+const FORMULA = /\$\$([^$]{1,2000})\$\$|\\\[([\s\S]{1,2000}?)\\\]|\\\(([\s\S]{1,2000}?)\\\)|(?<![\\$\d])\$(?=\S)([^$\n]{1,500}?)(?<=\S)\$(?!\d)|(\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})/g;
+const SYMBOLS = Object.fromEntries(("cdot · times × div ÷ pm ± le ≤ leq ≤ ge ≥ geq ≥ ne ≠ neq ≠ lt < gt > infty ∞ to → rightarrow → Rightarrow ⇒ approx ≈ "
+  + "equiv ≡ in ∈ cup ∪ cap ∩ circ ∘ degree ° angle ∠ ldots … dots … cdots ⋯ sum ∑ prod ∏ int ∫ alpha α beta β gamma γ delta δ theta θ lambda λ "
+  + "mu μ pi π rho ρ sigma σ phi φ omega ω mid ∣ quad \u2003 , \u2009 ; \u2009 ! \u200b % % $ $ { { } } left \u200b right \u200b").match(/\S+ ./g).map((pair) => pair.split(" ")));
+
+const ml = (tag, ...children) => {
+  const node = document.createElementNS(MATH, tag);
+  node.append(...children);
+  return node;
+};
+
+/** LaTeX as MathML; null where there is a command that this reader lacks: then the source is shown. */
+function mathml(latex, display) {
+  const tokens = latex.match(/\\(?:[a-zA-Z]+|.)|\d+(?:\.\d+)?|\s+|[\s\S]/g) ?? [];
+  let place = 0;
+  const group = (end) => {
+    const row = ml("mrow");
+    for (;;) {
+      while (/^\s/.test(tokens[place] ?? "")) place++;
+      if (place >= tokens.length) {
+        if (end) throw new SyntaxError(latex);
+        return row;
+      }
+      if (tokens[place] === end) {
+        place++;
+        return row;
+      }
+      row.append(scripts(atom()));
+    }
+  };
+  const argument = () => {
+    while (/^\s/.test(tokens[place] ?? "")) place++;
+    return atom();
+  };
+  const raw = () => { // the words in the braces of \text
+    const end = tokens.indexOf("}", place);
+    if (tokens[place] !== "{" || end < 0) throw new SyntaxError(latex);
+    const words = tokens.slice(place + 1, end).join("");
+    place = end + 1;
+    return words;
+  };
+  const atom = () => {
+    const token = tokens[place++];
+    if (token === "{") return group("}");
+    if (/^\d/.test(token ?? "")) return ml("mn", token);
+    if (/^[a-zA-Z]$/.test(token ?? "")) return ml("mi", token);
+    if (token !== undefined && !/^[\\}^_&]/.test(token)) return ml("mo", token === "-" ? "−" : token);
+    const name = token?.slice(1);
+    if (/^[dt]?frac$/.test(name)) return ml("mfrac", argument(), argument());
+    if (name === "boxed") return ml("menclose", argument());
+    if (/^(text|mathrm|mbox|operatorname|textbf)$/.test(name)) return ml("mtext", raw());
+    if (/^(sin|cos|tan|log|ln|gcd|max|min)$/.test(name)) return ml("mi", name);
+    if (name === "sqrt" && tokens[place] === "[") {
+      place++;
+      const degree = group("]");
+      return ml("mroot", argument(), degree);
+    }
+    if (name === "sqrt") return ml("msqrt", argument());
+    if (token?.[0] === "\\" && Object.hasOwn(SYMBOLS, name)) return ml(/[α-ω∞]/.test(SYMBOLS[name]) ? "mi" : "mo", SYMBOLS[name]);
+    throw new SyntaxError(latex);
+  };
+  const scripts = (base) => {
+    const found = {};
+    while ("^_".includes(tokens[place] ?? " ")) found[tokens[place++]] = argument();
+    if (found["^"] && found._) return ml("msubsup", base, found._, found["^"]);
+    return found["^"] ? ml("msup", base, found["^"]) : found._ ? ml("msub", base, found._) : base;
+  };
+  try {
+    const math = ml("math", group());
+    if (display) math.setAttribute("display", "block");
+    math.setAttribute("alttext", latex);
+    return math;
+  } catch { // also of braces too deep
+    return null;
+  }
+}
+
+/** A text as nodes, its formulas as MathML. */
+function written(text) {
+  const nodes = [];
+  let end = 0;
+  for (const found of text.matchAll(FORMULA)) {
+    const [source, dollars, square, round, dollar, boxed] = found;
+    const math = mathml(dollars ?? square ?? round ?? dollar ?? boxed, dollars !== undefined || square !== undefined);
+    if (math) {
+      nodes.push(text.slice(end, found.index), math);
+      end = found.index + source.length;
+    }
+  }
+  return [...nodes, text.slice(end)];
+}
+
+const answerText = (text) => [(/[\\^_]/.test(text) && mathml(text)) || text];
 
 // --- two runs ---------------------------------------------------------------------------------------
 

@@ -186,6 +186,34 @@ def test_a_link_leads_to_the_same_view(page, file):
     assert count(page) == (1, 1000)
 
 
+def test_formulas_are_mathml_and_what_is_none_stays_as_written(page):
+    read = """text => {
+        const it = document.createElement("p");
+        it.append(...written(text));
+        const parts = [...it.querySelectorAll("math > mrow *:not(mrow)")];
+        return [it.textContent, parts.map(part => part.localName)];
+    }"""
+    for text, names in {
+        r"so $\frac{1}{2}$ it": ["mfrac", "mn", "mn"],
+        r"\boxed{x^2}": ["menclose", "msup", "mi", "mn"],
+        r"\(\sqrt[3]{a_1}\)": ["mroot", "msub", "mi", "mn", "mn"],
+        r"$90^\circ$": ["msup", "mn", "mo"],
+        r"\boxed{\text{no solution}}": ["menclose", "mtext"],
+    }.items():
+        assert page.evaluate(read, text)[1] == names
+    for text in (
+        "a ticket costs $5 and $6",
+        r"$\href{javascript:alert(1)}{y}$",
+        r"$\def\a{\a\a}\a$",
+        r"\boxed{never closed",
+        r"$\frac{1}{$",
+        "$" + "{" * 240 + "$",
+        r"\boxed{" * 5_000,
+        "<b>$5</b>",
+    ):
+        assert page.evaluate(read, text) == [text, []]
+
+
 def test_notes_stay_with_the_page_and_a_selection_is_exported(page, file, made, tmp_path):
     page.locator("#task").select_option("mini_gsm")
     page.locator("#run").select_option("debate")
