@@ -71,6 +71,7 @@ class Config(BaseModel):
     tensor_parallel_size: int = Field(1, ge=1, le=64)  # GPUs that share one engine
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     max_model_len: int | None = Field(None, ge=16)  # prompt and response; None: the model's window
+    batch_invariant: bool = False  # on GPUs a text is the same in any batch, for some of the speed
 
     # A server that speaks OpenAI's protocol; its key and base_url come from the environment alone
     max_concurrency: int = Field(16, ge=1, le=4096)  # requests in flight at a time

@@ -15,6 +15,7 @@ from maft_lib.workers import Claims
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
 _OF_VLLM = (
     *("dtype", "trust_remote_code", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"),
+    "batch_invariant",
 )
 # What a backend is opened with: configs that differ in nothing else share one.
 _SETTINGS = (

@@ -51,12 +51,13 @@ class VLLMBackend:
         base_model: str,
         lora_rank: int | None = None,
         template: Template = USUAL,
+        batch_invariant: bool = False,
         **settings: Any,
     ):
         self.version, self.base_model = _version(), str(hub.model_folder(base_model))
         hub.check_weights(self.base_model)
         self.settings, self.trust = settings, settings.get("trust_remote_code", False)
-        self.template = template
+        self.template, self.batch_invariant = template, batch_invariant
         self.lora_rank = lora_rank or 0  # of the largest adapter that there is room for
         self.num_starts = self.num_swaps = 0
         self.holds = ""  # identity of the weights in memory
@@ -75,8 +76,9 @@ class VLLMBackend:
     def describe(self, request: Request) -> list:
         """Engine and its version, model content, rendered prompt, sampling, seed, precision, window."""
         content, prompt = hub.identity(request.model, self.trust), self.prompt(request)
-        precision = [self.settings["dtype"], self.settings.get("max_model_len")]
-        return [self.name, self.version, content, prompt, *request.drawn(), *precision]
+        how = [self.settings["dtype"], self.settings.get("max_model_len")]
+        how += ["batch invariant"] * self.batch_invariant
+        return [self.name, self.version, content, prompt, *request.drawn(), *how]
 
     def stream(
         self, requests: Sequence[Request], on_text: OnText | None = None
@@ -163,6 +165,8 @@ class VLLMBackend:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         # A process that has threads, or has asked for its GPUs, cannot be forked safely.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        # also when it is off, so that the store's key says what was computed
+        os.environ["VLLM_BATCH_INVARIANT"] = str(int(self.batch_invariant))
         from vllm import LLM
 
         release_memory()
