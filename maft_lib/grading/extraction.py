@@ -110,10 +110,9 @@ def candidates(text: str, answer_type: str, cut: bool = False) -> Iterator[str]:
     for marked in _MARKED.findall(text)[-1:]:
         if not _HEADING.match(marked.strip()):
             yield marked.strip()
-    stated = [text[found.end() :] for found in _SPOKEN.finditer(text)][-1:]
-    for said in stated:
-        if (sentence := _statement(said)) is not None:
-            yield from _readings(sentence, answer_type, True)
+    said = _SPOKEN.split(text)
+    if len(said) > 1 and (sentence := _statement(said[-1])) is not None:
+        yield from _readings(sentence, answer_type, True)
     if not cut and answer_type != "text":  # of free text no end can be told
         yield from _at_the_end(text, answer_type)
 
@@ -295,6 +294,7 @@ _CHOICE = re.compile(
     r"(?P<rest>.*)",
     re.IGNORECASE,
 )
+_ANOTHER = re.compile(r".*\([A-Z]\)|\s*(?:or|not|is|isn't)\b|\s*(?:,|and\b|&)\s*\(?[A-Za-z]\b")
 _LONGEST_CHOICE = 1_000  # characters
 
 
@@ -309,9 +309,7 @@ def choice(answer: str, options: Sequence[str] = ()) -> str | None:
     plain = re.sub(r"\[\s*([A-Za-z])\s*\]", r"(\1)", answer)
     plain = re.sub(r"\\(?:text|math)[a-z]*|\\[() ,]|[$*_`{}\[\]\"<>]", " ", plain)
     found = _CHOICE.fullmatch(re.sub(r"\s+", " ", plain).strip())
-    if not found or re.match(r"\s*(?:,|and\b|or\b|&)\s*\(?[A-Za-z]\b", found["rest"]):
-        return None
-    if re.search(r"\([A-Z]\)", found["rest"]) or re.match(r"\s*(?:or|not|is|isn't)\b", found["rest"]):
+    if not found or _ANOTHER.match(found["rest"]):
         return None
     letter = (found[1] or found[2] or found[3]).upper()
     return letter if not options or letter in ascii_uppercase[: len(options)] else None

@@ -213,11 +213,8 @@ def _related(text: str) -> Form | None:
     if len(sides) < 2 or not all(sides):
         return None
     constant = not _LETTER.search(strip_unit(sides[-1])[0])
-    if (
-        _NAME.fullmatch(sides[0])
-        or (_is_quantity(sides[0]) and len(sides) == 2)
-        and (constant or "(" in text)
-    ):
+    quantity = len(sides) == 2 and (constant or "(" in text) and _is_quantity(sides[0])
+    if _NAME.fullmatch(sides[0]) or quantity:
         return Assignment(_name(sides[0]), _form(sides[-1]), f"{sides[0]}={sides[-1]}")
     if _NAME.fullmatch(sides[-1]) and len(sides) == 2 and read_number(sides[0]):
         return Assignment(_name(sides[-1]), _form(sides[0]), text)
@@ -239,19 +236,16 @@ def _name(text: str) -> str:
 
 def _inequality(text: str) -> Form | None:
     """An interval for a name: x > 3, 0 <= x < 1; None for what bounds no single name by constants."""
-    signs = re.findall(_ORDER, text)
-    sides = split(text, _ORDER)
-    if len(sides) != len(signs) + 1 or len(sides) > 3 or not all(sides):
+    signs, sides = re.findall(_ORDER, text), split(text, _ORDER)
+    directions = {sign in ("<", r"\le") for sign in signs}  # two in 0 < x > 3
+    if len(sides) != len(signs) + 1 or len(sides) > 3 or not all(sides) or len(directions) > 1:
         return None
-    if len({sign[-1] in ">e" and sign != r"\le" for sign in signs}) > 1:  # 0 < x > 3
-        return None
-    if signs[0] in (">", r"\ge"):
+    if directions == {False}:
         sides, signs = sides[::-1], signs[::-1]
-    if len(sides) == 2:  # a bound on one side: the other end is infinite
-        if _NAME.fullmatch(sides[0]):
-            sides, signs = [r"-\infty", *sides], ["<", *signs]
-        else:
-            sides, signs = [*sides, r"\infty"], [*signs, "<"]
+    if len(sides) == 2 and _NAME.fullmatch(sides[0]):  # bounded on one side: the other end is infinite
+        sides, signs = [r"-\infty", *sides], ["<", *signs]
+    elif len(sides) == 2:
+        sides, signs = [*sides, r"\infty"], [*signs, "<"]
     low, name, high = sides
     named = [_NAME.fullmatch(end) and "\\" not in end for end in (low, high)]
     if not _NAME.fullmatch(name) or any(named):
@@ -280,7 +274,7 @@ def _scalar(text: str) -> Form:
     if value == text:
         return Scalar(text)
     inside = _form(value)
-    if isinstance(inside, Scalar):
+    if isinstance(inside, Scalar) and inside.unit != "base":
         return replace(inside, unit=unit or inside.unit)
     return Scalar(value, None, unit)
 
