@@ -82,7 +82,6 @@ _GIVEN = re.compile(
     r"|between|when|if|to \w+|(?:out|each|any|some|one|none) of)\s+(?:the\s+)?[$\\(]*$",
     re.IGNORECASE,
 )
-_IS = re.compile(r"\b(?:is|be|are|equals|get)\s+$")
 _EQUATION = re.compile(r"\b(?:equations?|line|circle|curve|graph|plane|parabola|ellipse|asymptote)\b")
 _LINEAR = re.compile(r"\d\s*x.*y|x.*\d\s*y")  # the left side of an equation that is the answer
 _ARROW = re.compile(r"\\(?:implies|Rightarrow|Longrightarrow|therefore|iff)(?![a-zA-Z])")
@@ -248,9 +247,7 @@ def _mentions(
         before, after = sentence[: number.start()], sentence[number.end() :]
         if not (_BESIDE.search(before[-6:]) or _BEHIND.match(after)):
             told.append((number.start(), number[0].strip()))
-    return sorted(told) or [
-        (start, formula) for start, _, formula in formulas if names or _IS.search(sentence[:start])
-    ]
+    return sorted(told) or [(start, formula) for start, _, formula in formulas if names]
 
 
 def _values(formula: str, sentence: str) -> Iterator[str]:
