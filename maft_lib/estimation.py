@@ -61,7 +61,7 @@ SPEEDS = {  # operations and bytes a second that are reached, by a word of the G
 TRAINED = 6e-5  # seconds of a token in training beside the arithmetic, on a core
 START = 20  # seconds until a training process is ready; vLLM takes some five times as long
 MOVED = 3e-9  # seconds to write, read and hash a byte of a model
-H200 = ("NVIDIA H200", 143_771 * 2**20)  # taken for a profile that wants a GPU where there is none
+H200 = ("NVIDIA H200", 143_771 * 2**20)  # stands in where a profile wants a GPU and this machine has none
 
 
 class Shape(NamedTuple):
@@ -274,8 +274,9 @@ class Estimate:
         self.num_trainings, self.disk_bytes, config = 0, 0.0, self.config
         shape = model_shape(config.base_model) if config.backend != "openai" else None
         self.seconds: Any = None if shape is None else 0.0
-        self.generation_bytes = self.training_bytes = self.seconds
-        self.engine = config.backend
+        self.generation_bytes: Any = self.seconds
+        self.training_bytes: Any = self.seconds
+        self.engine: str = config.backend
         name, self.memory = (machine.gpus or (H200,))[0]
         self.num = len(machine.gpus) or max(config.nproc_per_node, config.tensor_parallel_size)
         self.hardware = f"{self.num if self.num > 1 else 'one'} {name.removeprefix('NVIDIA ')}"

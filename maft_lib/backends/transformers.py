@@ -133,7 +133,8 @@ class TransformersBackend(ModelRunner):
         tasks: list[tuple] = []
         for batch in batches:
             model, *asked = self._task([requests[i] for i in batch])
-            tasks.append((model, *known[model], *asked, num_slots, on_text is not None))
+            weights, ends = known[model]  # type: ignore[misc]  # those of indices are known
+            tasks.append((model, weights, ends, *asked, num_slots, on_text is not None))
         if tasks:
             compile_kernel(tasks[0][1])
         for position, (row, said) in stream_threads(stream_texts, tasks, num_threads):
