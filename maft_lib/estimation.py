@@ -61,7 +61,10 @@ SPEEDS = {  # operations and bytes a second that are reached, by a word of the G
 TRAINED = 6e-5  # seconds of a token in training beside the arithmetic, on a core
 START = 20  # seconds until a training process is ready; vLLM takes some five times as long
 MOVED = 3e-9  # seconds to write, read and hash a byte of a model
-H200 = ("NVIDIA H200", 143_771 * 2**20)  # stands in where a profile wants a GPU and this machine has none
+H200 = (
+    "NVIDIA H200",
+    143_771 * 2**20,
+)  # stands in where a profile wants a GPU and this machine has none
 
 
 class Shape(NamedTuple):

@@ -33,3 +33,24 @@ def test_all_arms_are_methods_and_have_the_same_problems():
     assert asked.nunique() == 1 and tier.arm.nunique() == 4
     base = tier[tier.iteration == 0].groupby("arm").correct.mean()
     assert base.nunique() == 1  # all arms start from the same debates
+
+
+def test_readme_says_what_the_tables_say():
+    """Its Table 1 is the committed one, and its three means are the findings'."""
+    readme = (findings.ROOT / "README.md").read_text()
+
+    def cells(line):
+        return [cell.strip() for cell in line.strip("|").split("|")]
+
+    table = (findings.ROOT / "figures/laptop/table01.md").read_text()
+    rows = [cells(line)[:4] for line in table.splitlines() if line.startswith("|")][2:]
+    assert [row for row in map(cells, readme.splitlines()) if row in rows] == rows
+    last = (
+        pd.read_csv(findings.FIGURES / "fig01.csv").query("iteration == 1").set_index("method")["mean"]
+    )
+    for name, words in {
+        "multiagent_ft": "76.0 %",
+        "single_agent_ft": "74.8 % for Single-agent FT",
+        "pooled_first_responses": "79.3 % for one model",
+    }.items():
+        assert words in " ".join(readme.split()) and float(words.split()[0]) == round(last[name], 1)
