@@ -133,7 +133,7 @@ def study(config, sizes):
         for iteration, correct in result.frame.groupby("iteration").correct:
             error = f"%, standard error {100 * correct.std(ddof=0) / len(correct) ** 0.5:.1f}"
             yield f"{task}, accuracy after iteration {iteration}", 100 * correct.mean(), error
-        guess = sum(maft.estimate(own).seconds)
+        guess = maft.estimate(own).seconds
         yield f"{task}, estimated time by the measured", guess / took, f"({took:.0f} s)"
 
 
@@ -171,7 +171,8 @@ def seven_billion(config, sizes):
         yield f"{name}, without loading", row["tokens"] / steps, "tokens/s"
         generating = debates["seconds"] * 2 * 500 / sizes.tenth  # on train and eval problems
         cycle = generating + 6 * (whole + 9 * steps)
-        guess = sum(maft.estimate(large.replace(num_iterations=1, **WAYS[name])).seconds)
+        full = {"num_train": 500, "num_eval": 500, "num_iterations": 1} | WAYS[name]
+        guess = maft.estimate(large.replace(**full)).seconds
         yield f"{name}, a cycle at 500/500", cycle / 60, f"min; by the estimate {guess / 60:.1f}"
 
 
