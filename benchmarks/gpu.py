@@ -283,6 +283,7 @@ TOY = Sizes(6, 2, 16, 4, 2, 3, MISTRAL_7B | TINY)
 
 
 def main():
+    torch.set_num_threads(1)  # a process whose arithmetic has threads cannot be forked safely
     options = arguments()
     folder = Path(options.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
