@@ -96,7 +96,7 @@ def test_thoughts_are_folded_and_cut_responses_are_marked():
 
 
 def test_ipython_shows_our_records_once_they_are_registered():
-    shell = SimpleNamespace(display_formatter=DisplayFormatter())
+    shell = SimpleNamespace(display_formatter=DisplayFormatter(), set_custom_exc=lambda *_: None)
     register(shell)
     assert shell.display_formatter.formatters["text/html"](problem()) == html(problem())
     for name, module in RECORDS.items():
@@ -538,7 +538,9 @@ def test_a_result_shows_accuracy_costs_and_config(result):
     cells = [cell.get_text() for cell in accuracy.select("tbody tr > *")]
     assert cells == ["1", "50.0 ± 35.4", "33.3", "33.3", "0.0", "2"]
     assert [cell.get_text() for cell in costs.select("tbody tr > *")][-2] == "1,000"
-    assert [fold.summary.get_text() for fold in shown.select("details")] == ["costs", "config"]
+    assert [fold.summary.get_text() for fold in shown.select("details")] == [
+        *("costs", "config", "all parameters")
+    ]
     assert "<b>from" in shown.get_text()
 
 
