@@ -25,6 +25,11 @@ from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.store.files import explained
 from maft_lib.workers import default_num_workers, may_have_gpu
 
+# A kernel says nothing of its own, not even of the interrupt or the shutdown that ends it
+QUIET = [
+    "--IPKernelApp.log_level=50",
+    '--IPKernelApp.exec_lines=__import__("logging").getLogger("asyncio").setLevel(50)',
+]
 # Whose runs a notebook takes from the store: it begins when those are finished.
 AFTER = {
     "03_3_quantitative_results": "02_3_multiagent_finetuning",
@@ -71,6 +76,7 @@ def run_notebooks(
         if cores:
             os.sched_setaffinity(0, cores[next(numbers) :: num_jobs])
 
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     pool = ThreadPoolExecutor(num_jobs, initializer=keep_to_a_share)
     with pool:
         try:
@@ -104,6 +110,6 @@ def _execute(profile: str, executed: Path) -> float:
         parameters={"profile": profile},
         kernel_name="python3",
         progress_bar=False,
-        extra_arguments=["--IPKernelApp.log_level=50"],  # not the interrupt that ends it either
+        extra_arguments=QUIET,
     )
     return time.perf_counter() - start

@@ -531,6 +531,7 @@ def test_text_of_models_stays_text(config):
 @pytest.mark.pipeline
 def test_finetuned_agents_of_a_study_debate_as_they_did_there(config):
     small = config.replace(num_train=6, num_eval=4, num_iterations=1, num_agents=2)
+    small = small.replace(learning_rate=1e-3, critic_learning_rate=1e-3)  # so that they differ
     assert DebateStudio(small)._agents.options == ("base agents",)
     result = run_study("multiagent_ft", "arithmetic", small, report=str)
     made = DebateStudio(small)

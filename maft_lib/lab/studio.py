@@ -169,9 +169,9 @@ class DebateStudio(widgets.VBox):
         """One debate, from the first word to its place among the earlier ones."""
         began = shown = time.perf_counter()
         agents = self._agents.value
-        society, iteration = base_society(config.base_model, config.num_agents), 0
+        society = base_society(config.base_model, config.num_agents)
         if saved := self._saved.get(agents):
-            society, iteration = saved.society, saved.about["iteration"]
+            society = saved.society
         if len(society.generators) == 1:  # one alone answers once
             config = config.replace(num_rounds=1)
         self.said = whole = Debate(problem, ((),) * len(society.generators), None)
@@ -194,7 +194,7 @@ class DebateStudio(widgets.VBox):
         try:
             backend = self._backend or open_backend(config)
             before = getattr(backend, "num_calls", 0)
-            for (whole,) in debate_rounds(society, [problem], config, backend, iteration, hear):
+            for (whole,) in debate_rounds(society, [problem], config, backend, on_turn=hear):
                 self.said = whole
                 drafts.clear()
             finished = True

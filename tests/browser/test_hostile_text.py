@@ -27,7 +27,9 @@ STUDIO = """config = load_config("smoke", task="mini_math", model_name_or_path=A
 DebateStudio(config, backend=ScriptedBackend(lambda request: EVERYTHING))"""
 # Elements and attributes that only an attack could have put into an output.
 _BREACHES = """() => [...document.querySelectorAll('.maft, .maft-explorer, .maft-studio')].flatMap(it =>
-    [...it.querySelectorAll('*')].filter(node =>
+    [...it.querySelectorAll('*')].filter(node => !node.matches(
+        'iframe.maft-explorer[sandbox="allow-scripts allow-downloads"]'  // our own, of earlier debates
+    )).filter(node =>
         ['SCRIPT', 'IMG', 'SVG', 'IFRAME'].includes(node.tagName.toUpperCase())
         || [...node.attributes].some(a =>
             /^on/i.test(a.name) || (a.name === 'href' && /javascript/i.test(a.value))
@@ -75,7 +77,8 @@ def assert_explorer_read(frame):
     """The explorer's page shows each attack as text; nothing of it was run or became an element."""
     body = frame.locator("body.ready")
     body.wait_for()
-    assert_read(frame.locator("#debate").all_text_contents())
+    drawn = [name for name in ATTACKS if name != "formula"]  # which is MathML here, without its source
+    assert_read(frame.locator("#debate").all_text_contents(), drawn)
     assert body.evaluate("() => window.attacked || 0") == 0
     assert body.locator("img, svg, iframe, style, [onload], [onerror], [onfocus]").count() == 0
 

@@ -12,7 +12,7 @@ from maft_lib.workers import warm_up
 
 
 def main(runs, tables):
-    sizes = {"num_agents": 2, "num_train": 6, "num_eval": 4}
+    sizes = {"num_agents": 2, "num_train": 12, "num_eval": 4}
     config = maft.load_config("smoke", runs_dir=runs, num_workers=2, **sizes)
     warm_up()  # as a notebook's first cell does
     from maft_lib.backends.opening import open_backend

@@ -88,7 +88,7 @@ def test_a_full_disk(tmp_path, undisturbed, tally):
 def test_a_full_disk_of_figures(tmp_path, tally):
     """What was there before stays whole, and nothing half written is left."""
     counted = tally("disk full")
-    old, new = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": range(5000)})
+    old, new = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": range(20_000)})
     with small_disk(tmp_path, 65_536):
         paths = save_table(old, tmp_path / "table")
         before = [path.read_bytes() for path in paths]
