@@ -283,7 +283,6 @@ TOY = Sizes(6, 2, 16, 4, 2, 3, MISTRAL_7B | TINY)
 
 
 def main():
-    torch.set_num_threads(1)  # a process whose arithmetic has threads cannot be forked safely
     options = arguments()
     folder = Path(options.folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -334,8 +333,8 @@ def the_config(options, folder):
 
 
 def run(part, limit, config, sizes, file):
-    """Runs a part in a process that has what is imported here already; at its limit all of it ends."""
-    process = get_context("fork").Process(target=work, args=(part, config, sizes, file))
+    """Runs a part in a process of its own; at its limit all of it ends."""
+    process = get_context("spawn").Process(target=work, args=(part, config, sizes, file))
     process.start()
     process.join(limit)
     if process.is_alive():

@@ -39,21 +39,25 @@ def test_the_ten_minutes_of_a_gpu_as_a_toy(tmp_path):
     assert all(row["seconds"] >= 0 for row in found if row["number"] is not None)
 
 
+def endless(config, sizes):
+    """A part that waits for a process with a session of its own."""
+    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield "first", sleeper.pid, ""
+    sleeper.wait()
+
+
+def broken(config, sizes):
+    """A part that fails."""
+    yield 1 / 0
+
+
 def test_a_part_ends_at_its_limit_and_one_that_fails_says_so(tmp_path):
-    def endless(config, sizes):
-        sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
-        yield "first", sleeper.pid, ""
-        sleeper.wait()
-
-    def broken(config, sizes):
-        yield 1 / 0
-
-    for part in (endless, broken):
-        gpu.run(part, 3, None, gpu.TOY, tmp_path / "gpu.jsonl")
+    for part, limit in ((endless, 25), (broken, 60)):
+        gpu.run(part, limit, None, gpu.TOY, tmp_path / "gpu.jsonl")
     found = rows(tmp_path / "gpu.jsonl")
     assert [row["what"] for row in found] == [
         "first",
-        "stopped at its limit, after 3 s",
+        "stopped at its limit, after 25 s",
         "failed: ZeroDivisionError: division by zero",
     ]
     assert not psutil.pid_exists(found[0]["number"]) or (
