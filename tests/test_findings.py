@@ -54,3 +54,6 @@ def test_readme_says_what_the_tables_say():
         "pooled_first_responses": "78.8 % for one model",
     }.items():
         assert words in " ".join(readme.split()) and float(words.split()[0]) == round(last[name], 1)
+    supported = (findings.findings(findings.read()).verdict == "supported").sum()
+    words = ("No claims are", "One claim is", "Two claims are", "Three claims are", "Four claims are")
+    assert f"{words[supported]} supported" in readme
