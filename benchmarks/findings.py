@@ -1,10 +1,12 @@
-"""The paper's claims on the model organism: python -m benchmarks.findings run STEP ... | draw
+"""The paper's claims on the model organism: python -m benchmarks.findings run|held_out STEP ... | draw
 
 `run a:2 b:1 a:3` runs the arms of tier a for two iterations with all seeds, then those of tier b for
-one, then tier a for three; what a step shares with one before comes from the store. After each step
+one, then tier a for three; what a step shares with one before comes from the store. After each arm
 `frames.csv.gz`, a row per arm, seed, iteration and problem, and `iterations.csv`, all columns of each
-iteration, are written to figures/organism. `draw` makes `fig01` and the tables of docs/findings.md from
-these two files alone. `name=value` changes a parameter of profile organism.
+iteration, are written to figures/organism. An arm that cannot be trained is printed and left out.
+`held_out` does the same with a seed that no verdict uses, for files that begin
+with `held_out_`. `draw` makes `fig01` and the tables of docs/findings.md from these files
+alone. `name=value` changes a parameter of profile organism.
 """
 
 import gzip
@@ -17,6 +19,8 @@ import yaml
 
 import maft_lib as maft
 from maft_lib.config import Config
+from maft_lib.methods import CONTROLS, TABLE_1
+from maft_lib.training import FinetuneError
 
 ROOT = Path(__file__).parent.parent
 FIGURES, PAGE = ROOT / "figures" / "organism", ROOT / "docs" / "findings.md"
@@ -30,8 +34,17 @@ ARMS = {  # name: (tier, method, changes of the profile)
     "unique_id": ("b", "unique_id", {}),
     "multiagent_ft_wo_summary": ("c", "multiagent_ft_wo_summary", {}),
     "single_agent_ft_hot": ("c", "single_agent_ft_hot", {}),
+    "single_agent_ft_hot_data": ("c", "single_agent_ft_hot_data", {}),
     "five agents": ("c", "multiagent_ft", {"num_agents": 5}),
 }
+ARMS |= {
+    f"{name} on {task}" if task else name: ("tables", name, {"task": task} if task else {})
+    for task in (None, "mini_gsm", "mini_math")
+    for name in (*TABLE_1, *(() if task else ("vote_equal_budget", "single_agent_ft_wo_debate")))
+    if task or name not in ARMS
+}
+ARMS |= {control: ("d", control, {}) for control in CONTROLS if control not in ARMS}
+HELD_OUT = 3  # its seed
 LAST = "last"  # the last iteration that all arms of tier a have
 OURS, SINGLE = "multiagent_ft", "single_agent_ft"
 POOLED, SHARED = "pooled_first_responses", "shared_society"
@@ -77,22 +90,26 @@ CLAIMS = [
 ]  # fmt: skip
 
 
-def run(steps, **changes):
-    """Runs the steps one after another; each leaves a balanced table behind."""
+def run(steps, prefix="", **changes):
+    """Runs the arms of the steps one after another, and writes both files after each."""
     base = maft.load_config("organism", **changes)
+    seeds = base.seeds or [base.seed]
     done = {}
     for step in steps:
         tier, _, last = step.partition(":")
-        arms = [name for name, (own, *_) in ARMS.items() if own == tier]
-        studies = [
-            (arm, base.replace(seed=seed, num_iterations=int(last), **ARMS[arm][2]))
-            for seed in base.seeds or [base.seed]
-            for arm in arms
-        ]
-        results = maft.run_studies([(ARMS[arm][1], base.task, config) for arm, config in studies])
-        for (arm, config), result in zip(studies, results):
-            done[arm, config.seed] = per_problem(result).assign(arm=arm), _columns(arm, result)
-        write(*(pd.concat(part, ignore_index=True) for part in zip(*done.values())))
+        for arm in [name for name, (own, *_) in ARMS.items() if own == tier]:
+            _, method, own = ARMS[arm]
+            config = base.replace(**{"num_iterations": int(last), **own})
+            try:
+                results = maft.run_studies(
+                    [(method, config.task, config.replace(seed=seed)) for seed in seeds]
+                )
+            except FinetuneError as error:
+                print(f"{arm} is left out: {error}", file=sys.stderr)
+                continue
+            for seed, result in zip(seeds, results):
+                done[arm, seed] = per_problem(result).assign(arm=arm), _columns(arm, result)
+            write(*(pd.concat(part, ignore_index=True) for part in zip(*done.values())), prefix)
 
 
 def per_problem(result):
@@ -115,17 +132,17 @@ def _columns(arm, result):
     return maft.metrics.per_iteration(result).assign(arm=arm, **sizes)
 
 
-def write(frames, columns):
+def write(frames, columns, prefix=""):
     """Both files, the same bytes for the same numbers."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     order = ["seed", "problem", "arm", "iteration"]
     frames = frames.assign(problem=frames.problem.str[:10]).sort_values(order)
     frames = frames[order + [name for name in frames if name not in order]]
-    flags = frames.select_dtypes(bool).columns
-    text = frames.astype(dict.fromkeys(flags, int)).round(3).to_csv(index=False)
-    with gzip.GzipFile(FIGURES / "frames.csv.gz", "wb", mtime=0) as file:
+    numbers = {name: float for name in frames if name not in order}  # a vote has no second round
+    text = frames.astype(numbers).round(3).to_csv(index=False, float_format="%g")
+    with gzip.GzipFile(FIGURES / f"{prefix}frames.csv.gz", "wb", mtime=0) as file:
         file.write(text.encode())
-    columns.round(3).to_csv(FIGURES / "iterations.csv", index=False)
+    columns.round(3).to_csv(FIGURES / f"{prefix}iterations.csv", index=False)
 
 
 def read():
@@ -254,4 +271,6 @@ if __name__ == "__main__":
     what, *steps = sys.argv[1:]
     pairs = [step.split("=") for step in steps if "=" in step]
     changes = {name: yaml.safe_load(value) for name, value in pairs}
+    if what == "held_out":
+        changes |= {"seeds": [HELD_OUT], "prefix": "held_out_"}
     draw() if what == "draw" else run([step for step in steps if ":" in step], **changes)

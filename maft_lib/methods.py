@@ -142,17 +142,27 @@ def single_agent_ft_wo_debate(study: Study) -> None:
 
 @method("Single-agent FT, temperature 2", "#882255", "^", ":")
 def single_agent_ft_hot(study: Study) -> None:
-    """Single-agent FT with responses drawn at temperature 2 (Appendix E.1)."""
+    """Single-agent FT with all responses drawn at temperature 2, at evaluation too (Appendix E.1)."""
     study.change(temperature=2.0)
     _one_model(study)
 
 
+@method("Single-agent FT, data at temperature 2", "#882255", "v", "-.")
+def single_agent_ft_hot_data(study: Study) -> None:
+    """Single-agent FT with training data alone drawn at temperature 2: Appendix E.1 does not say."""
+    _one_model(study, temperature=2.0)
+
+
 def _one_model(
-    study: Study, num_rounds: int | None = None, directly: bool = False, parts: int = 1
+    study: Study,
+    num_rounds: int | None = None,
+    directly: bool = False,
+    parts: int = 1,
+    **learning: Any,
 ) -> None:
     """One model learns from the responses of all agents that match the vote, or one of so many `parts`.
 
-    `directly`: it answers alone.
+    `directly`: it answers alone. `learning` are parameters of the debates that it learns from.
     """
     rounds: dict[str, Any] = {} if num_rounds is None else {"num_rounds": num_rounds}
 
@@ -166,7 +176,7 @@ def _one_model(
     evaluate(None, 0)
     society = study.base_society()
     for iteration in range(1, study.config.num_iterations + 1):
-        debates = study.learn(society, iteration, **rounds)
+        debates = study.learn(society, iteration, **rounds, **learning)
         examples = single_agent_data(debates, study.config.single_agent_data)
         examples = portion(examples, parts, study.config.seed)
         study.remember(examples)

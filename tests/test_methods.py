@@ -176,7 +176,8 @@ REQUESTS = {
     ],
 }
 REQUESTS["multiagent_ft_lora"] = REQUESTS["multiagent_ft"]
-REQUESTS["single_agent_ft_hot"] = REQUESTS["single_agent_ft"]
+for _name in ("single_agent_ft_hot", "single_agent_ft_hot_data"):
+    REQUESTS[_name] = REQUESTS["single_agent_ft"]
 for _name in ("pooled_first_responses", "pooled_coherent_responses", "pooled_conversations"):
     REQUESTS[_name] = REQUESTS["single_agent_ft"]
 REQUESTS["single_agent_ft_one_dose"] = REQUESTS["single_agent_ft"]
@@ -224,6 +225,7 @@ TRAINED = {
     "single_agent_ft": [FINAL],
     "single_agent_ft_wo_debate": [FINAL],
     "single_agent_ft_hot": [FINAL],
+    "single_agent_ft_hot_data": [FINAL],
     "multiagent_ft": [OWN],
     "multiagent_ft_wo_summary": [OWN],
     "multiagent_ft_wo_critic": [{k: v for k, v in OWN.items() if k.startswith("generation")}],
@@ -329,6 +331,10 @@ def test_temperature_two_and_ids_reach_the_requests(small, monkeypatch):
     society = Society(small, monkeypatch)
     run_study("single_agent_ft_hot", "arithmetic", small, society.backend, report=str)
     assert {r.sampling.temperature for r in society.backend.requests} == {2.0}
+    society = Society(small, monkeypatch)
+    run_study("single_agent_ft_hot_data", "arithmetic", small, society.backend, report=str)
+    temperatures = [r.sampling.temperature for r in society.backend.requests]
+    assert temperatures == [small.temperature] * 18 + [2.0] * 18 + [small.temperature] * 18
     society = Society(small, monkeypatch)
     run_study("unique_id", "arithmetic", small, society.backend, report=str)
     first = society.backend.requests[0].messages[0]["content"]

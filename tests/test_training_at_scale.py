@@ -240,3 +240,9 @@ def test_a_training_that_diverges_ends_there(bad, tmp_path):
 def test_a_loss_that_varies_is_no_divergence(tmp_path):
     values = [0.1, 3.0, 0.2, 2.5, 0.1, 0.3, 4.0, 0.1] * 4
     assert len(slide(values, tmp_path).losses) == len(values)
+
+
+def test_noisy_data_are_no_divergence(tmp_path):
+    """Responses drawn hot: a loss that falls, and comes back to where it began with harder examples."""
+    values = [4.0, 2.5, 3.5] * 3 + [0.4] * 8 + [2.6, 3.1] * 6
+    assert len(slide(values, tmp_path).losses) == len(values)

@@ -176,22 +176,19 @@ class DivergenceGuard(TrainerCallback):
     """Keeps the losses of a training, and ends one that diverges with a `FinetuneError`."""
 
     WINDOW = 5  # steps that a loss is averaged over: single examples vary much
-    # Agents learn what they said themselves, at well under one nat a token. A mean two nats above the
-    # best so far is worse than anything that such data can do.
-    TOO_HIGH = 2.0
+    TOO_HIGH = 2.0  # nats above the loss of the first steps: much worse than without any training
 
     def __init__(self, agent: str):
-        self.agent, self.losses, self.best = agent, list[float](), math.inf
+        self.agent, self.losses = agent, list[float]()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Judges the loss of the step just done."""
         if "loss" not in (logs or {}):
             return
         self.losses.append(float(logs["loss"]))
-        recent = self.losses[-self.WINDOW :]
-        mean = sum(recent) / len(recent)
-        self.best = min(self.best, mean)
-        if not math.isfinite(mean) or mean > self.best + self.TOO_HIGH:
+        recent, first = self.losses[-self.WINDOW :], self.losses[: self.WINDOW]
+        mean, start = sum(recent) / len(recent), sum(first) / len(first)
+        if not math.isfinite(mean) or mean > start + self.TOO_HIGH:
             raise self.error(state.max_steps)
 
     def error(self, num_steps: int) -> FinetuneError:
