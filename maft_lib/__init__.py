@@ -13,6 +13,7 @@ _PUBLIC = {
     "ConfigError": "config",
     "load_config": "profiles",
     "notebook_config": "setup_cell",
+    "studies": "setup_cell",
     "Problem": "tasks.problem",
     "load_problems": "tasks",
     "extract_answer": "grading",

@@ -2,81 +2,55 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 from maft_lib import workers
-from maft_lib.config import Config, ConfigError, check_name
+from maft_lib.config import Config, ConfigError, check_name, places
 from maft_lib.estimation import estimate
-from maft_lib.methods import TABLE_1
 from maft_lib.profiles import load_config, own_parameters
 from maft_lib.wording import shown
 
 
-class Runs(NamedTuple):
-    """Studies of a notebook: methods (none: of the profile), on its task or all, once or L times."""
+def studies(
+    config: Config,
+    methods: Sequence[str] = (),
+    all_tasks: bool = False,
+    all_seeds: bool = False,
+    **changes: Any,
+) -> list[tuple[str, str, Config]]:
+    """The studies of methods (none: the profile's), as `run_studies` takes them, seed by seed.
 
-    methods: Sequence[str] = ()
-    all_tasks: bool = False
-    once: bool = True
-    all_seeds: bool = False
-    changes: Mapping[str, Any] = {}
-
-
-_ITERATED = Runs(("multiagent_ft", "single_agent_ft"), once=False, all_seeds=True)
-_UNTRAINED = ("base", "majority", "debate")
-_MULTIAGENT = ("majority_ft", "multiagent_ft")
-_OF_S = ("vote_equal_budget", *_MULTIAGENT, "single_agent_ft", "multiagent_ft_lora")
-_ABLATED = ("_wo_summary", "_wo_critic", "")
-# What each notebook runs, for its estimate: tests hold this against what it has run.
-RUNS = {
-    "00_quickstart": [Runs(["multiagent_ft"])],
-    "02_1_multiagent_debate": [Runs(["debate"])],
-    "02_3_multiagent_finetuning": [Runs(["multiagent_ft"])],
-    "03_3_quantitative_results": [Runs(all_tasks=True, all_seeds=True)],
-    "03_4_multiple_iterations": [_ITERATED],
-    "04_1_ablations": [
-        Runs([f"multiagent_ft{which}" for which in _ABLATED], all_tasks=True),
-        Runs(["single_agent_ft", "single_agent_ft_wo_debate"], all_tasks=True),
-    ],
-    "04_2_diversity": [_ITERATED],
-    "04_3_zero_shot": [Runs(TABLE_1), Runs(["multiagent_ft"], all_tasks=True)],
-    "C_diversity_metrics": [_ITERATED],
-    "D_cooperative": [
-        Runs(["debate", "cooperative", "multiagent_ft", "cooperative_ft"], all_tasks=True)
-    ],
-    "E_additional_comparisons": [
-        _ITERATED._replace(methods=[*_ITERATED.methods, "single_agent_ft_hot"]),
-        Runs(["base", "debate", "unique_id", "multiagent_ft"]),
-    ],
-    "F_more_agents": [
-        Runs(["debate", *_MULTIAGENT], all_tasks=True),
-        Runs(["debate", *_MULTIAGENT], all_tasks=True, changes={"num_agents": 3}),
-    ],
-    "G_specialization_model": [Runs(["multiagent_ft"], once=False)],
-    "H_additional_evaluations": [Runs([*_UNTRAINED, *_MULTIAGENT], all_tasks=True), _ITERATED],
-    "R_reviewers_questions": [
-        Runs([*_UNTRAINED, *_MULTIAGENT, "single_agent_ft", "no_interaction"]),
-    ],
-    "S_cost_and_speed": [
-        Runs([*_UNTRAINED, *_OF_S, "distilled_society"]),
-    ],
-    "Z_miniature_model": [Runs(["debate"])],
-}
+    On the config's task or all of its tasks, with its seed or all of its seeds, with `changes` of its
+    parameters. A notebook calls this with plain values, so that `studies_of` can read what it will run.
+    """
+    seeds = all_seeds and config.seeds or [config.seed]
+    tasks = config.tasks if all_tasks else [config.task]
+    configs = [config.replace(**{**changes, "seed": seed}) for seed in seeds]
+    return [(m, task, own) for own in configs for task in tasks for m in methods or config.methods]
 
 
 def studies_of(notebook: str, config: Config) -> list[tuple[str, str, Config]]:
-    """The studies that a notebook runs with a config: (method, task, config of the study)."""
-    studies = []
-    for runs in RUNS[notebook]:
-        changes = {**runs.changes, **({"num_iterations": 1} if runs.once else {})}
-        for seed in config.seeds if runs.all_seeds and config.seeds else [config.seed]:
-            of_seed = config.replace(seed=seed, **changes)
-            tasks = config.tasks if runs.all_tasks else [config.task]
-            studies += [(m, task, of_seed) for task in tasks for m in runs.methods or config.methods]
-    return studies
+    """The studies that a notebook runs with a config: all its calls of `maft.studies`, not executed."""
+    found, lists = [], dict[str, Any]()
+    for node in ast.walk(ast.parse(_code(notebook))):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List):
+            lists[ast.unparse(node.targets[0])] = node.value
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "maft.studies":
+            given = [ast.literal_eval(lists.get(ast.unparse(value), value)) for value in node.args[1:]]
+            changes = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+            found += studies(config, *given, **changes)
+    return found or studies(config, ["debate"], num_iterations=1)
+
+
+def _code(notebook: str) -> str:
+    kept = json.loads(places(f"notebooks/{notebook}.ipynb")[0].read_text(encoding="utf-8"))
+    cells = [cell["source"] for cell in kept["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(source) for source in cells)
 
 
 NEEDS = {  # parameter and value: module, and what installs it
@@ -89,7 +63,6 @@ NEEDS = {  # parameter and value: module, and what installs it
     ("report_to", "tensorboard"): ("tensorboard", "tensorboard"),
     ("report_to", "wandb"): ("wandb", "wandb"),
 }
-READ_BY_MODELS = ("04_2_diversity", "C_diversity_metrics", "R_reviewers_questions")
 
 
 def missing_packages(config: Config) -> list[str]:
@@ -106,7 +79,7 @@ def missing_models(config: Config, notebook: str | None = None) -> Iterator[str]
     if config.backend == "openai":
         return
     names = [config.base_model]
-    if notebook in (None, *READ_BY_MODELS):
+    if notebook is None or "open_scorer" in _code(notebook):
         names += [config.scoring_model, config.encoding_model]
     for name in dict.fromkeys(names):
         if not os.path.isdir(name) and (help := _how_to_get(name)):
