@@ -5,7 +5,6 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 DEV     := $(VENV)/.dev
-QUIET   := $(VENV)/etc/ipython
 # vLLM wants its own versions of much; so it has an environment of its own, complete and without resolving.
 VLLM    := .venv-vllm
 VLLM_READY := $(VLLM)/.ready
@@ -17,8 +16,6 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	@mkdir -p $(QUIET)  # kernels that talk to this machine alone need not warn that they do not encrypt
-	@echo 'c.IPKernelApp.log_level = "ERROR"' > $(QUIET)/ipython_kernel_config.py
 	@touch $@
 
 $(DEV): $(READY)

@@ -1,4 +1,4 @@
-"""environment.yml, pyproject.toml and constraints.txt name the same packages and fitting versions."""
+"""environment.yml, pyproject.toml and constraints.txt fit together; README's commands exist."""
 
 import re
 import subprocess
@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from maft_lib.command import main
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -26,14 +28,10 @@ def requirements(lines):
     return {canonicalize_name(r.name): r.specifier for r in parsed}
 
 
-def test_conda_environment_holds_what_pyproject_asks_for():
-    pip = CONDA[-1]["pip"]
-    assert pip[0] == "-c constraints.txt" and pip[-1] == "-e ."
+def test_conda_environment_is_this_project_with_the_tested_versions():
+    assert CONDA[-1]["pip"] == ["-c constraints.txt", "-e ."]
     conda = requirements(re.sub(r"(?<![<>=])=(?!=)", "==", line) for line in CONDA[:-1])
-    wanted = requirements(PROJECT["dependencies"])
-    assert "python" in conda and "jupyterlab" in conda
-    assert requirements(pip[1:-1]) == {n: s for n, s in wanted.items() if n not in conda}
-    assert conda["jupyterlab"].contains(TESTED["jupyterlab"])
+    assert "python" in conda and conda["jupyterlab"].contains(TESTED["jupyterlab"])
 
 
 def test_every_dependency_has_a_tested_version_that_it_admits():
@@ -52,3 +50,17 @@ for name in ("load_config", "load_problems", "extract_answer", "is_equivalent", 
     assert callable(getattr(maft, name)) and callable(getattr(maft, name)), name
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_commands_of_the_readme_exist(capsys):
+    """Those of `make` with what they call, and those of `maft`: a typing error ends a first minute."""
+    text = (ROOT / "README.md").read_text()
+    asked = set(re.findall(r"(?:^|`)(make|maft) ([a-z]+)(?= |`|$)", text, re.MULTILINE))
+    assert {("make", word) for word in ("figures", "test", "lab")} < asked
+    for name, word in asked:
+        if name == "make":
+            run = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, text=True)
+            assert run.returncode == 0, run.stderr
+            called = re.search(r"/maft ([a-z]+)", run.stdout)
+            word = called[1] if called else ""
+        assert not word or main([word, "--help"]) == 0, capsys.readouterr().err
