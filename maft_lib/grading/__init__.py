@@ -2,6 +2,7 @@ r"""Reads the final answer out of a response and judges whether two answers are 
 
 Grading decides the votes and so the training data, for every task by its answer type. "Between 5 and 7"
 is no answer, and "12 or 13" none where one number is wanted; "3 times 4, or 12" is 12.
+A sentence alone that says what two quantities are answers with both: none where one number is wanted.
 
 - `number` (arithmetic, gsm): exact values only. 1,250 = 1250.00 and 1/2 = 0.5, but 75 is not 0.75 and
   0.333333 is not 1/3. In gsm a currency sign, a percent sign or a unit around the number is

@@ -46,6 +46,12 @@ _RETRACTED = re.compile(
 )
 _HEDGED = re.compile(r"^(?:either|between|maybe)\b|\b(?:could|may|might) be\b.*\bor\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween \$?\d[\d.,]*\$? and \$?\d[\d.,]*\$?")
+# "The center is $(1,2)$ and the radius is $3$."
+_QUANTITY = (
+    r"((?:\$\w+\$|[^,;=$\d\\]){1,60}?)\b(?:is|are|was|equals|measures|has|have|costs?)\s+(?:at\s+)?"
+    r"(?:\$([^$=]+)\$|\\\(([^=]+?)\\\)|([-−$€£]{0,2}\d+(?:,\d{3})*(?:\.\d+|/\d+)?%?))(?: [a-z]+)?"
+)
+_QUANTITIES = re.compile(rf"(?:[^$]*,\s+)?{_QUANTITY}(?:(?:[,;]|,? and) {_QUANTITY})+")
 _DENIED = re.compile(r"\b(?:cannot|can't|isn't|not (?:sure|given|enough)|unsure|don't|do not)\b", re.I)
 _CODA = re.compile(  # a line after the answer
     r"[\s*_(#>]*(?:(?:note|explanation|reasoning|check|verification)[*_]*\s*:"
@@ -169,22 +175,30 @@ def _at_the_end(text: str, answer_type: str) -> Iterator[str]:
         marked = [line for line in lines if re.match(r"\(?[A-Z][.)]\s", line)]
         yield from marked if marked == lines[:1] else ()
         return
-    for sentence in reversed(_SENTENCE.split(lines[-1])):
+    sentences = _SENTENCE.split(lines[-1])
+    for sentence in reversed(sentences):
         if re.search(r"[\d$\\√π]", sentence) and not _CODA.match(sentence):
             if not _DENIED.search(sentence):
                 told = re.split(r",\s+so\s+(?=.*\d)", _BEGINNING.sub("", sentence) or sentence)[-1]
-                yield from _readings(_main_clause(told), answer_type, False)
+                yield from _readings(_main_clause(told), answer_type, False, len(sentences) == 1)
             return
 
 
-def _readings(sentence: str, answer_type: str, stated: bool) -> Iterator[str]:
-    """What a sentence may say: all of it where it is stated, a formula, a number."""
+def _readings(sentence: str, answer_type: str, stated: bool, alone: bool = True) -> Iterator[str]:
+    """What a sentence may say: all of it where it is stated, a formula, a number.
+
+    One that is `alone` and says what two quantities are answers with both. At the end of a derivation
+    the first is what the last one comes from.
+    """
     if answer_type == "choice":
         yield sentence
         yield from _only_letter(sentence)
         return
     sentence = _BETWEEN.sub("", sentence)
     if _HEDGED.search(sentence):
+        return
+    if alone and (values := _quantities(sentence)):
+        yield from [", ".join(values)] if answer_type == "expression" else []
         return
     formulas = _formulas(sentence)
     value = re.split(r"\b(?:is|are|equals)\s", sentence)[-1]
@@ -205,6 +219,13 @@ def _readings(sentence: str, answer_type: str, stated: bool) -> Iterator[str]:
             yield from _values(formula, sentence)
         if not told and not formulas and num_words < 2 and re.search(r"[\d\\√π]", value):
             yield value
+
+
+def _quantities(sentence: str) -> list[str]:
+    """The values of two quantities or more, if a sentence says only what these are."""
+    told = re.findall(_QUANTITY, sentence) if _QUANTITIES.fullmatch(sentence) else []
+    final = told and re.search(r"\b(?:final|total)\b", told[-1][0])
+    return [] if final else ["".join(value) for _, *value in told]
 
 
 def _number(sentence: str, stated: bool) -> Iterator[str]:
