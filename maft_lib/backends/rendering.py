@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers.utils import chat_template_utils
 
 from maft_lib.backends import BackendError, Message
 from maft_lib.wording import one_line
@@ -48,12 +47,10 @@ def prompt_text(tokenizer: Tokenizer, messages: Sequence[Message], ask: bool = T
     """The text of a conversation, if `ask` up to where the assistant is to speak."""
     given = getattr(tokenizer, "template", USUAL)
     more: Any = {"add_generation_prompt": ask}
+    more["strftime_now"] = datetime.fromisoformat(given.date).strftime
     if given.enable_thinking is not None:
         more["enable_thinking"] = given.enable_thinking
     try:
-        compiled = chat_template_utils._compile_jinja_template(tokenizer.get_chat_template())
-        # Not in `more`, of which transformers 5.24 gives a template nothing but plain data
-        compiled.globals["strftime_now"] = datetime.fromisoformat(given.date).strftime
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **more)
     except Exception as error:  # a stranger's program, in a sandbox, may say anything
         raise BackendError(
