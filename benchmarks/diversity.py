@@ -21,7 +21,7 @@ def main():
     results = maft.run_studies([(method, config.task, config) for method in methods])
     for context in ("speaker", "listener"):
         with tempfile.TemporaryDirectory() as folder:
-            scorer = Scorer(Store(folder), config.device, config.dtype, config.num_workers)
+            scorer = Scorer(Store(folder), config)
             scorer.log_likelihoods([config.base_model], [results[0].evaluations[0][0].conversation(0)])
             for result in results:
                 already, start = scorer.num_calls, time.perf_counter()

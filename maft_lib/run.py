@@ -13,7 +13,7 @@ from maft_lib import events
 from maft_lib.backends import Backend
 from maft_lib.backends.hub import resolve_device
 from maft_lib.backends.opening import open_backend
-from maft_lib.backends.ray import open_cluster, stop_clusters
+from maft_lib.backends.ray import open_cluster
 from maft_lib.config import Config
 from maft_lib.methods import METHODS, Recipe, name_of
 from maft_lib.provenance import made_with
@@ -104,7 +104,6 @@ def _run_all(runs: Sequence[tuple], num_threads: int) -> list[Result]:
             pool.shutdown(wait=False, cancel_futures=True)
             while any(future.running() for future in futures):
                 stop_workers()
-                stop_clusters()
                 time.sleep(0.2)  # a study between two batches has no worker to lose yet
             raise
     return [future.result() for future in futures]

@@ -26,6 +26,7 @@ PRELOADED = ["maft_lib.workers", "maft_lib.backends.transformers", "maft_lib.tra
 _pools: dict[int, ProcessPoolExecutor] = {}
 _lock = threading.RLock()
 _interrupted = threading.Event()
+num_stops = 0  # how often `stop_workers` was called, for those who wait for others
 
 
 class WorkerError(RuntimeError):
@@ -181,7 +182,9 @@ def _start() -> None:
 
 def stop_workers() -> None:
     """Kills the workers, so that threads that wait for them end; the next call starts new ones."""
+    global num_stops
     with _lock:
+        num_stops += 1
         for pool in _pools.values():
             for process in list((pool._processes or {}).values()):
                 process.kill()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maft_lib.backends.scorer import Scorer
+from maft_lib.config import Config
 from maft_lib.debate import Debate, Turn
 from maft_lib.profiles import load_config
 from maft_lib.society import Agent
@@ -56,7 +57,7 @@ def examples():
 @pytest.fixture
 def scorer(tmp_path):
     """Scores in this process, with a store of its own."""
-    scorer = Scorer(Store(tmp_path / "scores"), "cpu")
+    scorer = Scorer(Store(tmp_path / "scores"), Config(device="cpu"))
     scorer.num_workers = 0
     return scorer
 

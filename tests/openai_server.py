@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from maft_lib.backends import Request, Sampling, generate, hub
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import checkpoint_key, make_checkpoint, training_log
 from maft_lib.workers import run_parallel
@@ -73,7 +74,7 @@ class Server:
         self.lock = threading.Lock()
         self.in_flight = self.most_in_flight = 0  # chat requests
         self.waiting: queue.SimpleQueue = queue.SimpleQueue()
-        self.backend = TransformersBackend("cpu", num_workers=NUM_WORKERS)
+        self.backend = TransformersBackend(Config(device="cpu", num_workers=NUM_WORKERS))
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"state": self}))
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"

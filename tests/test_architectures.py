@@ -101,20 +101,20 @@ def test_an_architecture_is_decoded_right_or_refused(name, how, tmp_path, model)
     small, seeds = tiny(name, tmp_path, model), range(len(PROMPTS))
     if how == "refused":
         with pytest.raises(BackendError, match=rf"\({name}\) does not write in a batch"):
-            list(decoding.stream_texts(small, PROMPTS, Sampling(), seeds))
+            decoding.decode(small, PROMPTS, Sampling(), seeds)
         return
     loaded, tokenizer = decoding.cached_model(small), hub.load_tokenizer(small.folder)
     for temperature in (0.0, 1.0):
         drawn = Sampling(temperature, 1.0, 12)
-        batch = dict(decoding.stream_texts(small, PROMPTS, drawn, seeds))
-        alone = [dict(decoding.stream_texts(small, [p], drawn, [i]))[0] for i, p in enumerate(PROMPTS)]
-        assert [batch[i] for i in seeds] == alone
+        batch = decoding.decode(small, PROMPTS, drawn, seeds)
+        alone = [decoding.decode(small, [p], drawn, [i])[0] for i, p in enumerate(PROMPTS)]
+        assert batch == alone
         stops = set(loaded.generation_config.eos_token_id)
         for i, prompt in enumerate(PROMPTS):
             ids = by_hand(loaded, tokenize(tokenizer, prompt), temperature, i, stops)
             text = tokenizer.decode(ids[: len(ids) - (ids[-1] in stops)], skip_special_tokens=True)
             assert (batch[i].text, batch[i].num_completion_tokens) == (text, len(ids))
-    assert len({completion.num_completion_tokens for completion in batch.values()}) > 1
+    assert len({completion.num_completion_tokens for completion in batch}) > 1
 
 
 def test_the_table_is_long_enough():

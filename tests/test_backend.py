@@ -29,6 +29,7 @@ from maft_lib.backends import (
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.rendering import render_prompt
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.prompts import load_prompts
 from maft_lib.store import Store
 from maft_lib.tasks import load_problems
@@ -36,7 +37,7 @@ from maft_lib.tasks import load_problems
 
 @pytest.fixture(scope="module")
 def backend():
-    return TransformersBackend("cpu", num_workers=1)
+    return TransformersBackend(Config(device="cpu", num_workers=1))
 
 
 @pytest.fixture
@@ -61,13 +62,13 @@ def test_a_response_does_not_depend_on_its_batch(backend, model, temperature, to
     together = generate(backend, asked)
     alone = [generate(backend, [request])[0] for request in asked[::3]]
     assert alone == together[::3]
-    one_by_one = TransformersBackend("cpu", num_workers=1, max_batch_size=5)
+    one_by_one = TransformersBackend(Config(device="cpu", num_workers=1, max_batch_size=5))
     assert generate(one_by_one, asked[::-1]) == together[::-1]
 
 
 def test_an_uncertain_draw_is_settled_by_the_row_alone(model, monkeypatch, without_numba):
     """With every draw called uncertain, batches must still write what single rows write."""
-    here = TransformersBackend("cpu", num_workers=1)
+    here = TransformersBackend(Config(device="cpu", num_workers=1))
     here.num_workers = 0  # in this process, where the patch is
     asked = requests(model, 6)
     expected = generate(here, asked)
@@ -116,7 +117,7 @@ def test_out_of_memory_halves_the_batch(model, monkeypatch, without_numba):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return written(loaded, rows, *how)
 
-    here = TransformersBackend("cpu", num_workers=1)
+    here = TransformersBackend(Config(device="cpu", num_workers=1))
     asked = requests(model, 6)
     expected = generate(here, asked)
     here.num_workers = 0  # in this process, where the patch is
@@ -217,7 +218,7 @@ def small(request, model, tmp_path):
 
 
 def ask(model, texts, max_tokens=8):
-    here = TransformersBackend("cpu", num_workers=1)
+    here = TransformersBackend(Config(device="cpu", num_workers=1))
     here.num_workers = 0
     drawn = Sampling(1.0, 1.0, max_tokens)
     asked = [Request(model, ({"role": "user", "content": t},), drawn, i) for i, t in enumerate(texts)]
@@ -276,4 +277,4 @@ def test_copies_of_the_weights_do_not_count(small, tmp_path, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there():
     with pytest.raises(BackendError, match="device is cuda"):
-        TransformersBackend("cuda")
+        TransformersBackend(Config(device="cuda"))

@@ -19,7 +19,7 @@ from maft_lib import command
 from maft_lib.backends import BackendError, Request, Sampling, generate, models
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
-from maft_lib.config import ConfigError
+from maft_lib.config import Config, ConfigError
 from maft_lib.profiles import load_config
 from maft_lib.prompts import PromptError, Prompts
 from maft_lib.setup_cell import notebook_config
@@ -188,7 +188,7 @@ def test_prompts_files(row, tmp_path):
 
 def ask(model):
     """One short response of a model, generated in this process."""
-    backend = TransformersBackend("cpu", num_workers=1)
+    backend = TransformersBackend(Config(device="cpu", num_workers=1))
     backend.num_workers = 0
     asked = ({"role": "user", "content": "What is 1+1?"},)
     return generate(backend, [Request(str(model), asked, Sampling(1.0, 1.0, 4), 0)])
@@ -296,7 +296,7 @@ def reached(server, monkeypatch):
 def ask_server(on_text=None):
     from maft_lib.backends.openai import OpenAIBackend
 
-    backend = OpenAIBackend(max_retries=0, request_timeout=5.0)
+    backend = OpenAIBackend(Config(max_retries=0, request_timeout=5.0))
     asked = ({"role": "user", "content": "What is 1+1?"},)
     return generate(backend, [Request(BASE, asked, Sampling(1.0, 1.0, 4), 0)], on_text)
 

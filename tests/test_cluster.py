@@ -14,12 +14,13 @@ from maft_lib.backends import ray as cluster
 from maft_lib.backends.hub import Model, identity
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.transformers import TransformersBackend, _generate_texts
+from maft_lib.config import Config
 from maft_lib.society import Agent
 from maft_lib.store import Store
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import checkpoint_key, hyper_parameters, make_checkpoint
-from maft_lib.workers import WorkerError, run_parallel
+from maft_lib.workers import WorkerError, run_parallel, stop_workers
 
 pytestmark = pytest.mark.cluster
 
@@ -178,27 +179,25 @@ def test_every_node_has_room(settings, opened):
     assert opened.num_workers == 2
 
 
-def test_a_cluster_writes_the_bytes_that_this_machine_writes(model, opened, tmp_path):
+def test_a_cluster_writes_the_bytes_that_this_machine_writes(model, settings, opened, tmp_path):
     asked = requests(model)
-    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5)
-    there = TransformersBackend("cpu", num_workers=opened.num_workers, max_batch_size=5, run=opened.run)
+    here = TransformersBackend(Config(device="cpu", num_workers=2, max_batch_size=5))
+    there = TransformersBackend(settings.replace(max_batch_size=5))
     assert answered(there, asked) == answered(here, asked)
     conversations = [
         [*request.messages, {"role": "assistant", "content": "2*3=6. So \\boxed{6}."}]
         for request in asked[:6]
     ]
     scores = [
-        Scorer(Store(tmp_path / place), "cpu", num_workers=2, run=run).log_likelihoods(
-            [model] * 6, conversations
-        )
-        for place, run in (("here", None), ("there", opened.run))
+        Scorer(Store(tmp_path / place), config).log_likelihoods([model] * 6, conversations)
+        for place, config in (("here", Config(device="cpu", num_workers=2)), ("there", settings))
     ]
     assert scores[0] == scores[1]
     log = tmp_path / "log"
     assert len({pid for _, pid in opened.run(note_and_sleep, [(log, 0, 0.3)] * 8)}) == 2
 
 
-def test_a_lost_node_loses_its_unfinished_batches(model, opened, ray_cluster, tmp_path):
+def test_a_lost_node_loses_its_unfinished_batches(model, settings, opened, ray_cluster, tmp_path):
     asked, log = requests(model, 40), tmp_path / "log"
     begun = iter(range(1000))
 
@@ -207,21 +206,22 @@ def test_a_lost_node_loses_its_unfinished_batches(model, opened, ray_cluster, tm
         noted = [(str(log), 3, next(begun), *task) for task in tasks]
         return opened.run(generate_noted, noted)
 
-    there = TransformersBackend("cpu", num_workers=2, max_batch_size=5, run=run)
+    there = TransformersBackend(settings.replace(max_batch_size=5))
+    there.run = run
     answers, victim = kill_while(
         lambda: answered(there, asked),
         lambda: len(notes(log, "begin")) == 2,
         ray_cluster,
         replace=True,
     )
-    here = TransformersBackend("cpu", num_workers=2, max_batch_size=5)
+    here = TransformersBackend(Config(device="cpu", num_workers=2, max_batch_size=5))
     assert answers == answered(here, asked)
     lost = [name for name, node in notes(log, "begin") if node == victim]
     assert len(lost) == 1  # the one batch that it had
     names = [name for name, _ in notes(log, "begin")]
     assert sorted(names) == sorted([*map(str, range(8)), *lost])  # no other was begun twice
     assert sorted(name for name, _ in notes(log, "end")) == sorted(map(str, range(8)))
-    assert len({node for _, node in notes(log, "end")} - {victim}) == 2  # a new actor on the new node
+    assert len({node for _, node in notes(log, "end")} - {victim}) == 2  # the new node, too
 
 
 def test_errors_of_generation_arrive_as_themselves(opened, tmp_path):
@@ -245,7 +245,7 @@ def test_who_stops_early_drops_batches_that_have_not_begun(opened, tmp_path):
     results.close()
     stopped = opened.run(note_and_sleep, [(log, 100 + i, 0.1) for i in range(50)])
     next(stopped)
-    cluster.stop_clusters()  # as another study's failure does
+    stop_workers()  # as another study's failure does
     with pytest.raises(WorkerError, match="run again"):
         list(stopped)
     assert dict(opened.run(note_and_sleep, [(log, 200)]))  # the cluster is there for the next

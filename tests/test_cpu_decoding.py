@@ -20,6 +20,7 @@ from transformers import (
 import maft_lib as maft
 from maft_lib.backends import Request, Sampling, cpu_decoding, cpu_kernel, generate, hub
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.prompts import load_prompts
 from maft_lib.society import base_society
 from maft_lib.tasks import load_problems
@@ -40,7 +41,7 @@ MODELS = {
 def backend():
     """In this process, with a memory of its own."""
     cpu_decoding.remembered.clear()
-    backend = TransformersBackend("cpu", num_workers=1)
+    backend = TransformersBackend(Config(device="cpu", num_workers=1))
     backend.num_workers = 0
     return backend
 
@@ -131,7 +132,7 @@ def test_more_texts_than_slots_say_the_same(backend, model, monkeypatch):
     requests = asked(model, 12)
     expected = generate(backend, requests)
     for slots, workers in ((5, 2), (1, 1)):
-        few = TransformersBackend("cpu", num_workers=workers, max_batch_size=slots)
+        few = TransformersBackend(Config(device="cpu", num_workers=workers, max_batch_size=slots))
         cpu_decoding.remembered.clear()
         assert generate(few, requests[::-1]) == expected[::-1]
     monkeypatch.setattr(cpu_decoding, "READ", 3)
@@ -187,7 +188,10 @@ def test_what_the_kernel_does_not_know_is_answered_by_transformers(
 
 def test_an_interrupt_ends_the_threads(model):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    backend, num_threads = TransformersBackend("cpu", num_workers=2), threading.active_count()
+    backend, num_threads = (
+        TransformersBackend(Config(device="cpu", num_workers=2)),
+        threading.active_count(),
+    )
     generate(backend, asked(model, 1))
     heard = []
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from maft_lib.backends.scorer import Scorer
+from maft_lib.config import Config
 from maft_lib.metrics import diversity
 from maft_lib.society import Agent, Society
 from tests.conftest import debate
@@ -218,7 +219,11 @@ def test_a_problem_with_one_agreeing_response_says_nothing():
     frame = diversity.embedding_dissimilarity([alone, both], scorer, "any")
     assert np.isnan(frame.value[0])
     nobody = debate([["3"], ["7"]], vote="1")
-    assert diversity.embedding_dissimilarity([nobody], Scorer(None, "cpu"), "any").value.isna().all()
+    assert (
+        diversity.embedding_dissimilarity([nobody], Scorer(None, Config(device="cpu")), "any")
+        .value.isna()
+        .all()
+    )
     summary = diversity.mean_over_problems(frame.assign(method="m"), ["method"])
     assert summary["mean"][0] == pytest.approx(1) and summary.problems[0] == 1
     assert np.isnan(summary.error[0])

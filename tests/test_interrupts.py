@@ -10,6 +10,7 @@ import pytest
 import maft_lib as maft
 from maft_lib.backends.scorer import Scorer
 from maft_lib.backends.scripted import ScriptedBackend
+from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.training import finetuning
 from maft_lib.workers import interrupts_delayed
@@ -112,10 +113,11 @@ def test_a_handler_of_the_programs_own_is_left_alone(config):
 
 
 def test_scoring_ends_and_keeps_its_scores(tmp_path, model):
-    scorer = Scorer(Store(tmp_path), "cpu", num_workers=1, max_batch_size=1, run=run_interrupted)
+    scorer = Scorer(Store(tmp_path), Config(device="cpu", num_workers=1, max_batch_size=1))
+    scorer.run = run_interrupted
     with pytest.raises(KeyboardInterrupt):
         scorer.embeddings(model, ["one", "two and more"])
-    again = Scorer(Store(tmp_path), "cpu", num_workers=1, max_batch_size=1)
+    again = Scorer(Store(tmp_path), Config(device="cpu", num_workers=1, max_batch_size=1))
     again.embeddings(model, ["one", "two and more"])
     assert (scorer.num_calls, again.num_calls) == (1, 1)
 

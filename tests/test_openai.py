@@ -20,6 +20,7 @@ from maft_lib.backends.hub import identity
 from maft_lib.backends.openai import OpenAIBackend, scrub, served_name
 from maft_lib.backends.opening import CachedBackend
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.debate import run_debates
 from maft_lib.profiles import load_config
 from maft_lib.prompts import load_prompts
@@ -67,7 +68,8 @@ def hosted(config):
 
 
 def patient(max_retries=3, request_timeout=20.0, max_concurrency=16):
-    return OpenAIBackend(max_concurrency, max_retries, request_timeout)
+    limits = {"max_retries": max_retries, "max_concurrency": max_concurrency}
+    return OpenAIBackend(Config(**limits, request_timeout=float(request_timeout)))
 
 
 def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
@@ -80,7 +82,7 @@ def requests(model=BASE, num=8, temperature=1.0, max_tokens=64):
 
 def directly(asked, folder):
     """What the transformers backend says to requests, with the seeds that are sent."""
-    engine = TransformersBackend("cpu", num_workers=NUM_WORKERS)
+    engine = TransformersBackend(Config(device="cpu", num_workers=NUM_WORKERS))
     return generate(engine, [replace(r, model=folder, seed=r.seed % 2**31) for r in asked])
 
 
@@ -93,7 +95,7 @@ def check_chat_server(base_url, folder, served=None, key="none"):
         environment.setenv("OPENAI_BASE_URL", base_url)
         environment.setenv("OPENAI_API_KEY", key)
         asked = requests(served or str(folder), 8, temperature=0.0)
-        answers = generate(OpenAIBackend(max_concurrency=8), asked)
+        answers = generate(OpenAIBackend(Config(max_concurrency=8)), asked)
     assert answers == directly(asked, str(folder))
     assert all(a.num_prompt_tokens > 0 and a.num_completion_tokens > 0 for a in answers)
 
@@ -370,7 +372,7 @@ def test_advice_where_nobody_answers(server, monkeypatch):
 @pytest.mark.parametrize("thinks", [True, False, None])
 def test_whether_to_think_is_passed_on(thinks, server):
     server.says = message(content="It is 2.")
-    backend = OpenAIBackend(enable_thinking=thinks)
+    backend = OpenAIBackend(Config(enable_thinking=thinks))
     generate(backend, requests(num=1))
     wanted = {} if thinks is None else {"chat_template_kwargs": {"enable_thinking": thinks}}
     assert {k: v for k, v in server.chats[0].items() if k == "chat_template_kwargs"} == wanted
@@ -630,7 +632,7 @@ class Direct:
     def stream(self, asked):
         folders = [self.server.models[served_name(r.model)] for r in asked]
         sent = [replace(r, model=f, seed=r.seed % 2**31) for r, f in zip(asked, folders)]
-        yield from TransformersBackend("cpu", num_workers=NUM_WORKERS).stream(sent)
+        yield from TransformersBackend(Config(device="cpu", num_workers=NUM_WORKERS)).stream(sent)
 
 
 def small(hosted):

@@ -15,6 +15,7 @@ from transformers import (
 from maft_lib.backends import BackendError, forward_passes, hub
 from maft_lib.backends.rendering import render_conversation
 from maft_lib.backends.scorer import Scorer
+from maft_lib.config import Config
 from maft_lib.store import Store
 
 QUESTION = {"role": "user", "content": "What is the result of 1+2*3+4-5*1?"}
@@ -66,7 +67,7 @@ def test_each_conversation_is_scored_by_its_own_model(scorer, model, tmp_path):
 def test_what_was_scored_is_in_the_store(scorer, model):
     first = scorer.log_likelihoods([model] * 5, [*CONVERSATIONS, CONVERSATIONS[0]])
     assert scorer.num_calls == 4  # the one that comes twice is read once
-    again = Scorer(scorer.store, "cpu")
+    again = Scorer(scorer.store, Config(device="cpu"))
     assert again.log_likelihoods([model] * 4, CONVERSATIONS) == first[:4] and again.num_calls == 0
     scorer.embeddings(model, ["a", "b", "a"])
     scorer.divergences(model, [[QUESTION]], [["a", "b"]])
@@ -75,7 +76,7 @@ def test_what_was_scored_is_in_the_store(scorer, model):
 
 @pytest.mark.pipeline
 def test_workers_score_as_this_process_does(scorer, model, tmp_path):
-    parallel = Scorer(Store(tmp_path / "parallel"), "cpu", num_workers=2)
+    parallel = Scorer(Store(tmp_path / "parallel"), Config(device="cpu", num_workers=2))
     for one, two in zip(
         scorer.log_likelihoods([model] * 4, CONVERSATIONS),
         parallel.log_likelihoods([model] * 4, CONVERSATIONS),
@@ -188,7 +189,7 @@ def test_an_interrupted_run_keeps_the_scores_that_had_come_in(scorer, model, mon
     with pytest.raises(KeyboardInterrupt):
         scorer.log_likelihoods([model] * 4, CONVERSATIONS)
     monkeypatch.setattr(forward_passes, "log_likelihoods", likelihoods)
-    again = Scorer(scorer.store, "cpu")
+    again = Scorer(scorer.store, Config(device="cpu"))
     again.num_workers = 0
     again.log_likelihoods([model] * 4, CONVERSATIONS)
     assert 0 < again.num_calls < 4

@@ -14,6 +14,7 @@ from maft_lib import workers
 from maft_lib.backends import BackendError, Request, Sampling, generate, hub, models, vllm
 from maft_lib.backends.rendering import prompt_text
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.setup_cell import notebook_config
 from maft_lib.store.files import ADAPTER, BASE, model_identity
 from maft_lib.training import trainer
@@ -57,7 +58,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
     settings = hyper_parameters(agent, config)
 
     def generation(name, trust=False):
-        backend = TransformersBackend("cpu", trust_remote_code=trust)
+        backend = TransformersBackend(Config(device="cpu", trust_remote_code=trust))
         backend.num_workers = 0
         return generate(backend, [Request(name, ASKED, Sampling(max_tokens=8), 0)])
 
@@ -72,7 +73,7 @@ def load(scorer, examples, agent, config, tmp_path, monkeypatch):
         "embeddings": lambda name: scorer.embeddings(name, ["6"]),
         "training": train,
         "training of an adapter": lambda name: train(name, lora_rank=2),
-        "vllm": lambda name: vllm.VLLMBackend(name, dtype="float32"),
+        "vllm": lambda name: vllm.VLLMBackend(Config(model_name_or_path=name)),
         "adapters of vllm": hub.check_weights,
         "weights": lambda name: models.load_model(name, "float32", "cpu"),
     }
@@ -159,7 +160,7 @@ def test_keys_tell_whose_code_ran(folder, mark, model):
 
 def test_vllm_is_told(monkeypatch):
     monkeypatch.setattr(vllm, "on_cpu", lambda: False)
-    chosen = vllm.arguments({"trust_remote_code": True}, 0)
+    chosen = vllm.arguments(Config(trust_remote_code=True), 0)
     assert chosen["trust_remote_code"] is True and chosen["load_format"] == "safetensors"
 
 

@@ -12,6 +12,7 @@ from papermill.exceptions import PapermillExecutionError
 from maft_lib.backends import BackendError, Request, Sampling, generate
 from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import open_backend
+from maft_lib.config import Config
 from maft_lib.exports import export
 from maft_lib.lab import html
 from maft_lib.notebooks import run_notebooks
@@ -119,7 +120,7 @@ def test_tracebacks_hold_no_secret(server, fault, monkeypatch, tmp_path, caplog,
     FAULTS[fault](server, monkeypatch)
     asked = Request(BASE, ({"role": "user", "content": "1+1"},), Sampling(max_tokens=8), 0)
     with pytest.raises(BackendError) as caught:
-        generate(OpenAIBackend(max_retries=1, request_timeout=5), [asked])
+        generate(OpenAIBackend(Config(max_retries=1, request_timeout=5.0)), [asked])
     told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     frames = [line for line in told.format() if "tests/" not in line.splitlines()[0]]
     written = capfd.readouterr()

@@ -6,6 +6,7 @@ from benchmarks import seven_billion, speed
 from maft_lib.backends import Completion, generate
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.society import base_society
 from maft_lib.study import problems
 
@@ -17,7 +18,7 @@ def config(config):
 
 @pytest.fixture
 def backend():
-    return TransformersBackend("cpu", num_workers=1)
+    return TransformersBackend(Config(device="cpu", num_workers=1))
 
 
 def test_one_at_a_time_is_one_request_a_call_and_says_the_same(config, backend):

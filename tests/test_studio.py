@@ -7,14 +7,16 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from maft_lib.backends import BackendError, Completion, Request, Sampling, decoding, generate, hub
+from maft_lib.backends import BackendError, Completion, Request, Sampling, cpu_decoding, generate, hub
 from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import CachedBackend, open_backend
 from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
+from maft_lib.config import Config
 from maft_lib.debate import Debate, debate_rounds, run_debates
 from maft_lib.lab import studio as studio_module
 from maft_lib.lab.studio import ADVICE, DebateStudio
@@ -92,7 +94,7 @@ def check_growth(heard, completions, steps=5):
 
 @pytest.fixture(scope="module")
 def engine():
-    return TransformersBackend("cpu", num_workers=1)
+    return TransformersBackend(Config(device="cpu", num_workers=1))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
@@ -157,20 +159,14 @@ def test_a_backend_that_cannot_stream_is_heard_when_it_has_finished():
     assert heard == [(0, "one"), (1, "two")]
 
 
-def test_half_a_character_is_not_shown(model, monkeypatch):
-    tokenizer = hub.load_tokenizer(model)
+def test_half_a_character_is_not_shown(engine, model, monkeypatch):
+    tokenizer, asked = hub.load_tokenizer(model), requests(model, 3)[:1]
+    generate(engine, asked)  # the kernel has been compiled
     ids = tokenizer("a\u20acb", add_special_tokens=False)["input_ids"]
-    shown, loaded = [], hub.Model(model, hub.identity(model), "float32", "cpu")
-
-    def written(model, rows, drawn, stops, hear):
-        for n in range(1, len(ids) + 1):
-            hear(0, ids[:n])
-        return [ids]
-
-    monkeypatch.setattr(decoding, "_written", written)
-    stream = decoding.stream_texts(loaded, ["?"], Sampling(), [0], lambda i, text: shown.append(text))
-    assert [completion.text for _, completion in stream] == [tokenizer.decode(ids)]
-    assert shown[-1] == tokenizer.decode(ids) and not any("\ufffd" in text for text in shown[:-1])
+    drawn = iter([*ids, tokenizer.eos_token_id])
+    monkeypatch.setattr(cpu_decoding, "draw", lambda *_: np.array([next(drawn)]))
+    shown = [text for _, text in listen(engine, asked)[0]]
+    assert shown[-1] == "a\u20acb" and not any("\ufffd" in text for text in shown)
 
 
 # A server that answers in chunks
@@ -242,7 +238,7 @@ def chunks(model, tmp_path, monkeypatch):
 
 
 def test_a_server_that_streams_says_the_same(chunks):
-    backend, asked = OpenAIBackend(), requests(BASE, 3)
+    backend, asked = OpenAIBackend(Config()), requests(BASE, 3)
     heard, completions = listen(backend, asked)
     assert completions == generate(backend, asked)
     check_growth(heard, completions, steps=2)
@@ -252,7 +248,7 @@ def test_a_server_that_streams_says_the_same(chunks):
 
 def test_a_stream_that_always_fails_is_said_in_a_sentence(chunks):
     chunks.faults["/chat/completions"] = ["after_error_event"] * 2
-    backend = OpenAIBackend(max_retries=1)
+    backend = OpenAIBackend(Config(max_retries=1))
     with pytest.raises(BackendError, match="out of order") as caught:
         generate(backend, requests(BASE, 3)[:1], lambda index, text: None)
     assert "\n" not in str(caught.value) and "sk-key" not in str(caught.value)
@@ -267,7 +263,7 @@ def test_a_silent_server_can_be_left(chunks):
             raise Enough
 
     with pytest.raises(Enough):
-        generate(OpenAIBackend(), requests(BASE, 3), hear)
+        generate(OpenAIBackend(Config()), requests(BASE, 3), hear)
     assert time.monotonic() - began < 5
 
 
@@ -426,7 +422,7 @@ def test_stopping_in_the_middle_stores_nothing_unfinished(config, monkeypatch):
     backend = open_backend(config)
     assert len(backend.store) < 9  # responses and summaries of a whole debate
     setup = (base_society(config.base_model, 3), [said.problem], config)
-    (whole,) = run_debates(*setup, TransformersBackend("cpu", num_workers=1))
+    (whole,) = run_debates(*setup, TransformersBackend(Config(device="cpu", num_workers=1)))
     assert run_debates(*setup, backend) == [whole]  # nothing half written was taken for whole
     pairs = [
         (part[0].response, full[0].response) for part, full in zip(said.turns, whole.turns) if part

@@ -20,6 +20,7 @@ from maft_lib.backends.models import canary_nll, load_model
 from maft_lib.backends.opening import open_backend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.backends.vllm import VLLMBackend
+from maft_lib.config import Config
 from maft_lib.miniature import MODEL
 from maft_lib.profiles import load_config
 from maft_lib.run import run_study
@@ -66,7 +67,7 @@ def vllm(config):
 
 @pytest.fixture(scope="module")
 def transformers():
-    return TransformersBackend("cpu")
+    return TransformersBackend(Config(device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_an_interrupted_swap_is_not_trusted(vllm, model, trained, monkeypatch):
 
 def test_a_missing_model_is_said():
     with pytest.raises(BackendError, match="/nowhere"):
-        VLLMBackend("/nowhere", dtype="float32")
+        VLLMBackend(Config(model_name_or_path="/nowhere"))
 
 
 def test_adapters_of_one_base_are_answered_in_one_batch(vllm, transformers, model, adapters):
@@ -227,7 +228,7 @@ def test_a_real_model_from_a_package(vllm, transformers, folder):
     weights = load_file(other / "model.safetensors")
     weights["model.embed_tokens.weight"] *= 1.02  # the head is tied to it
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    smol = VLLMBackend(base, dtype="float32", max_model_len=512)
+    smol = VLLMBackend(Config(model_name_or_path=base, max_model_len=512))
     drawn = Sampling(0.0, 1.0, 24)
     for weights in (base, str(other), base):
         requests = asked([weights], drawn, 3)

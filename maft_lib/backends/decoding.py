@@ -5,16 +5,15 @@ Each row draws from its own seed, and in fp32 its text does not depend on the ro
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessor, PreTrainedModel, StoppingCriteria
+from transformers import LogitsProcessor, PreTrainedModel
 
-from maft_lib.backends import BackendError, Completion, OnText, Sampling, chunks
+from maft_lib.backends import BackendError, Completion, Sampling, chunks
 from maft_lib.backends.hub import Model, load_tokenizer
 from maft_lib.backends.models import cached_model, check_text, context_window, declared_stops
 from maft_lib.backends.rendering import stop_ids, tokenize, written_text
@@ -27,7 +26,6 @@ MARGIN = 3e-5
 # Mean difference of logits by rounding, in their standard deviations; wrong ones are off by tenths
 NOISE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
 _decodes: dict[str, bool] = {}
-_loading = threading.Lock()  # several threads may listen at once, and one alone may read the weights
 
 
 class Row(NamedTuple):
@@ -38,50 +36,34 @@ class Row(NamedTuple):
     seed: int
 
 
-def stream_texts(
-    model: Model,
-    prompts: Sequence[str],
-    drawn: Sampling,
-    seeds: Sequence[int],
-    on_text: OnText | None = None,
-) -> Iterator[tuple[int, Completion]]:
-    """Yields (row, completion); a batch that does not fit into memory is halved.
+def decode(
+    model: Model, prompts: Sequence[str], drawn: Sampling, seeds: Sequence[int]
+) -> list[Completion]:
+    """The completions of a batch; one that does not fit into memory is halved.
 
-    Rendered prompts are tokenized here: in the worker, not in its parent. After every step
-    `on_text(row, text so far)` hears of the rows that were going; what it raises ends the decoding. The
-    texts are the same.
+    Rendered prompts are tokenized here: in the worker, not in its parent.
     """
     tokenizer = load_tokenizer(model.folder, trust=model.trust, template=model.template)
-    with _loading:
-        loaded = cached_model(model)
-        if not decodes(loaded):
-            raise BackendError(
-                f"model {model.folder} ({loaded.config.model_type}) does not write in a batch what it "
-                "would write alone: take backend: vllm, or another model."
-            )
+    loaded = cached_model(model)
+    if not decodes(loaded):
+        raise BackendError(
+            f"model {model.folder} ({loaded.config.model_type}) does not write in a batch what it "
+            "would write alone: take backend: vllm, or another model."
+        )
     rows = []
     for prompt, seed in zip(prompts, seeds):
         ids = tokenize(tokenizer, prompt)
         check_text(loaded, tokenizer, ids, 1)
         limit = min(drawn.max_tokens, (context_window(loaded) or 10**9) - len(ids))
         rows.append(Row(ids, limit, seed))
-    stops = stop_ids(tokenizer, declared_stops(loaded))
-
-    def text(i: int, ids: Sequence[int]) -> str:
-        return written_text(tokenizer, ids[: len(ids) - (ids[-1] in stops)], prompts[i])
-
+    stops, done = stop_ids(tokenizer, declared_stops(loaded)), dict[int, Completion]()
     whole = [i for i, row in enumerate(rows) if row.limit == drawn.max_tokens]
     # a row that the window cuts is decoded alone: beside others it would go on
     parts = [whole] * bool(whole) + [[i] for i in range(len(rows)) if i not in whole]
     while parts:
         part, began = parts.pop(0), busy_seconds(model.device)
-
-        def hear(place: int, ids: list[int], part: list[int] = part) -> None:
-            said = text(part[place], ids)  # without the first bytes of a character that is not whole
-            on_text(part[place], said if ids[-1] in stops else said.rstrip("\ufffd"))  # type: ignore[misc]
-
         try:
-            written = _written(loaded, [rows[i] for i in part], drawn, stops, on_text and hear)
+            written = _written(loaded, [rows[i] for i in part], drawn, stops)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
@@ -89,17 +71,16 @@ def stream_texts(
             continue
         seconds = (busy_seconds(model.device) - began) / len(part)
         for i, ids in zip(part, written):
-            reason = "stop" if ids[-1] in stops else "length"
-            yield i, Completion(text(i, ids), len(rows[i].prompt), len(ids), reason, seconds=seconds)
+            stopped = ids[-1] in stops
+            said = written_text(tokenizer, ids[: len(ids) - stopped], prompts[i])
+            reason = "stop" if stopped else "length"
+            done[i] = Completion(said, len(rows[i].prompt), len(ids), reason, seconds=seconds)
+    return [done[i] for i in range(len(rows))]
 
 
 @torch.inference_mode()
 def _written(
-    model: PreTrainedModel,
-    rows: Sequence[Row],
-    drawn: Sampling,
-    stops: set[int],
-    hear: Callable[[int, list[int]], None] | None,
+    model: PreTrainedModel, rows: Sequence[Row], drawn: Sampling, stops: set[int]
 ) -> list[list[int]]:
     """The new tokens of each row, its stop token included."""
     inputs, mask = padded([row.prompt for row in rows], model)
@@ -112,7 +93,6 @@ def _written(
         eos_token_id=sorted(stops),
         pad_token_id=min(stops),
         logits_processor=[Draws(model, rows, drawn, width)],
-        stopping_criteria=[Listener(hear, width, stops)] if hear else None,
     )
     new = output[:, width:].tolist()
     ends = [next((n for n, token in enumerate(ids, 1) if token in stops), None) for ids in new]
@@ -138,20 +118,6 @@ class Draws(LogitsProcessor):
             alone = self.model(ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
             tokens[i] = draw(alone, *self.how, uniform[i : i + 1])[0][0]
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.unsqueeze(1), 0.0)
-
-
-class Listener(StoppingCriteria):
-    """Tells `hear` the new tokens of each row that was going, after every step."""
-
-    def __init__(self, hear: Callable[[int, list[int]], None], width: int, stops: set[int]):
-        self.hear, self.width, self.stops = hear, width, stops
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Which rows of `input_ids` (rows, tokens) are to stop: none."""
-        for place, ids in enumerate(input_ids[:, self.width :].tolist()):
-            if self.stops.isdisjoint(ids[:-1]):
-                self.hear(place, ids)
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 @torch.inference_mode()

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from maft_lib.backends import BackendError, Completion, OnText, Request
+from maft_lib.config import Config
 from maft_lib.events import is_heard
 from maft_lib.store.files import content_key
 from maft_lib.wording import one_line
@@ -51,26 +52,19 @@ class OpenAIBackend:
     """
 
     name = "openai"
-    streams_text = True
 
-    def __init__(
-        self,
-        max_concurrency: int = 16,
-        max_retries: int = 6,
-        request_timeout: float = 120.0,
-        enable_thinking: bool | None = None,
-    ):
+    def __init__(self, config: Config):
         from anyio import Semaphore
         from anyio.from_thread import BlockingPortalProvider
 
-        self.max_retries, self.request_timeout = max_retries, request_timeout
-        thinking = {"chat_template_kwargs": {"enable_thinking": enable_thinking}}
-        self._extra = {} if enable_thinking is None else {"extra_body": thinking}
+        self.max_retries, self.request_timeout = config.max_retries, config.request_timeout
+        thinking = {"chat_template_kwargs": {"enable_thinking": config.enable_thinking}}
+        self._extra = {} if config.enable_thinking is None else {"extra_body": thinking}
         self._refused: set[str] = set()  # what the server does not take
         # One event loop and one limit for all threads: studies run side by side. The loop has a thread
         # of its own, since in Jupyter this one's is busy with the cell.
         self._event_loop = BlockingPortalProvider()
-        self._gate = Semaphore(max_concurrency)
+        self._gate = Semaphore(config.max_concurrency)
 
     def describe(self, request: Request) -> list:
         """Server (as a hash), model name, messages, sampling, seed, and whether to think if set."""

@@ -6,21 +6,17 @@ import threading
 from collections.abc import Generator, Sequence
 
 from maft_lib.backends import Backend, Completion, OnText, Request
-from maft_lib.backends.rendering import Template
 from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.store.files import content_key
 from maft_lib.workers import Claims
 
 WRITE_EVERY = 64  # completions a transaction; a killed process loses these and the batches in progress
-_OF_VLLM = (
-    *("dtype", "trust_remote_code", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"),
-    "batch_invariant",
-)
 # What a backend is opened with: configs that differ in nothing else share one.
 _SETTINGS = (
     *("backend", "base_model", "runs_dir", "device", "num_workers", "max_batch_size", "executor"),
-    *("ray_address", "max_concurrency", "max_retries", "request_timeout", *_OF_VLLM),
+    *("ray_address", "max_concurrency", "max_retries", "request_timeout", "batch_invariant", "dtype"),
+    *("trust_remote_code", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"),
     *("enable_thinking", "template_date"),
 )
 _opened: dict[tuple, CachedBackend] = {}
@@ -39,18 +35,14 @@ def bare_backend(config: Config) -> Backend:
     if config.backend == "openai":
         from maft_lib.backends.openai import OpenAIBackend
 
-        limits = config.max_concurrency, config.max_retries, config.request_timeout
-        return OpenAIBackend(*limits, config.enable_thinking)
+        return OpenAIBackend(config)
     if config.backend == "vllm":
         from maft_lib.backends.vllm import VLLMBackend
 
-        settings = {name: getattr(config, name) for name in _OF_VLLM}
-        settings["max_num_seqs"] = config.max_batch_size
-        template = Template(config.enable_thinking, config.template_date)
-        return VLLMBackend(config.base_model, config.lora_rank, template, **settings)
+        return VLLMBackend(config)
     from maft_lib.backends.transformers import TransformersBackend
 
-    return TransformersBackend(**TransformersBackend.settings(config, config.dtype))
+    return TransformersBackend(config)
 
 
 class CachedBackend:

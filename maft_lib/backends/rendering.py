@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from maft_lib.backends import BackendError, Message
+from maft_lib.config import Config
 from maft_lib.wording import one_line
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
@@ -31,6 +32,11 @@ class Template(NamedTuple):
 
     enable_thinking: bool | None = None
     date: str = "2024-07-26"
+
+    @classmethod
+    def of(cls, config: Config) -> Template:
+        """What the config says."""
+        return cls(config.enable_thinking, config.template_date)
 
 
 USUAL = Template()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,22 +22,20 @@ SCORED_TOGETHER = 64  # texts a batch; a worker splits it further if they would 
 
 
 def open_scorer(config: Config) -> Scorer:
-    """The scorer of a config, with its store.
-
-    In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
-    large as what a finetuned agent differs by.
-    """
-    return Scorer(Store(config.path(config.runs_dir)), **ModelRunner.settings(config, "float32"))
+    """The scorer of a config, with its store."""
+    return Scorer(Store(config.path(config.runs_dir)), config)
 
 
 class Scorer(ModelRunner):
     """Scores text with causal language models and encoders; `store` keeps what was scored.
 
-    `num_calls` counts the texts that a model read: zero when a notebook is run again.
+    In fp32 whatever the config's `dtype`: in 16 bits the rounding of a response's likelihood is as
+    large as what a finetuned agent differs by. `num_calls` counts the texts that a model read: zero
+    when a notebook is run again.
     """
 
-    def __init__(self, store: Store, device: str = "auto", dtype: str = "float32", **how: Any):
-        super().__init__(device, dtype, **how)
+    def __init__(self, store: Store, config: Config):
+        super().__init__(config, "float32")
         self.store, self.num_calls = store, 0
 
     def log_likelihoods(
@@ -86,7 +83,7 @@ class Scorer(ModelRunner):
         batches = [
             (self.model(model), batch)
             for model, own in missing.items()
-            for batch in self.batches(own, self.num_workers, SCORED_TOGETHER)
+            for batch in self.batches(own, SCORED_TOGETHER)
         ]
         tasks = [(kind, model, [wanted[key][1:] for key in batch]) for model, batch in batches]
         for position, values in self.compute(_score, tasks):

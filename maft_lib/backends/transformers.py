@@ -2,21 +2,19 @@
 
 Requests are grouped by model, sorted by length and generated in batches of as many rows as fit; on a
 CPU the batches run side by side in worker processes of one thread each. In fp32 a response depends on
-its own request alone, not on what it is batched with (see `decoding`). Text that someone listens to is
-decoded in this process.
+its own request alone, not on what it is batched with (see `decoding`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any
 
 from maft_lib.backends import Completion, OnText, Request, Sampling, chunks, hub
 from maft_lib.backends.ray import open_cluster
-from maft_lib.backends.rendering import USUAL, Template
+from maft_lib.backends.rendering import Template
 from maft_lib.config import Config
 from maft_lib.workers import default_num_workers, run_parallel, stream_threads
 
@@ -25,38 +23,23 @@ GPU_BATCH = 256  # rows, which are lost at most with a node and its GPU
 
 
 class ModelRunner:
-    """Runs batches of work with Hugging Face models.
+    """Runs batches of work with Hugging Face models, where and how a config says.
 
-    `device` is auto, cpu or cuda, `dtype` a floating type of PyTorch, `num_workers` the processes on a
-    CPU (None: one per core), `max_batch_size` bounds the rows of a batch. `run(function, tasks)` has
-    batches computed elsewhere, `num_workers` side by side. `trust_remote_code` runs a model's own code;
-    `template` is what chat templates are given.
+    `num_workers` batches are computed side by side; 0: one after another in this process. With
+    `executor: ray` a cluster computes them by `run(function, tasks)`.
     """
 
-    def __init__(
-        self,
-        device: str = "auto",
-        dtype: str = "float32",
-        num_workers: int | None = None,
-        max_batch_size: int | None = None,
-        run: Callable[..., Iterator[tuple[int, Any]]] | None = None,
-        trust_remote_code: bool = False,
-        template: Template = USUAL,
-    ):
-        self.device = device if run else hub.resolve_device(device)
-        side_by_side = self.device == "cpu" or run
-        self.num_workers = (num_workers or default_num_workers()) if side_by_side else 0
-        self.dtype, self.max_batch_size, self.run = dtype, max_batch_size, run
-        self.trust, self.template = trust_remote_code, template
-
-    @staticmethod
-    def settings(config: Config, dtype: str) -> dict[str, Any]:
-        """The arguments above by a config; a cluster's nodes may have GPUs that this machine lacks."""
-        cluster = open_cluster(config) if config.executor == "ray" else None
-        place, run = cluster or config, cluster.run if cluster else None
-        how = {"device": place.device, "num_workers": place.num_workers, "run": run, "dtype": dtype}
-        more = {"max_batch_size": config.max_batch_size, "trust_remote_code": config.trust_remote_code}
-        return how | more | {"template": Template(config.enable_thinking, config.template_date)}
+    def __init__(self, config: Config, dtype: str | None = None):
+        self.run: Callable[..., Iterator[tuple[int, Any]]] | None = None
+        if config.executor == "ray":  # nodes may have GPUs that this machine lacks
+            cluster = open_cluster(config)
+            self.device, self.num_workers, self.run = cluster.device, cluster.num_workers, cluster.run
+        else:
+            self.device = hub.resolve_device(config.device)
+            workers = config.num_workers or default_num_workers()
+            self.num_workers = workers if self.device == "cpu" else 0
+        self.dtype, self.max_batch_size = dtype or config.dtype, config.max_batch_size
+        self.trust, self.template = config.trust_remote_code, Template.of(config)
 
     def model(self, name: str) -> hub.Model:
         """A model as a worker loads it."""
@@ -64,9 +47,9 @@ class ModelRunner:
         folder = str(hub.model_folder(name))
         return hub.Model(folder, content, self.dtype, self.device, self.trust, self.template)
 
-    def batches(self, items: Sequence, num_workers: int, largest: int) -> list:
+    def batches(self, items: Sequence, largest: int) -> list:
         """Batches of at most `largest` items, so that all workers get as many."""
-        share = -(-len(items) // max(num_workers, 1))
+        share = -(-len(items) // max(self.num_workers, 1))
         num = max(1, -(-share // (self.max_batch_size or largest)))
         return chunks(items, max(1, -(-share // num)))
 
@@ -96,23 +79,13 @@ class TransformersBackend(ModelRunner):
     ) -> Generator[tuple[int, Completion], None, None]:
         """Yields completions in any order: each as it ends by the CPU kernel, else batch by batch.
 
-        With `on_text` the others are decoded in this process and each is yielded as it ends; what a
-        node of a cluster writes is heard when it is whole.
+        `on_text` hears what the kernel writes.
         """
         others = yield from self._by_kernel(requests, on_text)
-        here = on_text if self.run is None else None
-        batches = self._batches(requests, others, 1 if here else self.num_workers)
+        batches = self._batches(requests, others)
         tasks = [self._task([requests[i] for i in batch]) for batch in batches]
-        if here is None:
-            for position, completions in self.compute(_generate_texts, tasks):
-                yield from zip(batches[position], completions)
-            return
-        from maft_lib.backends.decoding import stream_texts
-
-        for batch, task in zip(batches, tasks):
-            hear: OnText = partial(lambda batch, row, text: here(batch[row], text), batch)
-            for row, completion in stream_texts(*task, hear):
-                yield batch[row], completion
+        for position, completions in self.compute(_generate_texts, tasks):
+            yield from zip(batches[position], completions)
 
     def _by_kernel(
         self, requests: Sequence[Request], on_text: OnText | None
@@ -161,13 +134,11 @@ class TransformersBackend(ModelRunner):
             groups.setdefault((requests[i].model, requests[i].sampling), []).append((prompt, i))
         return list(groups.values())
 
-    def _batches(
-        self, requests: Sequence[Request], indices: Sequence[int], num_workers: int
-    ) -> list[list[int]]:
+    def _batches(self, requests: Sequence[Request], indices: Sequence[int]) -> list[list[int]]:
         """The `indices` of each batch: one model and one sampling, alike in length, longest first."""
         largest = CPU_BATCH if self.device == "cpu" else GPU_BATCH
         groups = self._groups(requests, indices)
-        batches = [b for group in groups for b in self.batches(group, num_workers, largest)]
+        batches = [b for group in groups for b in self.batches(group, largest)]
         if self.device == "cpu":  # side by side, the longest first; a GPU keeps to one model at a time
             batches.sort(key=lambda batch: -len(batch[0][0]) * len(batch))
         return [[i for _, i in batch] for batch in batches]
@@ -182,6 +153,6 @@ def _dealt(group: Sequence[tuple[str, int]], num: int) -> list[list[int]]:
 
 def _generate_texts(*task) -> list[Completion]:
     """In the worker PyTorch is imported, with all that belongs to it; its parent need not wait."""
-    from maft_lib.backends.decoding import stream_texts
+    from maft_lib.backends.decoding import decode
 
-    return [completion for _, completion in sorted(stream_texts(*task), key=itemgetter(0))]
+    return decode(*task)

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from typing import Any
@@ -26,39 +26,35 @@ from maft_lib.backends import (
     models,
     release_memory,
 )
-from maft_lib.backends.rendering import USUAL, Template, stop_ids, tokenize, written_text
+from maft_lib.backends.rendering import Template, stop_ids, tokenize, written_text
+from maft_lib.config import Config
 from maft_lib.store.files import ADAPTER
 from maft_lib.wording import one_line
 from maft_lib.workers import busy_seconds
 
+SETTINGS = (  # of `vllm.LLM`, by their names in the config
+    *("dtype", "trust_remote_code", "tensor_parallel_size", "gpu_memory_utilization", "max_model_len"),
+)
 MAX_LORAS = 8  # adapters in one batch; more wait for a slot
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM can reserve
 CPU_CACHE = 2**30  # bytes for keys and values on a CPU
 
 
 class VLLMBackend:
-    """Answers requests by one engine, which starts with `base_model` when it is first asked.
+    """Answers requests by one engine, which starts with the base model when it is first asked.
 
-    `settings` are those of `vllm.LLM`, `dtype` among them. With `lora_rank` the engine starts with room
-    for adapters, else again when the first comes; `num_starts` and `num_swaps` count what that cost.
-    Raises `BackendError` if vLLM cannot start, fails, or holds other weights than it was given.
+    With `lora_rank` the engine starts with room for adapters, else again when the first comes;
+    `num_starts` and `num_swaps` count what that cost. Raises `BackendError` if vLLM cannot start,
+    fails, or holds other weights than it was given.
     """
 
     name = "vllm"
 
-    def __init__(
-        self,
-        base_model: str,
-        lora_rank: int | None = None,
-        template: Template = USUAL,
-        batch_invariant: bool = False,
-        **settings: Any,
-    ):
-        self.version, self.base_model = _version(), str(hub.model_folder(base_model))
+    def __init__(self, config: Config):
+        self.version, self.base_model = _version(), str(hub.model_folder(config.base_model))
         hub.check_weights(self.base_model)
-        self.settings, self.trust = settings, settings.get("trust_remote_code", False)
-        self.template, self.batch_invariant = template, batch_invariant
-        self.lora_rank = lora_rank or 0  # of the largest adapter that there is room for
+        self.config, self.trust, self.template = config, config.trust_remote_code, Template.of(config)
+        self.lora_rank = config.lora_rank or 0  # of the largest adapter that there is room for
         self.num_starts = self.num_swaps = 0
         self.holds = ""  # identity of the weights in memory
         self._llm: Any = None
@@ -76,8 +72,8 @@ class VLLMBackend:
     def describe(self, request: Request) -> list:
         """Engine and its version, model content, rendered prompt, sampling, seed, precision, window."""
         content, prompt = hub.identity(request.model, self.trust), self.prompt(request)
-        how = [self.settings["dtype"], self.settings.get("max_model_len")]
-        how += ["batch invariant"] * self.batch_invariant
+        how: list[Any] = [self.config.dtype, self.config.max_model_len]
+        how += ["batch invariant"] * self.config.batch_invariant
         return [self.name, self.version, content, prompt, *request.drawn(), *how]
 
     def stream(
@@ -166,14 +162,14 @@ class VLLMBackend:
         # A process that has threads, or has asked for its GPUs, cannot be forked safely.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         # also when it is off, so that the store's key says what was computed
-        os.environ["VLLM_BATCH_INVARIANT"] = str(int(self.batch_invariant))
+        os.environ["VLLM_BATCH_INVARIANT"] = str(int(self.config.batch_invariant))
         from vllm import LLM
 
         release_memory()
         # Its processes inherit the mask: Ctrl-C is for this process, not for them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._llm = LLM(self.base_model, **arguments(self.settings, self.lora_rank))
+            self._llm = LLM(self.base_model, **arguments(self.config, self.lora_rank))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.num_starts += 1
@@ -189,7 +185,7 @@ class VLLMBackend:
             found, wanted = self.canary(folder), models.expected_canary(folder)
             if wanted is None:
                 wanted = self._canaries.setdefault(identity, found)
-            if not abs(found - wanted) <= models.TOLERANCE[self.settings["dtype"]]:
+            if not abs(found - wanted) <= models.TOLERANCE[self.config.dtype]:
                 self.stop()
                 raise BackendError(
                     f"vLLM does not hold the weights of {folder}: a fixed text has {found:.4f} nats a "
@@ -264,10 +260,11 @@ def _version() -> str:
     )
 
 
-def arguments(settings: Mapping[str, Any], lora_rank: int) -> dict[str, Any]:
+def arguments(config: Config, lora_rank: int) -> dict[str, Any]:
     """What `vllm.LLM` is given beside the model; with `lora_rank` there is room for such adapters."""
     chosen = {
-        **settings,
+        **{name: getattr(config, name) for name in SETTINGS},
+        "max_num_seqs": config.max_batch_size,
         "load_format": "safetensors",  # of others vLLM would take pickles, too
         "worker_extension_cls": f"{__name__}.WeightSwap",
         "disable_log_stats": True,
