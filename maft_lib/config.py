@@ -63,7 +63,7 @@ class Config(BaseModel):
     num_workers: int | None = Field(None, ge=1, le=256)  # on a CPU, one thread each; None: one a core
     max_batch_size: int | None = Field(None, ge=1)  # rows generated together; None: as many as fit
 
-    # Where work runs: here, or as tasks and actors of a Ray cluster that shares `runs_dir`
+    # Where work runs: here, or as tasks of a Ray cluster that shares `runs_dir`
     executor: Literal["local", "ray"] = "local"
     ray_address: Line | None = None  # `auto` or host:port; None: a cluster of this machine alone
 
