@@ -89,6 +89,8 @@ def run_notebooks(
                     running[pool.submit(_execute, profile, executed / f"{name}.ipynb")] = name
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     name = running.pop(future)
+                    if future.exception():
+                        print(f"{name} has failed, see {executed / name}.ipynb", flush=True)
                     seconds[name] = future.result()
                     print(f"[{len(seconds)}/{len(names)}] {name} {seconds[name]:.0f} s", flush=True)
         except KeyboardInterrupt:

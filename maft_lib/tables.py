@@ -145,6 +145,41 @@ def _apart(ours: Any, theirs: Any) -> str:
     return "" if math.isnan(z) else f"{z:+.1f}"
 
 
+def with_errors(frame: pd.DataFrame, index: str, columns: str, digits: int = 1) -> pd.DataFrame:
+    """Cells "mean ± error", in the order of the frame: a row per `index`, a column per `columns`.
+
+    `frame` has `mean` and `error`, or `accuracy` and `standard_error`, in percent.
+    """
+    value, error = ("mean", "error") if "mean" in frame else ("accuracy", "standard_error")
+    texts = [f"{m:.{digits}f} ± {e:.{digits}f}" for m, e in zip(frame[value], frame[error])]
+    table = frame.assign(cell=texts).pivot(index=index, columns=columns, values="cell")
+    return table.loc[frame[index].unique(), frame[columns].unique()].rename(columns=LABELS)
+
+
+def comparisons(differences: pd.DataFrame, *index: str) -> pd.DataFrame:
+    """The rows of `statistics.compare` that compare something: differences in points, p after Holm."""
+    shown = differences.dropna(subset="p").set_index(list(index or ("task", "method")))
+    columns = [name for name in COMPARED if name in shown and name not in index]
+    return shown[columns].round({"difference": 1, "low": 1, "high": 1, "smallest": 1, "p_holm": 3})
+
+
+MINUS = "\N{MINUS SIGN}"
+COMPARED = ("baseline", "difference", "low", "high", "smallest", "p_holm", "significant")
+
+
+def in_words(differences: pd.DataFrame) -> str:
+    """What `statistics.compare` found, a sentence a row."""
+    said = []
+    for row in differences.dropna(subset="p").itertuples():
+        found = "cannot be told from"
+        if row.significant:
+            found = "is above" if row.difference > 0 else "is below"
+        names = [LABELS.get(name, name) for name in (row.method, row.baseline)]
+        numbers = f"{row.difference:+.1f} points [{row.low:.1f}, {row.high:.1f}]".replace("-", MINUS)
+        said.append(f"On {row.task}, {names[0]} {found} {names[1]}: {numbers}.")
+    return "\n".join(said)
+
+
 # Files
 
 

@@ -24,7 +24,7 @@ from maft_lib.store.files import read_records
 ROOT = Path(__file__).parent.parent
 
 MADE = {
-    "02_3_multiagent_finetuning": ["fig02.pdf", "fig_loss.pdf", "dataset_sizes.tex"],
+    "02_3_multiagent_finetuning": ["fig02.pdf", "dataset_sizes.tex"],
     "03_3_quantitative_results": ["table01.tex", "table01_published.md", "table01_seeds.csv"],
     "03_4_multiple_iterations": ["fig01.pdf"],
     "04_1_ablations": ["table02.tex", "table02_published.md"],

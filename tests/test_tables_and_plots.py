@@ -180,10 +180,37 @@ def test_tables_fit_for_a_paper(tmp_path):
     assert not list(tmp_path.glob("empty*"))
 
 
-def test_points_lie_at_their_tokens():
+def test_cells_with_their_errors_keep_the_order_of_the_frame():
+    frame = pd.DataFrame({"task": ["gsm", "gsm", "arithmetic"], "method": ["star", "base", "star"]})
+    table = tables.with_errors(frame.assign(mean=[50.04, 7, 8], error=2.25), "task", "method", 1)
+    assert list(table.columns) == ["STaR", "Base"] and list(table.index) == ["gsm", "arithmetic"]
+    assert table.loc["gsm", "STaR"] == "50.0 ± 2.2" and pd.isna(table.loc["arithmetic", "Base"])
+    percent = frame.assign(accuracy=1 / 3, standard_error=0.01)
+    assert tables.with_errors(percent, "method", "task", 2).loc["base", "gsm"] == "0.33 ± 0.01"
+
+
+def test_comparisons_are_said_in_words():
+    found = {"difference": [-6.25, 3.0, 0.5], "low": [-9.0, 1.0, -4], "high": [-3.0, 5.0, 5]}
+    named = {"task": "gsm", "method": ["multiagent_ft", "star", "debate"], "baseline": "base"}
+    frame = pd.DataFrame({**named, **found, "p": [0.01, 0.01, 0.9], "significant": [True, True, False]})
+    untold = pd.DataFrame([{"task": "gsm", "method": "base", "baseline": None, "p": np.nan}])
+    assert tables.in_words(pd.concat([frame, untold])).splitlines() == [
+        "On gsm, Multiagent FT (ours) is below Base: −6.2 points [−9.0, −3.0].",
+        "On gsm, STaR is above Base: +3.0 points [1.0, 5.0].",
+        "On gsm, Debate cannot be told from Base: +0.5 points [−4.0, 5.0].",
+    ]
+    shown = tables.comparisons(frame.assign(p_holm=0.0123, smallest=7.777), "method")
+    assert list(shown.columns) == list(tables.COMPARED) and len(shown) == 3
+    assert shown.loc["star", "smallest"] == 7.8 and shown.loc["star", "p_holm"] == 0.012
+
+
+def test_accuracy_stands_beside_its_tokens():
     frame = pd.DataFrame({"method": ["debate", "multiagent_ft"], "tokens": [431.0, 433.0]})
-    ax = plots.accuracy_against_tokens(frame.assign(accuracy=60.0, standard_error=2.0))
-    assert [float(bars.lines[0].get_xdata()[0]) for bars in ax.containers] == [431, 433]
+    left, right = plots.accuracy_beside_tokens(frame.assign(accuracy=[60.0, 62.0], standard_error=2.0))
+    assert [float(bars.lines[0].get_xdata()[0]) for bars in left.containers] == [60, 62]
+    assert [bar.get_width() for bar in right.patches] == [431, 433]
+    names = [label.get_text() for label in left.get_yticklabels()]
+    assert names == ["Debate", "Multiagent FT (ours)"]
 
 
 def test_columns_may_be_numbers(tmp_path):
@@ -274,12 +301,16 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
 
 
 def test_the_overview_names_the_sizes_of_the_run():
-    counts = pd.DataFrame(
+    sizes = pd.DataFrame(
         {"generation": [11, 12], "critic": [8, 6], "corrected": [4, 3], "kept": [9, 8]}
     )
-    ax = plots.overview(counts, "20 debates")
-    texts = " ".join(text.get_text() for text in ax.texts)
-    assert "20 debates" in texts and "11" in texts and "8 from 4 corrected, 9 kept" in texts
+    texts = " ".join(text.get_text() for text in plots.overview(sizes, 20).texts)
+    assert "20\nproblems" in texts and "11 right first answers" in texts
+    assert (
+        "generation agent 1\n11 right, 9 wrong" in texts
+        and "critic agent 1\n13 right, 7 wrong" in texts
+    )
+    assert "8 from 4 corrected, 9 kept" in texts
 
 
 LINES = pd.DataFrame(
@@ -319,7 +350,9 @@ def test_bars_have_their_errors_and_numbers():
     frame = pd.DataFrame(
         {"method": ["base", "multiagent_ft"], "accuracy": [50, 61.5], "standard_error": [5, 4]}
     )
-    ax = plots.accuracy_bars(frame.assign(label=["Base", "Ours, trained on math"]))
+    labels = ["Base", "Ours, trained on math"]
+    ax = plots.accuracy_bars(frame.assign(label=labels, zero_shot=[False, True]))
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True]
     assert [bar.get_width() for bar in ax.patches] == [50, 61.5]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Base", "Ours, trained on math"]
     assert "61.5" in [text.get_text() for text in ax.texts]
@@ -332,6 +365,20 @@ def test_the_transfer_matrix_names_both_tasks():
     ax = plots.transfer_matrix(matrix, matrix / 10)
     assert [text.get_text() for text in ax.texts] == ["50 ± 5", "60 ± 6", "70 ± 7", "80 ± 8"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("tested on", "trained on")
+    assert ax.images[0].get_array().tolist() == [[0, 0], [20, 20]]  # gains over the first row
+
+
+def test_levels_and_one_legend_for_all_panels():
+    figure, axes = plots.panels()
+    for ax in axes:
+        plots.by_iteration(LINES, ax, levels={"debate": 0.25})
+    plots.legend_below(axes)
+    plots.letter(axes, "of the debate")
+    assert [ax.get_title(loc="left") for ax in axes] == ["(a) of the debate", "(b) "]
+    assert [list(line.get_ydata()) for line in axes[0].lines[-1:]] == [[0.25, 0.25]]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()].count("Debate") == 1
+    assert all(ax.get_legend() is None for ax in axes)
 
 
 def test_captions_are_kept_and_say_what_the_error_bars_are(tmp_path, capsys):

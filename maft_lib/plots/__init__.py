@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from maft_lib import methods
 from maft_lib.config import Config
@@ -55,10 +55,10 @@ def _new_axes(width: float = SINGLE, height: float = 2.5) -> Axes:
     return plt.subplots(figsize=(width, height))[1]
 
 
-def letter(axes: Any) -> None:
-    """(a), (b), ... above the axes of a figure, as captions name them."""
-    for name, ax in zip("abcdefgh", np.ravel(axes)):
-        ax.set_title(f"({name})", loc="left", fontsize=8)
+def letter(axes: Any, *titles: str) -> None:
+    """(a), (b), ... above the axes of a figure, as captions name them, with what each shows."""
+    for name, ax, title in zip("abcdefgh", np.ravel(axes), [*titles, *[""] * np.size(axes)]):
+        ax.set_title(f"({name}) {title}", loc="left", fontsize=8)
 
 
 @plt.style.context(STYLE)
@@ -96,11 +96,13 @@ def by_iteration(
     x: str = "iteration",
     xlabel: str = "iterations of finetuning",
     apart: float = 0.07,
+    levels: Mapping[str, float] | None = None,
 ) -> Axes:
     """Figures 1, 3, 6-11 and those of Appendix G: a quantity against iterations, a line per `series`.
 
     `frame` has the columns `series`, `x`, `mean` and, where known, `error` and `expected`, what a model
-    says: then it is the line, and the means are points. Lines are moved `apart` a little.
+    says: then it is the line, and the means are points. Lines are moved `apart` a little. `levels` are
+    horizontal lines across all iterations, by method or other series.
     """
     ax = ax or _new_axes()
     groups = list(frame.groupby(series, sort=False))
@@ -112,10 +114,24 @@ def by_iteration(
         if "expected" in part:
             ax.plot(places, part.expected, lw=1, **{**mine, "marker": "none", "label": None})
             ax.plot([], [], **mine)  # both as one entry of the legend
+    for number, (name, level) in enumerate((levels or {}).items(), start=len(groups)):
+        mine = {**look(name, number), "marker": "none"}
+        ax.axhline(level, lw=0.9, alpha=0.8, **mine)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.legend()
     return ax
+
+
+@plt.style.context(STYLE)
+def legend_below(axes: Any) -> None:
+    """One legend for all axes of a figure, below them, where it covers no line."""
+    entries: dict[str, Any] = {}
+    for ax in np.ravel(axes):
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels())))
+        ax.get_legend().remove()
+    figure = np.ravel(axes)[0].figure
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=min(3, len(entries)))
 
 
 @plt.style.context(STYLE)
@@ -132,46 +148,69 @@ def losses(curves: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axe
 
 
 @plt.style.context(STYLE)
-def overview(counts: pd.DataFrame, title: str) -> Axes:
+def overview(sizes: pd.DataFrame, num_debates: int) -> Axes:
     """Figure 2: from debates to datasets to finetuned agents, with the sizes of a real run.
 
-    `counts` has the numbers of examples of each agent; `title` says which debates they come from.
+    `sizes` has a row per agent, with the numbers of examples in its `AgentData`. An answer that agrees
+    with the vote counts as right.
     """
-    ax = _new_axes(DOUBLE, 0.35 + 0.95 * len(counts))
-    ax.set(xlim=(0, 10), ylim=(-0.1, len(counts) + 0.5))
+    ax, num = _new_axes(DOUBLE, 0.75 + 0.8 * len(sizes)), len(sizes)
+    middle = num / 2
+    ax.set(xlim=(0, 13.2), ylim=(-0.3, num + 0.75))
     ax.axis("off")
-    for x, head in ((1.5, title), (5.3, "datasets"), (8.7, "finetuned agents")):
-        ax.text(x, len(counts) + 0.2, head, ha="center", weight="bold")
-    for n, agent in enumerate(counts.itertuples(), start=1):
-        y = len(counts) - n
-        _box(ax, 0.2, y + 0.15, 2.6, 0.7, f"agent {n}\nrounds 1 to M", "0.92")
-        mixture = f"{agent.critic} from {agent.corrected} corrected, {agent.kept} kept"
-        for role, data, height, colour in (
-            ("generation", f"$D^G_{n}$: {agent.generation}", y + 0.53, "#cfe3f2"),
-            ("critic", f"$D^C_{n}$: {mixture}", y + 0.12, "#f8ddca"),
+    heads = {0.55: "debate", 2.5: "first answers", 4.75: "last answers", 6.6: "majority", 9: "datasets"}
+    for x, head in {**heads, 12: "finetuning"}.items():
+        ax.text(x, num + 0.45, head, ha="center", weight="bold", fontsize=8)
+    _box(ax, 0.05, middle - 0.3, 1, 0.6, f"{num_debates}\nproblems\n$x$", "white")
+    _box(ax, 6.15, middle - 0.3, 0.9, 0.6, "right is\nthe vote\n$\\hat{y}$", "white")
+    for n, agent in enumerate(sizes.itertuples(), start=1):
+        y, first, last = num - n, agent.generation, agent.corrected + agent.kept
+        said = [f"{right} right, {num_debates - right} wrong" for right in (first, last)]
+        _box(ax, 1.6, y + 0.2, 1.8, 0.6, f"generation agent {n}\n{said[0]}", GENERATION)
+        _box(ax, 3.9, y + 0.2, 1.7, 0.6, f"critic agent {n}\n{said[1]}", CRITIC)
+        mixed = f"$D^C_{n}$: {agent.critic} from {agent.corrected} corrected, {agent.kept} kept"
+        for role, text, height, colour in (
+            ("generation", f"$D^G_{n}$: {first} right first answers", y + 0.54, GENERATION),
+            ("critic", mixed, y + 0.1, CRITIC),
         ):
-            _box(ax, 3.7, height, 3.2, 0.34, data, colour)
-            _box(ax, 7.6, height, 2.2, 0.34, f"{role} agent {n}", colour)
-            for start, end in (((2.85, y + 0.5), 3.65), ((6.95, height + 0.17), 7.55)):
-                arrow = {"arrowstyle": "->", "color": "0.4", "lw": 0.9}
-                ax.annotate("", (end, height + 0.17), start, arrowprops=arrow)
+            _box(ax, 7.4, height, 3.2, 0.34, text, colour)
+            _box(ax, 11.2, height, 1.6, 0.34, f"{role} {n}", colour)
+            _arrow(ax, (10.7, height + 0.17), (11.15, height + 0.17))
+        _arrow(ax, (1.1, middle), (1.55, y + 0.5))
+        _arrow(ax, (5.65, y + 0.5), (6.1, middle))
+        _arrow(ax, (7.1, middle), (7.3, y + 0.5))
+        for listener in range(num):  # the others' answers, summarized
+            if listener != y:
+                _arrow(ax, (3.45, y + 0.5), (3.85, listener + 0.5), color="0.7")
+        _arrow(ax, (3.45, y + 0.5), (3.85, y + 0.5), color="0.3")
+    ax.text(3.65, -0.2, "and a summary of what the others said", ha="center", fontsize=7, color="0.4")
     return ax
+
+
+GENERATION, CRITIC = "#cfe3f2", "#f8ddca"
 
 
 def _box(ax: Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
     ax.add_patch(FancyBboxPatch((x, y), width, height, "round,pad=0.03", fc=colour, ec="0.4", lw=0.8))
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=6.5)
+
+
+def _arrow(ax: Axes, start: tuple, end: tuple, color: str = "0.4") -> None:
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "lw": 0.8})
 
 
 @plt.style.context(STYLE)
 def accuracy_bars(frame: pd.DataFrame) -> Axes:
     """Figures 5, 12, 13: a bar per method with its standard error and its accuracy as a number.
 
-    `frame` has `method`, `accuracy`, `standard_error` (percent) and `label`.
+    `frame` has `method`, `accuracy`, `standard_error` (percent) and `label`; a bar that is `zero_shot`
+    is hatched.
     """
     ax = _new_axes(height=0.5 + 0.28 * len(frame))
     colors = [look(name)["color"] for name in frame.method]
-    ax.barh(range(len(frame)), frame.accuracy, xerr=frame.standard_error, color=colors, height=0.7)
+    bars = ax.barh(range(len(frame)), frame.accuracy, xerr=frame.standard_error, color=colors)
+    for bar, hatched in zip(bars, frame.get("zero_shot", [])):
+        bar.set(hatch="///" if hatched else None, edgecolor="white")
     for y, row in enumerate(frame.itertuples()):
         beyond = row.accuracy + row.standard_error
         ax.text(beyond + 1.5, y, f"{row.accuracy:.1f}", va="center", fontsize=7)
@@ -184,36 +223,42 @@ def accuracy_bars(frame: pd.DataFrame) -> Axes:
 
 @plt.style.context(STYLE)
 def transfer_matrix(matrix: pd.DataFrame, errors: pd.DataFrame) -> Axes:
-    """Accuracies and their standard errors (percent) by the tasks trained on (rows) and tested on."""
-    ax = _new_axes(height=2.7)
-    ax.imshow(matrix, cmap="Greys", aspect="auto")
-    middle = (matrix.min().min() + matrix.max().max()) / 2
+    """Accuracies and their standard errors (percent) by the tasks trained on (rows) and tested on.
+
+    The colour of a cell is its gain over the first row, the untrained agents.
+    """
+    ax, gains = _new_axes(1.3 * SINGLE, 2.7), matrix - matrix.iloc[0]
+    most = float(np.abs(gains.to_numpy()).max()) or 1.0
+    image = ax.imshow(gains, cmap="PuOr", vmin=-1.6 * most, vmax=1.6 * most, aspect="auto")
     for (y, x), value in np.ndenumerate(matrix):
-        colour, text = "white" if value > middle else "black", f"{value:.0f} ± {errors.iloc[y, x]:.0f}"
-        ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)
+        ax.text(x, y, f"{value:.0f} ± {errors.iloc[y, x]:.0f}", ha="center", va="center", fontsize=7)
     ax.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=20, ha="right")
     ax.set_yticks(range(matrix.shape[0]), matrix.index)
     ax.set(xlabel="tested on", ylabel="trained on", title="accuracy (%)")
     ax.grid(visible=False)
+    bar = ax.figure.colorbar(image, ax=ax, label="gain over untrained agents (points)")
+    bar.ax.set_ylim(-most, most)
     return ax
 
 
 @plt.style.context(STYLE)
-def accuracy_against_tokens(frame: pd.DataFrame) -> Axes:
-    """Accuracy of methods against the tokens that they generate to answer one problem.
+def accuracy_beside_tokens(frame: pd.DataFrame) -> np.ndarray:
+    """Accuracy of methods (a), and the tokens that they generate to answer one problem (b).
 
     `frame` has `method`, `tokens`, `accuracy` and `standard_error` (percent).
     """
-    ax = _new_axes(DOUBLE, 3.0)
-    for row in frame.itertuples():
-        style = {**look(row.method), "linestyle": "none", "ms": 5, "lw": 0.9, "alpha": 0.8}
-        ax.errorbar(row.tokens, row.accuracy, yerr=row.standard_error, **style)
-    ax.set(xscale="log", xlabel="tokens generated per problem", ylabel="accuracy (%)")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return ax
+    _, axes = plt.subplots(1, 2, figsize=(DOUBLE, 0.7 + 0.22 * len(frame)), sharey=True)
+    for y, row in enumerate(frame.itertuples()):
+        style = {**look(row.method), "linestyle": "none", "ms": 5}
+        axes[0].errorbar(row.accuracy, y, xerr=row.standard_error, **style)
+        axes[1].barh(y, row.tokens, color=style["color"], height=0.6)
+        axes[1].text(row.tokens, y, f" {row.tokens:,.0f}", va="center", fontsize=7)
+    axes[0].set_yticks(range(len(frame)), [LABELS.get(name, name) for name in frame.method])
+    axes[0].set(xlabel="accuracy (%)")
+    axes[1].set(xlabel="tokens generated per problem", xlim=(0, 1.15 * frame.tokens.max()))
+    axes[0].invert_yaxis()
+    letter(axes, "accuracy", "cost of an answer")
+    return axes
 
 
 @plt.style.context(STYLE)
