@@ -76,7 +76,9 @@ CLAIMS = [
     ("Trained critics matter", "58.8 against 56.6 % without (Phi-3, MATH, Table 2)",
      "correct", (OURS, 1), ("multiagent_ft_wo_critic", 1), {}),
     ("A critic's round improves on the vote over first answers", "Sections 2.1 and 2.5",
-     "round", (OURS, LAST), None, {}),
+     "round", (OURS, LAST), None,
+     {"after one iteration": ((OURS, 1), None), "untrained": ((OURS, 0), None),
+      "Single-agent FT": ((SINGLE, LAST), None)}),
     ("Summaries matter", "58.8 against 55.0 % without (Phi-3, MATH, Table 2)",
      "correct", (OURS, 1), ("multiagent_ft_wo_summary", 1), {}),
     ("Zero-shot transfer: finetuned on arithmetic, better on mini_gsm", "MATH to GSM (Figure 5)",
@@ -145,43 +147,53 @@ def write(frames, columns, prefix=""):
     columns.round(3).to_csv(FIGURES / f"{prefix}iterations.csv", index=False)
 
 
-def read():
+def read(prefix=""):
     """The frame by problem, with as many iterations of tier a as all its seeds and arms have."""
-    frames = pd.read_csv(FIGURES / "frames.csv.gz", dtype={"problem": str})
+    frames = pd.read_csv(FIGURES / f"{prefix}frames.csv.gz", dtype={"problem": str})
     tier = frames[frames.arm.map(lambda arm: ARMS[arm][0] == "a")]
     last = tier.groupby(["arm", "seed"]).iteration.max().min()
     return frames[frames.iteration <= last]
 
 
-def findings(frames):
-    """A row per claim: what was measured, which control explains it, the verdict."""
-    rows, last = [], frames.iteration.max()
+def findings(frames, held_out=None):
+    """A row per claim: what was measured, which control explains it, the verdict, another seed."""
+    found, others = measured(frames)
+    again = measured(held_out)[0] if held_out is not None else [None] * len(found)
+    p = maft.statistics.holm([one["p"] if one else np.nan for one in found])
+    rows = []
+    for (claim, paper, *_), one, other, corrected, seed in zip(CLAIMS, found, others, p, again):
+        said = [f"{name}: {_interval(control)}" for name, control in other.items() if control]
+        row = {"claim": claim, "paper": paper, "measured": "not run", "control": "; ".join(said) or "-"}
+        row |= {"verdict": one["verdict"], "measured": _measured(one, corrected)} if one else {}
+        rows.append({"verdict": "not run", **row, "held-out seed": _interval(seed) if seed else "-"})
+    return pd.DataFrame(rows)[["claim", "paper", "measured", "control", "verdict", "held-out seed"]]
+
+
+def measured(frames):
+    """What was found for each claim, and for its controls: contrasts, None where an arm is missing."""
+    last, found, others = frames.iteration.max(), [], []
     index = frames.set_index(["arm", "iteration", "seed", "problem"]).sort_index()
 
-    def contrast(above, below, column="correct"):
+    def contrast(above, below, column):
+        if column == "round":  # of one arm: its last vote against that over first answers
+            at = (above[0], last if above[1] == LAST else above[1])
+            return maft.statistics.contrast(index.loc[at, "vote_2"], index.loc[at, "vote_1"])
         (a, i), (b, j) = ((arm, last if n == LAST else n) for arm, n in (above, below))
         if (a, i) == (b, j) or not all(key in index.index for key in ((a, i), (b, j))):
             return None
-        return maft.statistics.contrast(index.loc[(a, i), column], index.loc[(b, j), column])
+        pair = pd.DataFrame({0: index.loc[(a, i), column], 1: index.loc[(b, j), column]})
+        if column == "styles":  # a problem on which no agent's style is known has none
+            pair = pair.dropna()
+        return maft.statistics.contrast(pair[0], pair[1])
 
-    for claim, paper, column, above, below, controls in CLAIMS:
+    for _, _, column, above, below, controls in CLAIMS:
         if column == "correlation":
-            found = correlation(frames[frames.arm == above[0]]) if last > 1 else None
-        elif column == "round":
-            found = maft.statistics.contrast(
-                *(index.loc[(above[0], last), f"vote_{m}"] for m in (2, 1))
-            )
+            one = correlation(frames[frames.arm == above[0]]) if last > 1 else None
         else:
-            found = contrast(above, below, column)
-        others = {name: contrast(*pair, column) for name, pair in controls.items()}
-        said = [f"{name}: {_interval(other)}" for name, other in others.items() if other]
-        rows.append({"claim": claim, "paper": paper, "found": found, "control": "; ".join(said) or "-"})
-    p = maft.statistics.holm([row["found"]["p"] if row["found"] else np.nan for row in rows])
-    for row, corrected in zip(rows, p):
-        found = row.pop("found")
-        row["measured"] = _measured(found, corrected) if found else "not run"
-        row["verdict"] = found["verdict"] if found else "not run"
-    return pd.DataFrame(rows)[["claim", "paper", "measured", "control", "verdict"]]
+            one = contrast(above, below, column)
+        found.append(one)
+        others.append({name: contrast(*pair, column) for name, pair in controls.items()})
+    return found, others
 
 
 def _interval(found):
@@ -220,7 +232,8 @@ def correlation(frames, num_resamples=2000):
 def page(frames):
     """docs/findings.md with the table of these frames in it."""
     columns = pd.read_csv(FIGURES / "iterations.csv")
-    table = findings(frames).to_markdown(index=False)
+    held_out = read("held_out_") if (FIGURES / "held_out_frames.csv.gz").is_file() else None
+    table = findings(frames, held_out).to_markdown(index=False)
     kept = ["arm", "iteration", "accuracy", "vote_1", "oracle_2", "first_answers", "labels_right"]
     kept += ["contradictory", "corrected", "spoiled", "num_updates", "num_training_tokens"]
     tier = columns[columns.arm.isin(frames.arm) & (columns.iteration <= frames.iteration.max())]
@@ -249,11 +262,11 @@ def draw():
     scores = tier.assign(method=tier.arm, task="arithmetic")
     debate = maft.metrics.accuracy_over_seeds(scores)
     single = maft.metrics.accuracy_over_seeds(scores, "first_correct")
-    figure, axes = maft.plots.panels(1, 2, 2.8, sharey=True)
+    figure, axes = maft.plots.panels(1, 2, 3.0, sharey=True)
     maft.plots.by_iteration(debate, axes[0])
     maft.plots.by_iteration(single, axes[1], "accuracy of a first answer (%)")
-    axes[1].get_legend().remove()
-    maft.plots.letter(axes)
+    maft.plots.legend_below(axes)
+    maft.plots.letter(axes, "debate", "first answer")
     sizes = {name: int(columns[name].iloc[0]) for name in ("num_train", "num_eval")}
     seeds = [int(seed) for seed in sorted(tier.seed.unique())]
     config = Config.of({"profile": "organism", "seeds": seeds, **sizes})
