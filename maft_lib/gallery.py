@@ -17,6 +17,7 @@ import nbformat
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from maft_lib import reported
 from maft_lib.config import Config
 from maft_lib.store.files import replacing
 
@@ -46,7 +47,11 @@ def sheet(config: Config, **report: Any) -> str:
     entries = [_entry(stem, paths, runs) for stem, paths in formats.items()]
     entries.sort(key=lambda entry: (entry["number"], entry["stem"]))
     sections = {name: [e for e in entries if e["group"] == group] for group, name in GROUPS.items()}
-    return render(**{"pages": (), "linked": (), **report}, profile=config.profile, sections=sections)
+    return render(
+        **{"pages": (), "linked": (), "debates": {}, **report},
+        profile=config.profile,
+        sections=sections,
+    )
 
 
 def render(**values: Any) -> str:
@@ -91,25 +96,32 @@ def _entry(stem: str, paths: dict[str, Path], runs: Sequence[dict[str, Any]]) ->
 
     Its run is the last notebook that names the file and began before it was written.
     """
-    group, number, title = "", 0, stem
-    if match := re.fullmatch(r"(fig|table)(\d+)(?:_(.+))?", stem):
-        group, number = match[1], int(match[2])
-        title = f"{'Figure' if group == 'fig' else 'Table'} {number}"
-        title += f": {match[3].replace('_', ' ')}" if match[3] else ""
+    match = re.match(r"(fig|table)(?=_|\d)(\d*)_?", stem)
+    kind, digits = match.groups() if match else ("", "")
+    rest = stem[match.end() :] if match else stem
+    group, number = (kind, int(digits)) if kind and digits else ("", 0)
+    named = {"fig": "Figure", "table": "Table"}.get(kind, "")
+    words = re.sub(r"\bfig0*(\d+)", r"figure \1", rest).replace("_", " ")
+    title = ": ".join(filter(None, [f"{named} {number or ''}".strip(), words]))
+    title = title[:1].upper() + title[1:]
     image, table = paths.get(".png"), paths.get(".md")
     written = (image or table or next(iter(paths.values()))).stat().st_mtime
     begun = [run for run in runs if run["start"].timestamp() <= written]
-    named = [run for run in begun if re.search(rf"\b{re.escape(stem)}\b", run["source"])]
+    named_by = [run for run in begun if re.search(rf"\b{re.escape(stem)}\b", run["source"])]
+    run = named_by[-1] if named_by else None
+    caption = _caption(image) if image else ""
+    if group == "table" and 1 <= number <= 7:
+        caption = f"The paper's Table {number}: {reported.about(f'table_{number}')['title']}."
     return {
         "group": group,
         "number": number,
         "stem": stem,
         "title": title,
         "image": image.name if image else "",
-        "caption": _caption(image) if image else "",
+        "caption": caption or (f"From the notebook “{run['title']}”." if run else ""),
         "table": _table(table) if table else "",
         "links": {FORMATS[suffix]: path.name for suffix, path in paths.items()},
-        "run": named[-1] if named else None,
+        "run": run,
     }
 
 

@@ -3,7 +3,8 @@
 The site goes to runs/<profile>/report/, opens from the file system and asks
 nothing of the network: formulas are MathML, figures are in the pages, and each page forbids scripts and
 requests by its content security policy. So nothing that a model wrote and a notebook shows can act,
-even if it was not escaped where it was shown.
+even if it was not escaped where it was shown. An explorer of debates is a file beside its page, made
+anew from the data alone; its own policy lets its script run and nothing else.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from bs4 import BeautifulSoup
 
 from maft_lib import gallery
 from maft_lib.config import Config
+from maft_lib.lab.explorer import rebuilt
 from maft_lib.lab.page import text_html
 from maft_lib.profiles import NOTEBOOKS
 from maft_lib.store.files import explained
 
-POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; form-action 'none'; "
+    "frame-src 'self' file:"
+)
+SANDBOX = "allow-scripts allow-downloads"
 SHOWN = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex")
 
 
@@ -59,18 +65,20 @@ def write_report(config: Config) -> Path:
 def _site(config: Config, pages: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The pages of the site as HTML, by the names of their files."""
     common = {"profile": config.profile, "policy": POLICY}
-    shown, site = [page for page in pages if page["notebook"]], {}
+    shown, site, debates = [page for page in pages if page["notebook"]], {}, {}
     for before, page, after in zip([None, *shown], shown, [*shown[1:], None]):
-        body = notebook_html(page["notebook"])
+        body, explorers = notebook_html(page["notebook"], page["name"])
+        site |= explorers
+        debates[page["name"]] = list(explorers)
         html = gallery.render(**common, page=page, before=before, after=after, body=body)
         site[f"{page['name']}.html"] = html
     linked = [page["name"] for page in shown]
-    sheet = gallery.sheet(config, policy=POLICY, pages=pages, linked=linked)
+    sheet = gallery.sheet(config, policy=POLICY, pages=pages, linked=linked, debates=debates)
     return {**site, gallery.SHEET: sheet}
 
 
-def notebook_html(notebook: Any) -> str:
-    """The cells of an executed copy as HTML, without scripts."""
+def notebook_html(notebook: Any, name: str) -> tuple[str, dict[str, str]]:
+    """The cells of an executed copy as HTML, without scripts, and its explorers by names of files."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config as Settings
 
@@ -83,7 +91,23 @@ def notebook_html(notebook: Any) -> str:
     body = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
     for script in body.find_all("script"):  # a widget's state; the policy would stop it anyway
         script.decompose()
-    return str(body)
+    explorers: dict[str, str] = {}
+    for frame in body.find_all("iframe"):
+        if page := rebuilt(str(frame.get("srcdoc", ""))):
+            file = f"{name}_debates_{len(explorers) + 1}.html"
+            explorers[file] = page
+            link = body.new_tag("a", href=file)
+            link.string = "Open these debates as a page"
+            frame.insert_before(link)
+            frame.attrs = {
+                "class": "maft-explorer",
+                "title": "debates",
+                "src": file,
+                "sandbox": SANDBOX,
+            }
+        else:
+            frame.decompose()
+    return str(body), explorers
 
 
 def markdown_html(source: str) -> str:

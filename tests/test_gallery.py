@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from maft_lib import command, gallery, notebooks
 from maft_lib.plots import save_figure
 from maft_lib.profiles import load_config
+from maft_lib.reported import about
 
 TABLE = "| method | accuracy |\n|:--|--:|\n| Base | **{cell}** |\n\n† may be luck.\n"
 FAILING = """
@@ -71,8 +72,13 @@ def test_each_stands_once_with_number_profile_notebook_and_time(config):
     assert figure.img["alt"] == figure.figcaption.text == "Accuracy over iterations."
     assert [cell.text for cell in table.find_all("td")] == ["Base", "50.0"] and table.strong
     assert "† may be luck." in table.text
-    for link in figure.find_all("a"):
-        assert (config.figures / link["href"]).is_file()
+    assert (
+        table.find(class_="caption").text == "The paper's Table 3: " + about("table_3")["title"] + "."
+    )
+    *links, up = figure.find_all("a")
+    assert all((config.figures / link["href"]).is_file() for link in links)
+    page = BeautifulSoup((config.figures / gallery.SHEET).read_text(), "html.parser")
+    assert page.find(id=up["href"][1:]).find("a", href="#fig05").img["src"] == "fig05.png"  # thumbnail
 
 
 def test_order_and_names(config):
@@ -94,11 +100,11 @@ def test_order_and_names(config):
     (config.figures / "notes.txt").write_text("no figure")
     assert list(articles(config)) == [
         *("Figure 9", "Figure 11", "Table 2", "Table 2: by level", "Table 2: published"),
-        *("Table 10", "Table 10: differences", "dataset_sizes", "table_cost"),
+        *("Table 10", "Table 10: differences", "Dataset sizes", "Table: cost"),
     ]
     page = BeautifulSoup((config.figures / gallery.SHEET).read_text(), "html.parser")
     contents = [link.text for link in page.nav.find_all("a")]
-    assert contents == ["Figure 9", "Figure 11", "Table 2", "Table 10", "dataset_sizes", "table_cost"]
+    assert contents == ["Figure 9", "Figure 11", "Table 2", "Table 10", "Dataset sizes", "Table: cost"]
 
 
 def test_nothing_from_files_becomes_html(config):
@@ -109,12 +115,12 @@ def test_nothing_from_files_becomes_html(config):
     executed(config, "<i>name", "fig01")
     found = articles(config)
     page = BeautifulSoup((config.figures / gallery.SHEET).read_text(), "html.parser")
-    assert not page.find_all(["script", "i", "b"]) and len(page.find_all("img")) == 1
+    assert not page.find_all(["script", "i", "b"]) and len(page.article.find_all("img")) == 1
     assert "<i>name took" in told(found["Figure 1"])
     assert found["Figure 1"].img["alt"] == found["Figure 1"].figcaption.text == hostile
     assert hostile in found["Table 1"].text and "![p](http://a.b/x.png)" in found["Table 1"].text
     assert all(":" not in link["href"] for link in page.find_all("a"))
-    assert "a<b>&\"' 100% #1" in found
+    assert "A<b>&\"' 100% #1" in found
     assert 'href="a%3Cb%3E%26%22%27%20100%25%20%231.md"' in str(page)
 
 

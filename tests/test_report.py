@@ -1,6 +1,7 @@
 """The static site of the executed notebooks: whole, linked, without scripts and without the network."""
 
 import re
+from html import escape
 from urllib.parse import unquote
 
 import nbformat
@@ -11,9 +12,11 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from maft_lib import command, gallery, report
+from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.plots import save_figure
 from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.report import write_report
+from tests.conftest import debate
 
 PROSE = r"""# Section 3.3: a *first* <b>look</b>
 
@@ -62,7 +65,9 @@ def site(config):
     )
     cells = [new_markdown_cell("# Ablations"), code(error, source='save("fig01")')]
     executed(config, "04_1_ablations", *cells, exception=True)
-    hostile = shown(text_html=HOSTILE)
+    explorer = DebateExplorer([debate([["2"], ["3"]], "2")])._repr_html_()
+    acting = explorer.replace("&lt;/body&gt;", f"{escape(HOSTILE)}&lt;/body&gt;")
+    hostile = shown(text_html=f'{HOSTILE}<iframe srcdoc="{escape(HOSTILE)}"></iframe>{acting}')
     widget = new_output(
         "display_data",
         {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "a widget"},
@@ -79,7 +84,7 @@ def site(config):
 def test_pages_are_linked_and_every_link_leads_somewhere(site):
     pages = sorted(path.stem for path in site.glob("*.html"))
     names = ["03_3_quantitative_results", "04_1_ablations", "D_cooperative", "G_specialization_model"]
-    assert pages == [*names, "index"]
+    assert pages == [*names[:3], "D_cooperative_debates_1", names[3], "index"]
     for name in pages:
         page = parsed(site, name)
         ids = {tag["id"] for tag in page.find_all(id=True)}
@@ -105,7 +110,7 @@ def test_the_front_page_is_the_contact_sheet_with_all_notebooks(site):
         line.startswith("Ablations 04_1_ablations failed with RuntimeError: no memory")
         for line in listed
     )
-    assert said["D"] == "D_cooperative was cut short, or is still running"
+    assert said["D"] == "D_cooperative was cut short, or is still running · its debates"
     assert said["G"] == "G_specialization_model failed without an error to show"
     assert said["E"] == "E_additional_comparisons has not been executed with this profile"
     assert said["F"] == "F_more_agents has not been executed with this profile"
@@ -121,11 +126,20 @@ def test_formulas_are_mathml(site):
     assert [cell.text for cell in page.find_all("td")] == ["50.0"]
 
 
+def test_an_explorer_is_a_file_beside_its_page(site):
+    frame = parsed(site, "D_cooperative").iframe
+    assert " ".join(frame["sandbox"]) == report.SANDBOX and "srcdoc" not in frame.attrs
+    kept = (site / frame["src"]).read_text(encoding="utf-8")
+    assert kept == DebateExplorer([debate([["2"], ["3"]], "2")]).page  # without what was put into it
+    assert parsed(site, "index").find("nav").find("a", href=frame["src"]).text == "its debates"
+
+
 def test_nothing_runs_and_nothing_is_fetched(site):
-    for path in site.glob("*.html"):
+    for path in (path for path in site.glob("*.html") if "debates" not in path.stem):
         text = path.read_text(encoding="utf-8")
         page = BeautifulSoup(text, "html.parser")
-        assert not page.find_all(["script", "link", "iframe"])
+        assert not page.find_all(["script", "link"])
+        assert not page.find_all(srcdoc=True)
         styles = "".join(style.text for style in page.find_all("style"))
         assert not re.search(r"url\(|@import", styles)
         policy = page.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]

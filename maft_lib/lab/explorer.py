@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -166,6 +167,13 @@ def page_html(frame: pd.DataFrame, views: list[View]) -> str:
     data = json.dumps({"runs": runs, "debates": rows}, default=vars, separators=(",", ":")).encode()
     packed = base64.b64encode(gzip.compress(data, 4, mtime=0)).decode()
     return _filled(packed, _title(len(rows)))
+
+
+def rebuilt(page: str) -> str | None:
+    """The page of the data in another page, of which nothing else is kept; None if it has none."""
+    data = re.search(r'<script type="text/plain" id="data">([A-Za-z0-9+/=]+)</script>', page)
+    title = re.search(r"<title>([\d,]+ debates?)</title>", page)
+    return _filled(data[1], title[1]) if data and title else None
 
 
 def _title(number: int) -> str:
