@@ -325,7 +325,7 @@ def the_config(options, folder):
     given |= {"max_model_len": 4096, "max_tokens": 512, "dtype": "bfloat16", "device": "auto"}
     if options.toy:
         given |= {"max_model_len": 512, "max_tokens": 64, "dtype": "float32", "device": "cpu"}
-        given |= {"num_agents": 2}
+        given |= {"num_agents": 2, "tasks": ["arithmetic"]}
         given["model_name_or_path"] = str(widen_heads(project_root() / MODEL, folder / "wide"))
     elif options.model:
         given["model_name_or_path"] = options.model

@@ -51,7 +51,8 @@ def test_the_doctor_finds_nothing_missing_for_the_shipped_model(capsys):
 
 
 def test_the_doctor_says_what_a_profile_lacks_and_what_helps(capsys, elsewhere, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for package in ("huggingface_hub.constants", "datasets.config"):  # which are imported already
+        monkeypatch.setattr(f"{package}.HF_HUB_OFFLINE", True)
     profile = elsewhere / "mine.yml"
     profile.write_text(
         "model_name_or_path: nobody/nothing\nreport_to: wandb\ntask: gsm\ntasks: [gsm]\n"

@@ -13,8 +13,7 @@ from maft_lib.run import run_study
 from maft_lib.society import Agent
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
-from maft_lib.training.finetuning import finetune, hyper_parameters, training_log
-from maft_lib.training.launching import launch
+from maft_lib.training.finetuning import finetune, training_log
 from tests.conftest import TURNS
 
 CRITIC = (
@@ -186,9 +185,6 @@ def test_errors_name_the_agent_and_the_example(agent, config, tmp_path):
     critic = Agent("critic-1", "critic", changed(agent.model, tmp_path / "shy", FORGETFUL))
     with pytest.raises(FinetuneError, match="critic-1.*problem 5.*critic_loss_on: final_turn"):
         finetune(critic, [Example("problem 5", CRITIC)], config.replace(critic_loss_on="all_turns"))
-    settings = hyper_parameters(agent, config) | {"optim": "adam_of_tomorrow", "agent": "generation-1"}
-    with pytest.raises(FinetuneError, match="generation-1.*adam_of_tomorrow"):
-        launch(agent.model, [Example("problem 6", TURNS)], settings, "cpu", tmp_path)
 
 
 def test_star_without_a_right_answer_runs_through(config):
