@@ -65,7 +65,9 @@ def write_report(config: Config) -> Path:
 def _site(config: Config, pages: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The pages of the site as HTML, by the names of their files."""
     common = {"profile": config.profile, "policy": POLICY}
-    shown, site, debates = [page for page in pages if page["notebook"]], {}, {}
+    shown = [page for page in pages if page["notebook"]]
+    site: dict[str, str] = {}
+    debates: dict[str, list[str]] = {}
     for before, page, after in zip([None, *shown], shown, [*shown[1:], None]):
         body, explorers = notebook_html(page["notebook"], page["name"])
         site |= explorers
