@@ -86,7 +86,8 @@ CLAIMS = [
     ("Five agents are above three", "60.4 against 58.8 % (Phi-3, MATH, Table 4)",
      "correct", ("five agents", 1), (OURS, 1), {"untrained": (("five agents", 0), (OURS, 0))}),
     ("Temperature 2 does not replace it", "below Multiagent FT (Appendix E.1, Figure 10)",
-     "correct", (OURS, 1), ("single_agent_ft_hot", 1), {}),
+     "correct", (OURS, 1), ("single_agent_ft_hot", 1),
+     {"hot while data are drawn": ((OURS, 1), ("single_agent_ft_hot_data", 1))}),
     ("Unique ids do not replace it", "57.4 against 50.8 % (LLaMA-3, MATH, Table 5)",
      "correct", (OURS, 1), ("unique_id", 0), {}),
 ]  # fmt: skip
