@@ -97,6 +97,7 @@ def test_hostile_answers_are_wrong_in_time_and_execute_nothing(tmp_path, monkeyp
         ("a." * 150 + "!", "math"),
         ("1," * 149, "math"),
         ("The a is 1, " * 160 + "!", "math"),
+        ("the is $x$ and " * 200 + "!", "math"),
         ("\\boxed{" * 50_000 + "5" + "}" * 50_000, "math"),
     ],
 )

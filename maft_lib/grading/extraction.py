@@ -47,11 +47,11 @@ _RETRACTED = re.compile(
 _HEDGED = re.compile(r"^(?:either|between|maybe)\b|\b(?:could|may|might) be\b.*\bor\b", re.IGNORECASE)
 _BETWEEN = re.compile(r"\bbetween \$?\d[\d.,]*\$? and \$?\d[\d.,]*\$?")
 # "The center is $(1,2)$ and the radius is $3$."
-_QUANTITY = (
+_QUANTITY = re.compile(
     r"((?:\$\w+\$|[^,;=$\d\\]){1,60}?)\b(?:is|are|was|equals|measures|has|have|costs?)\s+(?:at\s+)?"
     r"(?:\$([^$=]+)\$|\\\(([^=]+?)\\\)|([-−$€£]{0,2}\d+(?:,\d{3})*(?:\.\d+|/\d+)?%?))(?: [a-z]+)?"
 )
-_QUANTITIES = re.compile(rf"(?:[^$]*,\s+)?{_QUANTITY}(?:(?:[,;]|,? and) {_QUANTITY})+")
+_BETWEEN_QUANTITIES = re.compile(r"[,;]\s+(?:and\s+)?|\s+and\s+")
 _DENIED = re.compile(r"\b(?:cannot|can't|isn't|not (?:sure|given|enough)|unsure|don't|do not)\b", re.I)
 _CODA = re.compile(  # a line after the answer
     r"[\s*_(#>]*(?:(?:note|explanation|reasoning|check|verification)[*_]*\s*:"
@@ -223,9 +223,14 @@ def _readings(sentence: str, answer_type: str, stated: bool, alone: bool = True)
 
 def _quantities(sentence: str) -> list[str]:
     """The values of two quantities or more, if a sentence says only what these are."""
-    told = re.findall(_QUANTITY, sentence) if _QUANTITIES.fullmatch(sentence) else []
-    final = told and re.search(r"\b(?:final|total)\b", told[-1][0])
-    return [] if final else ["".join(value) for _, *value in told]
+    parts = _BETWEEN_QUANTITIES.split(re.sub(r"\$[^$]*\$", lambda f: f[0].replace(", ", ","), sentence))
+    told = [_QUANTITY.fullmatch(part) for part in parts]
+    while told and told[0] is None and "$" not in parts[len(parts) - len(told)]:  # "So, ..."
+        told = told[1:]
+    values = [match for match in told if match]
+    if not len(told) == len(values) >= 2 or re.search(r"\b(?:final|total)\b", values[-1][1]):
+        return []
+    return ["".join(filter(None, match.groups()[1:])) for match in values]
 
 
 def _number(sentence: str, stated: bool) -> Iterator[str]:
