@@ -22,7 +22,7 @@ def rows(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="tests/test_vllm.py runs it with vLLM")
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="shows what is done without vLLM")
 def test_the_ten_minutes_of_a_gpu_as_a_toy(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--toy", "--folder", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=540)
