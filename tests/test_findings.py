@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 def test_the_page_and_figure_1_are_drawn_from_the_frames(tmp_path, monkeypatch):
     page = tmp_path / "findings.md"
     page.write_text(findings.PAGE.read_text())
-    for name in ("frames.csv.gz", "iterations.csv"):
+    for name in ("frames.csv.gz", "iterations.csv", "held_out_frames.csv.gz"):
         (tmp_path / name).write_bytes((findings.FIGURES / name).read_bytes())
     committed = findings.FIGURES / "fig01.csv"
     monkeypatch.setattr(findings, "FIGURES", tmp_path)
