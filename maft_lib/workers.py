@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-PRELOADED = ["maft_lib.workers", "maft_lib.backends.transformers", "maft_lib.training.trainer"]
+PRELOADED = ["maft_lib.workers", "maft_lib.backends.models"]  # a worker that trains imports the rest
 
 _pools: dict[int, ProcessPoolExecutor] = {}
 _lock = threading.RLock()
