@@ -44,7 +44,18 @@ ARMS |= {
     if task or name not in ARMS
 }
 ARMS |= {control: ("d", control, {}) for control in CONTROLS if control not in ARMS}
+MANY = {  # untrained, where more problems cost no training
+    "debate": ("debate", {}),
+    "five agents": ("debate", {"num_agents": 5}),
+    "w/o summary": ("debate", {"summarize": False}),
+    "unique ids": ("unique_id", {}),
+}
+ARMS |= {
+    f"untrained: {name}": ("e", method, {**own, "num_eval": 2000})
+    for name, (method, own) in MANY.items()
+}
 HELD_OUT = 3  # its seed
+MORE_SEEDS = {"a": [4, 5]}  # of a tier, beside those of the profile
 LAST = "last"  # the last iteration that all arms of tier a have
 OURS, SINGLE = "multiagent_ft", "single_agent_ft"
 POOLED, SHARED = "pooled_first_responses", "shared_society"
@@ -77,29 +88,32 @@ CLAIMS = [
      "correct", (OURS, 1), ("multiagent_ft_wo_critic", 1), {}),
     ("A critic's round improves on the vote over first answers", "Sections 2.1 and 2.5",
      "round", (OURS, LAST), None,
-     {"after one iteration": ((OURS, 1), None), "untrained": ((OURS, 0), None),
+     {"after one iteration": ((OURS, 1), None), "untrained": (("untrained: debate", 0), None),
       "Single-agent FT": ((SINGLE, LAST), None)}),
     ("Summaries matter", "58.8 against 55.0 % without (Phi-3, MATH, Table 2)",
-     "correct", (OURS, 1), ("multiagent_ft_wo_summary", 1), {}),
+     "correct", (OURS, 1), ("multiagent_ft_wo_summary", 1),
+     {"untrained": (("untrained: debate", 0), ("untrained: w/o summary", 0))}),
     ("Zero-shot transfer: finetuned on arithmetic, better on mini_gsm", "MATH to GSM (Figure 5)",
      "correct", ("zero-shot", 1), ("zero-shot", 0), {}),
     ("Five agents are above three", "60.4 against 58.8 % (Phi-3, MATH, Table 4)",
-     "correct", ("five agents", 1), (OURS, 1), {"untrained": (("five agents", 0), (OURS, 0))}),
+     "correct", ("five agents", 1), (OURS, 1),
+     {"untrained": (("untrained: five agents", 0), ("untrained: debate", 0))}),
     ("Temperature 2 does not replace it", "below Multiagent FT (Appendix E.1, Figure 10)",
      "correct", (OURS, 1), ("single_agent_ft_hot", 1),
      {"hot while data are drawn": ((OURS, 1), ("single_agent_ft_hot_data", 1))}),
     ("Unique ids do not replace it", "57.4 against 50.8 % (LLaMA-3, MATH, Table 5)",
-     "correct", (OURS, 1), ("unique_id", 0), {}),
+     "correct", (OURS, 1), ("unique_id", 0),
+     {"ids, untrained": (("untrained: unique ids", 0), ("untrained: debate", 0))}),
 ]  # fmt: skip
 
 
 def run(steps, prefix="", **changes):
     """Runs the arms of the steps one after another, and writes both files after each."""
     base = maft.load_config("organism", **changes)
-    seeds = base.seeds or [base.seed]
     done = {}
     for step in steps:
         tier, _, last = step.partition(":")
+        seeds = base.seeds + ([] if prefix else MORE_SEEDS.get(tier, []))
         for arm in [name for name, (own, *_) in ARMS.items() if own == tier]:
             _, method, own = ARMS[arm]
             config = base.replace(**{"num_iterations": int(last), **own})
@@ -178,13 +192,14 @@ def measured(frames):
     def contrast(above, below, column):
         if column == "round":  # of one arm: its last vote against that over first answers
             at = (above[0], last if above[1] == LAST else above[1])
+            if at not in index.index:
+                return None
             return maft.statistics.contrast(index.loc[at, "vote_2"], index.loc[at, "vote_1"])
         (a, i), (b, j) = ((arm, last if n == LAST else n) for arm, n in (above, below))
         if (a, i) == (b, j) or not all(key in index.index for key in ((a, i), (b, j))):
             return None
         pair = pd.DataFrame({0: index.loc[(a, i), column], 1: index.loc[(b, j), column]})
-        if column == "styles":  # a problem on which no agent's style is known has none
-            pair = pair.dropna()
+        pair = pair.dropna()  # seeds that both arms have; the styles of a problem can be unknown
         return maft.statistics.contrast(pair[0], pair[1])
 
     for _, _, column, above, below, controls in CLAIMS:

@@ -136,6 +136,16 @@ def note_and_sleep(log, name, seconds=0.0):
     return os.getpid()
 
 
+def meet(log, num):
+    """Waits until so many tasks have begun, which takes a place for each."""
+    note(log, "begin")
+    give_up = time.monotonic() + 120
+    while len(notes(log, "begin")) < num:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    return node_id()
+
+
 def die(log):
     note(log, "begin")
     os._exit(1)
@@ -193,8 +203,7 @@ def test_a_cluster_writes_the_bytes_that_this_machine_writes(model, settings, op
         for place, config in (("here", Config(device="cpu", num_workers=2)), ("there", settings))
     ]
     assert scores[0] == scores[1]
-    log = tmp_path / "log"
-    assert len({pid for _, pid in opened.run(note_and_sleep, [(log, 0, 0.3)] * 8)}) == 2
+    assert len({node for _, node in opened.run(meet, [(tmp_path / "log", 2)] * 2)}) == 2
 
 
 def test_a_lost_node_loses_its_unfinished_batches(model, settings, opened, ray_cluster, tmp_path):
