@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -47,13 +47,23 @@ class Turn:
         return self.finish_reason == "length"
 
 
+class Cost(NamedTuple):
+    """What a turn took: the seed of its response, tokens and seconds of response and summary."""
+
+    seed: int
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Debate:
     """Everything said about one problem: `turns[agent][round]` and the vote over the last round.
 
     Its cost: tokens read and written in all requests, summaries and thoughts included, the number of
     requests and of responses that were cut at the limit, and the seconds that one worker or device was
-    busy with them when they were first answered.
+    busy with them when they were first answered. `costs[agent][round]` has what each turn took of that,
+    unless the debate was read from a file.
     """
 
     problem: Problem
@@ -64,6 +74,7 @@ class Debate:
     num_calls: int = 0
     num_cut: int = 0
     seconds: float = field(default=0.0, compare=False)
+    costs: tuple[tuple[Cost, ...], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def answers(self) -> list[list[str | None]]:
@@ -79,8 +90,8 @@ class Debate:
         ]
 
     def to_dict(self) -> dict:
-        """The debate as plain JSON values."""
-        return asdict(self)
+        """The debate as plain JSON values, without the costs of turns."""
+        return {name: value for name, value in asdict(self).items() if name != "costs"}
 
     @classmethod
     def from_dict(cls, values: dict) -> Debate:
@@ -154,12 +165,16 @@ class _Run:
         agents = range(len(society.generators))
         self.places = [(i, n) for n in agents for i in range(len(problems))]
         self.turns: list[list[list[Turn]]] = [[[] for _ in agents] for _ in problems]
-        self.costs: list[Any] = [Counter() for _ in problems]
+        self.spent: list[Any] = [Counter() for _ in problems]
+        self.costs: list[list[list[Cost]]] = [[[] for _ in agents] for _ in problems]
 
     def debates(self) -> list[Debate]:
         """The debates as far as they have come, without votes."""
-        parts = zip(self.problems, self.turns, self.costs)
-        return [Debate(p, tuple(map(tuple, turns)), None, **cost) for p, turns, cost in parts]
+        parts = zip(self.problems, self.turns, self.spent, self.costs)
+        return [
+            Debate(problem, tuple(map(tuple, turns)), None, **spent, costs=tuple(map(tuple, costs)))
+            for problem, turns, spent, costs in parts
+        ]
 
     def first_round(self) -> None:
         """Every generation agent answers every problem: one batch of N x P requests."""
@@ -242,9 +257,15 @@ class _Run:
 
         watched = (show, show) if self.on_turn else ()
         completions = generate(self.backend, requests, *watched)
-        for (i, _), done in zip(self.places, completions):
+        for (i, n), request, done in zip(self.places, requests, completions):
             for name in SPENT:
-                self.costs[i][name] += getattr(done, name)
+                self.spent[i][name] += getattr(done, name)
+            cost = Cost(request.seed, done.num_prompt_tokens, done.num_completion_tokens, done.seconds)
+            costs = self.costs[i][n]
+            if len(costs) > len(self.turns[i][n]):  # the summary that this response reads
+                _, *summary = costs.pop()
+                cost = Cost._make((request.seed, *map(sum, zip(cost[1:], summary))))
+            costs.append(cost)
         return completions
 
 

@@ -143,6 +143,19 @@ def test_thoughts_get_tokens_of_their_own(config, problems):
     assert {request.sampling.max_tokens for request in backend.requests} == {140}
 
 
+def test_each_turn_has_its_seed_and_what_response_and_summary_took(config, problems):
+    backend = ScriptedBackend(lambda request: Completion("I say 5.", 9, 4, "stop", seconds=0.5))
+    for debate in run_debates(base_society("base", 3), problems, config, backend):
+        assert [[cost[1:] for cost in costs] for costs in debate.costs] == [
+            [(9, 4, 0.5), (18, 8, 1.0)]
+        ] * 3
+        assert sum(cost.seconds for costs in debate.costs for cost in costs) == debate.seconds == 4.5
+        for agent, costs in enumerate(debate.costs):
+            for number, cost in enumerate(costs):
+                (asked,) = (r for r in backend.requests if r.seed == cost.seed)
+                assert list(asked.messages) == debate.conversation(agent)[: 2 * number + 1]
+
+
 def test_debates_survive_json(config, problems):
     debates = run_debates(base_society("base", 3), problems, config, ScriptedBackend(script))
     assert [Debate.from_dict(json.loads(json.dumps(d.to_dict()))) for d in debates] == debates

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from maft_lib.debate import Debate
+from maft_lib.debate import Cost, Debate
 from maft_lib.lab.debates import View
 from maft_lib.lab.explorer import DebateExplorer, index_row
 from maft_lib.study import Result
@@ -174,9 +174,16 @@ def test_the_page_holds_every_debate_and_what_is_said_of_it(explorer):
 def test_each_turn_has_its_judgement_its_change_and_the_summary_it_read():
     found = unpacked(DebateExplorer([debate([["3", "2"], ["2", None]], "2")]).page)["debates"][0]
     first, last = found["turns"][0]
-    assert first == ["wrong", "A", "", "", ""]
-    assert last == ["right", "B", "wrong → right", "fixed", "summary"]
-    assert found["turns"][1][1] == ["none", "", "lost its right answer", "broke", "summary"]
+    assert first == ["wrong", "A", "", "", "", ""]
+    assert last == ["right", "B", "wrong → right", "fixed", "summary", ""]
+    assert found["turns"][1][1] == ["none", "", "lost its right answer", "broke", "summary", ""]
+
+
+def test_each_turn_has_its_seed_tokens_and_seconds():
+    spent = ((Cost(2**62 + 1, 1310, 87, 0.412),),)
+    page = DebateExplorer([replace(debate([["2"]], "2"), costs=spent)]).page
+    row = unpacked(page)["debates"][0]
+    assert row["turns"][0][0][-1] == f"seed {2**62 + 1}, 1,310 tokens read, 87 written, 0.41 s"
 
 
 def test_the_page_is_the_same_each_time(explorer):

@@ -90,6 +90,13 @@ class View:
 
         return _AGENTS.sub(own, self.debate.turns[agent][number].summary or "")
 
+    def cost(self, agent: int, number: int) -> str:
+        """The seed of a turn, its tokens and seconds, in words; nothing where these are not known."""
+        if not self.debate.costs:
+            return ""
+        seed, read, written, seconds = self.debate.costs[agent][number]
+        return f"seed {seed}, {read:,} tokens read, {written:,} written, {seconds:.2f} s"
+
     def change(self, agent: int, number: int) -> tuple[str, str]:
         """How an answer differs from the one of the round before, in words, and the class of these."""
         if not number:

@@ -184,7 +184,7 @@ function drawRound(row, m) {
 }
 
 function drawTurn(turn, judged, n, m) {
-  const [kind, letter, change, tone, summary] = judged;
+  const [kind, letter, change, tone, summary, cost] = judged;
   const ended = turn.finish_reason === "length" ? "cut at the token limit" : turn.finish_reason === "stop" ? "" : turn.finish_reason;
   const fold = (title, text, hint) => text && el("details", { open: opened.has(`${title} ${n} ${m}`) && "", ontoggle: remembered },
     el("summary", { "data-fold": `${title} ${n} ${m}`, title: hint }, title), el("div", { class: "text" }, ...written(text)));
@@ -193,7 +193,8 @@ function drawTurn(turn, judged, n, m) {
       change && el("span", { class: `change ${tone}` }, change), ended && el("span", { class: "change" }, ended)),
     fold("Summary this agent read", summary, "With each agent's own number; the message has the words as they were"),
     fold("Message asked", turn.asked), fold("Thoughts", turn.reasoning),
-    el("div", { class: "text response", tabindex: 0, role: "region", "aria-label": `response of agent ${n + 1}, round ${m + 1}` }, ...written(turn.response)));
+    el("div", { class: "text response", tabindex: 0, role: "region", "aria-label": `response of agent ${n + 1}, round ${m + 1}` }, ...written(turn.response)),
+    cost && el("p", { class: "meta", title: "Tokens and seconds include the summary's" }, cost));
 }
 
 function remembered(event) {

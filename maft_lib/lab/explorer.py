@@ -148,6 +148,7 @@ def page_html(frame: pd.DataFrame, views: list[View]) -> str:
     runs = frame["run"].unique().tolist()
     rows = []
     for view, values in zip(views, frame.to_dict("records")):
+        debate = {name: value for name, value in vars(view.debate).items() if name != "costs"}
         could_win, groups = view.first_votes(), view.groups
         speaker = next((a for a in groups if groups[a] in could_win), None)
         happened = [name.replace("_", " ") for name in outcomes if values[name]]
@@ -158,12 +159,12 @@ def page_html(frame: pd.DataFrame, views: list[View]) -> str:
         row["vote"] = [*_judged(view, view.debate.vote), view.count()]
         row["turns"] = [
             [
-                (*_judged(view, turn.answer), *view.change(n, m), view.summary(n, m))
+                (*_judged(view, turn.answer), *view.change(n, m), view.summary(n, m), view.cost(n, m))
                 for m, turn in enumerate(turns)
             ]
             for n, turns in enumerate(view.debate.turns)
         ]
-        rows.append({**row, "debate": view.debate})
+        rows.append({**row, "debate": debate})
     data = json.dumps({"runs": runs, "debates": rows}, default=vars, separators=(",", ":")).encode()
     packed = base64.b64encode(gzip.compress(data, 4, mtime=0)).decode()
     return _filled(packed, _title(len(rows)))
