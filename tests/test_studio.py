@@ -544,12 +544,18 @@ def test_finetuned_agents_of_a_study_debate_as_they_did_there(config):
     assert finish(made).turns != result.evaluations[1][0].turns
 
 
-def test_one_finetuned_agent_alone_answers_once(config, model):
+@pytest.fixture
+def alone(config, model):
+    """A saved society of one finetuned agent."""
     runs = config.path(config.runs_dir)
     (runs / "checkpoints" / "one").mkdir(parents=True)
     alone = base_society(str(runs / "checkpoints" / "one"), 1, summarizer=model)
     about = {"method": "star", "task": "arithmetic", "seed": 0, "iteration": 1, "accuracy": 0.5}
     save_society(runs, alone, **about)
+    return alone
+
+
+def test_one_finetuned_agent_alone_answers_once(config, alone):
     made = studio(config, backend := ScriptedBackend(lambda request: "\\boxed{7}"))
     assert made._agents.options[1:] == ("STaR, arithmetic, seed 0, iteration 1: 50 %",)
     made._agents.index = 1
@@ -557,6 +563,35 @@ def test_one_finetuned_agent_alone_answers_once(config, model):
     assert [request.model for request in backend.requests] == [alone.generators[0].model]
     made._agents.index = 0
     assert len(finish(made).turns[0]) == 2
+
+
+def test_base_agents_debate_the_same_question_below_the_chosen_ones(config, alone):
+    made = studio(config, backend := ScriptedBackend(lambda request: "\\boxed{7}"))
+    made._agents.index, made._beside.value = 1, True
+    finish(made)
+    assert [request.model for request in backend.requests][:2] == [
+        alone.generators[0].model,
+        config.base_model,
+    ]
+    names = list(made.debates)
+    assert names == [made._agents.options[1], "base agents"]
+    screen = BeautifulSoup(made._screen.value, "html.parser")
+    assert [title.text for title in screen("h3")] == names and len(screen(class_="maft-debate")) == 2
+    first, second = (debate.problem for (debate,) in made.debates.values())
+    assert first == second
+    made._agents.index = 0
+    finish(made)
+    assert [len(debates) for debates in made.debates.values()] == [1, 2]
+
+
+def test_who_stops_does_not_have_to_stop_the_base_agents_too(config, alone, monkeypatch):
+    monkeypatch.setattr(studio_module, "TICK", 0)
+    made = studio(config, Typist())
+    made._agents.index, made._beside.value = 1, True
+    made._screen.observe(lambda change: made._stop.click(), "value")
+    finish(made)
+    assert made.debates == {} and "Stopped" in made._status.value
+    assert "base agents" not in made._screen.value
 
 
 def test_no_thread_of_a_debate_is_left(config):

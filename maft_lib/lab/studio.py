@@ -88,6 +88,8 @@ class DebateStudio(widgets.VBox):
         self._saved = {society_label(saved.about): saved for saved in found}
         agents = {"description": "agents", "options": [BASE, *self._saved]}
         self._agents = control("agents", widgets.Dropdown, **agents)
+        beside = {"description": "base agents too", "indent": False, "disabled": not self._saved}
+        self._beside = control("beside", widgets.Checkbox, value=False, **beside)
         self._settings = {}
         for name in SETTINGS:
             value = getattr(self.config, name)
@@ -102,7 +104,7 @@ class DebateStudio(widgets.VBox):
         shipped = self.config.model_name_or_path == Config.model_fields["model_name_or_path"].default
         advice = ADVICE if shipped else ""
         advised = control("advice", widgets.HTML, value=f"<small>{advice}</small>")
-        asking = row(self._task, self._draw, self._truth, self._agents)
+        asking = row(self._task, self._draw, self._truth, self._agents, self._beside)
         running = [row(self._start, self._stop, self._status), self._screen, self._explorer]
         return [
             self._question,
@@ -162,13 +164,24 @@ class DebateStudio(widgets.VBox):
         self._start.disabled, self._stop.disabled = True, False
         self._stop.focus()  # which the keyboard would lose with the button that is disabled now
         self._say("The agents begin.")
-        self._thread = threading.Thread(target=self._debate, args=(problem, config), daemon=True)
+        self._thread = threading.Thread(target=self._debates, args=(problem, config), daemon=True)
         self._thread.start()
 
-    def _debate(self, problem: Problem, config: Config) -> None:
-        """One debate, from the first word to its place among the earlier ones."""
+    def _debates(self, problem: Problem, config: Config) -> None:
+        """The debate of the chosen agents and, where ticked, that of the base agents below it."""
+        chosen, self._above = self._agents.value, ""
+        for agents in dict.fromkeys([chosen, BASE] if self._beside.value else [chosen]):
+            self._above += f"<h3>{escaped(agents)}</h3>"
+            ending = self._debate(problem, config, agents)
+            self._above = f"{self._screen.value}<p>{escaped(ending)}</p>"
+            if self._stopping.is_set() or isinstance(ending, Exception):
+                break
+        self._start.disabled, self._stop.disabled = False, True
+        self._say(ending)
+
+    def _debate(self, problem: Problem, config: Config, agents: str) -> str | Exception:
+        """One debate, from the first word to its place among the earlier ones; says how it ended."""
         began = shown = time.perf_counter()
-        agents = self._agents.value
         society = base_society(config.base_model, config.num_agents)
         if saved := self._saved.get(agents):
             society = saved.society
@@ -186,7 +199,7 @@ class DebateStudio(widgets.VBox):
             turns = ((*old, drafts[n]) if n in drafts else old for n, old in enumerate(whole.turns))
             self.said = replace(whole, turns=tuple(turns))
             if time.perf_counter() - shown > TICK:
-                self._screen.value = debate_html(self.said, finished=False)
+                self._screen.value = self._above + debate_html(self.said, finished=False)
                 shown = time.perf_counter()
 
         finished = False
@@ -207,9 +220,8 @@ class DebateStudio(widgets.VBox):
             ending = error
             if isinstance(error, BackendError) and "does not fit" in str(error) and not drafts:
                 ending = ValueError("The question is too long for this model: shorten it.")
-        self._screen.value = debate_html(self.said, finished)
-        self._start.disabled, self._stop.disabled = False, True
-        self._say(ending)
+        self._screen.value = self._above + debate_html(self.said, finished)
+        return ending
 
     def _keep(self, debate: Debate, agents: str) -> None:
         """Adds a debate to the explorer of all, where societies can be compared on one question."""
