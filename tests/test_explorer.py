@@ -183,7 +183,7 @@ def test_each_turn_has_its_seed_tokens_and_seconds():
     spent = ((Cost(2**62 + 1, 1310, 87, 0.412),),)
     page = DebateExplorer([replace(debate([["2"]], "2"), costs=spent)]).page
     row = unpacked(page)["debates"][0]
-    assert row["turns"][0][0][-1] == f"seed {2**62 + 1}, 1,310 tokens read, 87 written, 0.41 s"
+    assert row["turns"][0][0][-1] == f"seed {2**62 + 1}, 1,310 tokens read, 87 written, 0.412 s"
 
 
 def test_the_page_is_the_same_each_time(explorer):

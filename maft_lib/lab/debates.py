@@ -95,7 +95,7 @@ class View:
         if not self.debate.costs:
             return ""
         seed, read, written, seconds = self.debate.costs[agent][number]
-        return f"seed {seed}, {read:,} tokens read, {written:,} written, {seconds:.2f} s"
+        return f"seed {seed}, {read:,} tokens read, {written:,} written, {seconds:.3f} s"
 
     def change(self, agent: int, number: int) -> tuple[str, str]:
         """How an answer differs from the one of the round before, in words, and the class of these."""

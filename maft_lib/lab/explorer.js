@@ -159,7 +159,7 @@ function drawDebate(row) {
   const note = el("textarea", { id: "note", rows: 2, placeholder: "A note of your own on this debate", oninput: () => keep(row, note.value) });
   note.value = notes[noteKey(row)] ?? "";
   const cost = `${debate.num_calls} requests, ${debate.num_prompt_tokens.toLocaleString("en")} tokens read, `
-    + `${debate.num_completion_tokens.toLocaleString("en")} written` + (debate.seconds ? `, ${debate.seconds.toFixed(1)} s` : "");
+    + `${debate.num_completion_tokens.toLocaleString("en")} written` + (debate.seconds ? `, ${debate.seconds.toFixed(2)} s` : "");
   return [
     el("p", { class: "meta" }, about.filter(Boolean).join(" · "), " ", permalink()),
     el("h2", {}, ...written(problem.question)),

@@ -6,6 +6,7 @@ Nothing here sleeps: every step waits for what a user would wait for. Knows noth
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,16 @@ class Notebook:
         item.first.click()
         return self
 
+    def restart_kernel(self) -> None:
+        """Chooses Kernel > Restart Kernel and agrees; the new kernel is idle."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Restart Kernel…$")).click()
+        kernels = re.compile(r"/api/kernels/[^/]+/restart")
+        with self.page.expect_response(kernels) as answer:
+            self.page.locator(".jp-Dialog button", has_text="Restart").click()
+        assert answer.value.ok
+        self.wait_for_kernel()
+
     def wait_for_end(self, seconds: float = 120) -> Notebook:
         """Waits until every cell has run, or one has failed."""
         self.page.wait_for_function(_RAN, arg=PANEL, timeout=1000 * seconds)
@@ -95,7 +106,7 @@ class Notebook:
 
     def save(self) -> None:
         """Saves the notebook and waits until it is written."""
-        self.page.keyboard.press("Control+s")
+        self.panel.locator("[data-command='docmanager:save']").click()
         self.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
 
     def cell_with(self, text: str) -> Locator:

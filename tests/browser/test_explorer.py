@@ -284,14 +284,20 @@ def test_how_fast_it_is(page, made, file, tmp_path, measured):
     assert seconds["10,000 opened (s)"] < 30 and max(taken["next"]) < 2_000  # a hang; targets are above
 
 
-def test_a_reopened_notebook_has_it_in_jupyterlabs_theme(server, notebook):
+def test_it_outlives_its_kernel_and_is_in_a_reopened_notebook_in_jupyterlabs_theme(server, notebook):
     write_notebook(server.folder / "notebooks" / "explorer.ipynb", CELL)
     notebook.open("notebooks/explorer.ipynb").run_all().wait_for_end()
     assert notebook.errors() == []
+    frame = notebook.panel.frame_locator(".maft-explorer")
+    frame.locator("#outcome").select_option("vote right")
+    notebook.restart_kernel()
+    assert frame.locator("#outcome").input_value() == "vote right"
+    frame.locator("#clear").click()
+    frame.locator("#list tbody tr[id]").nth(1).click()
+    assert frame.locator("#count").inner_text() == "2 of 80 debates"
     notebook.save()
     server.end_kernels()
     notebook.open("notebooks/explorer.ipynb")
-    frame = notebook.panel.frame_locator(".maft-explorer")
     frame.locator("body.ready").wait_for()
     assert frame.locator("#count").inner_text() == "1 of 80 debates"
     frame.locator("#list").focus()
