@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from maft_lib import workers
 from maft_lib.config import Config, ConfigError, check_name, places
 from maft_lib.estimation import estimate
 from maft_lib.profiles import load_config, own_parameters
@@ -143,8 +142,6 @@ def notebook_config(
         named = (config.model_name_or_path, config.scorer, config.encoder)
         models = ", ".join(dict.fromkeys(name for name in named if name))
         print(f"trust_remote_code: code that comes with {models} will be run, with all your rights.")
-    if config.device == "cpu" or (config.device == "auto" and not workers.may_have_gpu()):
-        workers.warm_up()  # what the rest of the set-up cell imports takes as long
     if first_run:
         expected = estimate(studies_of(notebook, config) if notebook else config)
         print(expected, *missing_models(config, notebook), sep="\n")

@@ -1,5 +1,6 @@
 """Decoding by the CPU kernel: the texts of transformers, whatever is computed beside them."""
 
+import shutil
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -18,7 +20,7 @@ from transformers import (
 )
 
 import maft_lib as maft
-from maft_lib.backends import Request, Sampling, cpu_decoding, cpu_kernel, generate, hub
+from maft_lib.backends import BackendError, Request, Sampling, cpu_decoding, cpu_kernel, generate, hub
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import Config
 from maft_lib.prompts import load_prompts
@@ -66,7 +68,7 @@ def write(folder, kind, config):
 def read(folder):
     """The kernel of a model."""
     model = hub.Model(str(folder), str(folder), "float32", "cpu")
-    return cpu_decoding.read_kernel(model)
+    return cpu_decoding.kernels([model], 0)[model]
 
 
 def logits_of(weights, texts, sizes):
@@ -101,6 +103,30 @@ def test_logits_are_those_of_transformers_and_do_not_depend_on_what_is_beside(tm
         np.testing.assert_allclose(together[slot][:458], expected, atol=2e-5)
         alone = logits_of(weights, [text], [64])[0]
         assert (alone == together[slot]).all()
+
+
+def test_weights_may_be_in_several_files_and_in_half_precision(tmp_path):
+    model = write(tmp_path / "one", *MODELS["scaled"]).bfloat16()
+    model.save_pretrained(tmp_path / "many", max_shard_size="50KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
+    found = read(tmp_path / "many").weights
+    model.float().save_pretrained(tmp_path / "one")
+    for part, same in zip(found, read(tmp_path / "one").weights):
+        np.testing.assert_array_equal(part, same)
+
+
+@pytest.mark.parametrize("broken", ["missing", "nan"])
+def test_broken_weights_are_refused_as_by_transformers(model, backend, tmp_path, broken):
+    folder = tmp_path / "broken"
+    shutil.copytree(hub.model_folder(model), folder)
+    weights = load_file(folder / "model.safetensors")
+    if broken == "nan":
+        weights["model.norm.weight"][0] = np.nan
+    else:
+        del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackendError, match="missing: model.norm|NaN or inf in model.norm"):
+        generate(backend, asked(str(folder), 1))
 
 
 @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (1.2, 0.8), (0.0, 1.0)])

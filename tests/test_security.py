@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 
-from maft_lib import workers
 from maft_lib.backends import BackendError, Request, Sampling, generate, hub, models, vllm
 from maft_lib.backends.rendering import prompt_text
 from maft_lib.backends.transformers import TransformersBackend
@@ -166,7 +165,6 @@ def test_vllm_is_told(monkeypatch):
 
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_notebook_says_that_code_will_run(trust, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(workers, "warm_up", lambda: None)
     given = {"profile": "smoke", "runs_dir": str(tmp_path), "encoder": "some/encoder"}
     assert notebook_config({**given, "trust_remote_code": trust}).trust_remote_code is trust
     line = "code that comes with maft_lib/miniature/model, some/encoder will be run"

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import safe_open
 
 from maft_lib.backends import Completion, Sampling, memory_holders
 from maft_lib.backends.cpu_kernel import COLUMNS, WIDTH, Weights, draw, f4, forward, tiled
-from maft_lib.backends.hub import Model, load_tokenizer, loading
+from maft_lib.backends.hub import Model, base_folder, is_adapter, load_tokenizer, loading
 from maft_lib.backends.rendering import check_text, stop_ids, written_text
 from maft_lib.workers import run_parallel
 
@@ -37,16 +38,24 @@ class Kernel(NamedTuple):
     ends: frozenset[int]
 
 
+SIZES = (  # of a config.json
+    *("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    *("num_hidden_layers", "vocab_size", "max_position_embeddings"),
+)
 _kernels: dict[Model, Kernel | None] = {}
 _loading = threading.Lock()
 
 
 def kernels(models: Sequence[Model], num_workers: int) -> dict[Model, Kernel | None]:
-    """The kernel of each model that it knows, kept in memory; workers have PyTorch and read them."""
+    """The kernel of each model that it knows, kept in memory; workers merge adapters."""
     with _loading:
-        new = [(model,) for model in models if model not in _kernels]
-        for place, kernel in run_parallel(read_kernel, new, num_workers):
-            _kernels[new[place][0]] = kernel
+        new = {model: known_config(model) for model in models if model not in _kernels}
+        adapters = [(model,) for model, config in new.items() if config and is_adapter(model.folder)]
+        merged = dict(run_parallel(merged_parts, adapters, num_workers))
+        parts = {model: merged[place] for place, (model,) in enumerate(adapters)}
+        for model, config in new.items():
+            with loading(f"model {model.folder}"):
+                _kernels[model] = read_kernel(model, config, parts.get(model)) if config else None
         for model in models:
             _kernels[model] = _kernels.pop(model)  # now the last used
         while len(_kernels) > len(models) and sum(map(_num_bytes, _kernels.values())) > KEPT:
@@ -59,23 +68,99 @@ def _num_bytes(kernel: Kernel | None) -> int:
     return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
-def read_kernel(model: Model) -> Kernel | None:
-    """Loads a model with transformers and lays out its weights; None for one it does not know."""
-    import torch
+def known_config(model: Model) -> dict | None:
+    """A model's config.json with `rope`; None if it asks for what the kernel does not compute.
 
-    from maft_lib.backends.models import declared_stops, load_model
-
+    None, too, where a size is left to the defaults of transformers, which is not imported here.
+    """
     with loading(f"model {model.folder}"):
-        kind = json.loads((Path(model.folder) / "config.json").read_text()).get("model_type")
-    if kind not in ("llama", "mistral", "qwen2"):  # which need not be loaded here
+        config = json.loads((Path(model.folder) / "config.json").read_text(encoding="utf-8"))
+    kind, scaling = config.get("model_type"), config.get("rope_scaling") or {}
+    rope = {"rope_type": scaling.get("type", "default"), "rope_theta": config.get("rope_theta")}
+    config["rope"] = rope = rope | scaling | (config.get("rope_parameters") or {})
+    others = ("attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor")
+    window = config.get("use_sliding_window", kind == "mistral") and config.get("sliding_window", True)
+    if (
+        kind not in ("llama", "mistral", "qwen2")
+        or not all(config.get(name) for name in SIZES)
+        or any(config.get(name) for name in others)
+        or (model.trust and "auto_map" in config)
+        or window
+        or config.get("hidden_act") != "silu"
+        or rope["rope_type"] not in ("default", "linear", "llama3")
+        or not rope["rope_theta"]
+    ):
         return None
+    hidden, heads, shared = (config[name] for name in SIZES[:3])
+    config["head_dim"] = width = config.get("head_dim") or hidden // heads
+    columns = (width * (heads + 2 * shared), hidden, config["intermediate_size"])
+    return None if width % WIDTH or any(n % COLUMNS for n in columns) else config
+
+
+def merged_parts(model: Model) -> dict[str, np.ndarray]:
+    """The weights of an adapter's base with the adapter in them."""
+    from maft_lib.backends.models import load_model
+
     loaded = load_model(model.folder, model.dtype, model.device, model.trust)
-    if not _knows(loaded):
+    return {name: part.detach().numpy() for name, part in loaded.named_parameters()}
+
+
+def _parts(folder: Path) -> dict[str, np.ndarray]:
+    """The weights in a folder's safetensors, in fp32; PyTorch reads those that NumPy cannot."""
+    paths, parts = [folder / "model.safetensors"], {}
+    if (index := folder / "model.safetensors.index.json").is_file() and not paths[0].is_file():
+        paths = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    for path in filter(Path.is_file, paths):
+        with safe_open(path, "np") as file:
+            names = [*file.keys()]
+            plain = {file.get_slice(name).get_dtype() for name in names} <= {"F32", "F16"}
+        with safe_open(path, "np" if plain else "pt") as file:
+            for name in names:
+                part = file.get_tensor(name)
+                parts[name] = np.asarray(part if plain else part.float(), f4)
+    return parts
+
+
+def shapes(config: dict) -> dict[str, tuple[int, ...]]:
+    """The weights of a model by its config."""
+    hidden, heads, shared, inner, num, vocabulary, _ = (config[name] for name in SIZES)
+    width, biased = config["head_dim"], config["model_type"] == "qwen2"
+    whole = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    if not config.get("tie_word_embeddings", False):
+        whole["lm_head.weight"] = (vocabulary, hidden)
+    layer: dict[str, tuple[int, ...]] = {
+        f"{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")
+    }
+    for name, rows in (("q", heads * width), ("k", shared * width), ("v", shared * width)):
+        layer[f"self_attn.{name}_proj.weight"] = rows, hidden
+        layer |= {f"self_attn.{name}_proj.bias": (rows,)} if biased else {}
+    layer |= {
+        "self_attn.o_proj.weight": (hidden, heads * width),
+        "mlp.down_proj.weight": (hidden, inner),
+    }
+    layer |= {f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+    layers = {f"model.layers.{i}.{name}": shape for i in range(num) for name, shape in layer.items()}
+    return {**whole, **layers}
+
+
+def read_kernel(
+    model: Model, config: dict, parts: dict[str, np.ndarray] | None = None
+) -> Kernel | None:
+    """Lays out a model's weights; None where they are not what its config says or not finite.
+
+    Such a model is left to transformers, which says what is wrong.
+    """
+    folder = base_folder(model.folder) if parts else Path(model.folder)
+    parts, path = parts or _parts(folder), folder / "generation_config.json"
+    ends = (json.loads(path.read_text()) if path.is_file() else config).get("eos_token_id")
+    wanted = shapes(config)
+    if {name: parts[name].shape for name in wanted if name in parts} != wanted:
         return None
-    config, parts = loaded.config, {n: part.detach().numpy() for n, part in loaded.named_parameters()}
-    positions = torch.arange(config.max_position_embeddings).unsqueeze(0)
-    cosines, sines = (wave[0].numpy() for wave in loaded.model.rotary_emb(torch.zeros(1), positions))
-    width = cosines.shape[1]
+    if ("lm_head.weight" in parts) > ("lm_head.weight" in wanted):  # tied, or not?
+        return None
+    if not all(np.isfinite(parts[name]).all() for name in wanted):
+        return None
+    num, width = config["num_hidden_layers"], config["head_dim"]
 
     def joined(layer: int, names: str, part: str = "weight") -> np.ndarray:
         """Parts of a layer's matrices or biases, one after the other; queries are scaled."""
@@ -84,15 +169,15 @@ def read_kernel(model: Model) -> Kernel | None:
 
     def layers(names: str, norm: str = "") -> np.ndarray:
         """The matrices of all layers, each multiplied by the norm before it."""
-        matrices = (joined(i, names) for i in range(config.num_hidden_layers))
-        norms = (joined(i, norm) if norm else f4(1) for i in range(config.num_hidden_layers))
+        matrices = (joined(i, names) for i in range(num))
+        norms = (joined(i, norm) if norm else f4(1) for i in range(num))
         return np.stack([tiled(matrix * norm) for matrix, norm in zip(matrices, norms)])
 
     attention = "self_attn.q_proj self_attn.k_proj self_attn.v_proj"
-    embedding, numbers = parts["model.embed_tokens.weight"], range(config.num_hidden_layers)
-    bias = [np.zeros(len(joined(0, attention)), f4) for _ in numbers]
-    if "model.layers.0.self_attn.q_proj.bias" in parts:
-        bias = [joined(i, attention, "bias") for i in numbers]
+    embedding = parts["model.embed_tokens.weight"]
+    bias = [np.zeros(len(joined(0, attention)), f4)] * num
+    if "model.layers.0.self_attn.q_proj.bias" in wanted:
+        bias = [joined(i, attention, "bias") for i in range(num)]
     weights = Weights(
         embedding=embedding,
         attention=layers(attention, "input_layernorm"),
@@ -101,33 +186,28 @@ def read_kernel(model: Model) -> Kernel | None:
         gates=layers("mlp.gate_proj mlp.up_proj", "post_attention_layernorm"),
         down=layers("mlp.down_proj"),
         head=tiled(parts.get("lm_head.weight", embedding) * parts["model.norm.weight"]),
-        rotations=np.concatenate([cosines[:, : width // 2], sines[:, : width // 2]], 1),
-        heads=config.num_attention_heads,
-        epsilon=f4(config.rms_norm_eps),
+        rotations=rotations(config["rope"], width, config["max_position_embeddings"]),
+        heads=config["num_attention_heads"],
+        epsilon=f4(config.get("rms_norm_eps", 1e-6)),
     )
-    return Kernel(weights, frozenset(declared_stops(loaded)))
-
-
-def _knows(loaded: Any) -> bool:
-    """Whether the kernel computes all that a model does, and its sizes fit the kernel's vectors."""
-    from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM
-
-    config = loaded.config
-    if type(loaded) not in (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM):
-        return False
-    known = ("weight", "q_proj.bias", "k_proj.bias", "v_proj.bias")
-    parts = loaded.named_parameters()
-    if any(part.element_size() != 4 or not name.endswith(known) for name, part in parts):
-        return False
-    width = loaded.model.layers[0].self_attn.head_dim
-    attention = width * (config.num_attention_heads + 2 * config.num_key_value_heads)
-    return (
-        config.hidden_act == "silu"
-        and not getattr(config, "sliding_window", None)
-        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")
-        and width % WIDTH == 0
-        and not any(n % COLUMNS for n in (attention, config.hidden_size, config.intermediate_size))
+    return Kernel(
+        weights, frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
     )
+
+
+def rotations(rope: dict, width: int, num: int) -> np.ndarray:
+    """Cosines, then sines, of each position (num, width), in fp32 but for the functions themselves."""
+    exponents = np.arange(0, width, 2, dtype=f4) / f4(width)
+    frequencies = 1 / (rope["rope_theta"] ** exponents.astype(float)).astype(f4)
+    if rope["rope_type"] == "linear":
+        frequencies /= f4(rope["factor"])
+    if rope["rope_type"] == "llama3":  # long waves are stretched, short ones stay
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        frequencies = (frequencies * (kept + (1 - kept) / rope["factor"])).astype(f4)
+    angles = (np.arange(num, dtype=f4)[:, None] * frequencies).astype(float)
+    return np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(f4)
 
 
 class Remembered:
