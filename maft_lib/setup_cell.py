@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from maft_lib.backends.hub import PACKAGES
 from maft_lib.config import Config, ConfigError, check_name, places
 from maft_lib.estimation import estimate
 from maft_lib.profiles import load_config, own_parameters
@@ -88,8 +89,6 @@ def missing_models(config: Config, notebook: str | None = None) -> Iterator[str]
 def _how_to_get(name: str) -> str:
     """Nothing, if the model is in a cache or a package that is installed."""
     from huggingface_hub import auth_check, errors, try_to_load_from_cache
-
-    from maft_lib.backends.hub import PACKAGES  # imports transformers
 
     if name in PACKAGES:
         return "" if find_spec(PACKAGES[name]) else f"is a package: pip install {name}"

