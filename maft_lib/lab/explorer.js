@@ -2,7 +2,7 @@
 // only hold text; nothing is parsed as HTML. `lab/explorer.py` judges the answers and chooses the words.
 "use strict";
 const source = document.documentElement.outerHTML; // the page as it came, to be saved with the notes
-const ROW = 30, MARGIN = 10; // pixels of a row of the table; rows drawn above and below those on screen
+const ROW = 30, STEP = 6; // pixels of a row of the table; as many rows are drawn ahead, above and below the screen
 const SIGNS = { right: "✓", wrong: "✗", none: "–", plain: "?" };
 const BECAME = { "improved by comparison": true, "regressed by comparison": false };
 const CHOICES = ["task", "level", "run", "outcome", "compare"];
@@ -10,7 +10,9 @@ const $ = (id) => document.getElementById(id);
 const state = { q: "", task: "", level: "", run: "", outcome: "", compare: "", sort: "place", down: "" };
 const opened = new Set(); // the folds that are open: they stay open in the next debate
 const notes = JSON.parse($("notes").textContent);
-let rows = [], runs = [], shown = [], columns = [], current = null, byProblem = new Map(), dataKey = "";
+let rows = [], runs = [], ordered = [], shown = [], columns = [], current = null, dataKey = "";
+let drawn = {}; // which rows of `shown` are in the table
+const byProblem = new Map(); // the first debate of a problem in each run
 
 /** An element with attributes and children; a child that is a string becomes text. */
 function el(tag, attributes = {}, ...children) {
@@ -40,13 +42,14 @@ async function load() {
     Object.assign(row, { place, id: problem.id, question: problem.question, task: problem.task });
     Object.assign(row, { level: problem.level, rounds: turns[0].length, agents: turns.length });
     row.text = [problem.question, ...turns.flat().map((turn) => turn.response)].join("\n").toLowerCase();
-    const key = `${row.run} ${row.id}`;
-    if (!byProblem.has(key)) byProblem.set(key, row);
+    if (!byProblem.has(row.id)) byProblem.set(row.id, []);
+    row.same = byProblem.get(row.id);
+    row.same[row.run] ??= row;
   });
 }
 
 const noteKey = (row) => `${row.id} ${runs[row.run]}`;
-const counterpart = (row, run) => (run === row.run ? undefined : byProblem.get(`${run} ${row.id}`));
+const counterpart = (row, run) => (run === row.run ? undefined : row.same[run]);
 const compared = () => (state.compare === "" ? -1 : runs.indexOf(state.compare));
 
 // --- table ------------------------------------------------------------------------------------------
@@ -76,6 +79,7 @@ const sign = (kind) => el("b", { class: kind, "aria-label": kind === "plain" ? "
 function sortBy(name) {
   state.down = state.sort === name && !state.down ? "1" : "";
   state.sort = name;
+  sort();
   filter();
 }
 
@@ -86,14 +90,18 @@ function sortKey(row) {
   return value === null || value === "" || isNaN(value) ? String(value ?? "").toLowerCase() : Number(value);
 }
 
-function sorted(found) {
-  if (state.sort === "place" && !state.down) return found;
+/** Sorts all rows; those that match then keep this order. */
+function sort() {
   const turn = state.down ? -1 : 1;
   const compare = ([x, a], [y, b]) => {
     if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1;
     return x < y ? -turn : x > y ? turn : a.place - b.place;
   };
-  return found.map((row) => [sortKey(row), row]).sort(compare).map(([, row]) => row);
+  ordered = rows.map((row) => [sortKey(row), row]).sort(compare).map(([, row]) => row);
+  for (const head of $("list").querySelectorAll("th")) {
+    head.toggleAttribute("aria-sort", false);
+    if (head.dataset.name === state.sort) head.setAttribute("aria-sort", state.down ? "descending" : "ascending");
+  }
 }
 
 /** The debates that match; the one on screen stays there if it is among them. */
@@ -109,28 +117,32 @@ function filter() {
     } else if (state.outcome && !row.outcomes.includes(state.outcome)) return false;
     return words.every((word) => row.text.includes(word));
   };
-  shown = sorted(rows.filter(matches));
-  for (const head of $("list").querySelectorAll("th")) {
-    const direction = state.down ? "descending" : "ascending";
-    head.toggleAttribute("aria-sort", false);
-    if (head.dataset.name === state.sort) head.setAttribute("aria-sort", direction);
-  }
+  shown = ordered.filter(matches);
   show(shown.includes(current) ? current : shown[0] ?? null);
 }
 
-/** Draws the rows that are on screen, and room for the others above and below. */
+/** Draws the rows that are on screen, and room for the others above and below, where these are not drawn yet. */
 function drawRows() {
-  const list = $("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW) - MARGIN);
-  const last = Math.min(shown.length, first + Math.ceil(list.clientHeight / ROW) + 2 * MARGIN);
+  const list = $("list"), first = Math.max(0, STEP * (Math.floor(list.scrollTop / ROW / STEP) - 1));
+  const last = Math.min(shown.length, first + Math.ceil(list.clientHeight / ROW) + 3 * STEP);
+  if (drawn.shown !== shown || drawn.first !== first || drawn.last !== last) {
+    drawn = { shown, first, last };
+    list.querySelector("tbody").replaceChildren(...tableRows(first, last));
+    list.firstChild.setAttribute("aria-rowcount", shown.length + 1);
+  }
+  list.querySelector("[aria-selected=true]")?.setAttribute("aria-selected", "false");
+  if (current) $(`row-${current.place}`)?.setAttribute("aria-selected", "true");
+  list.setAttribute("aria-activedescendant", current ? `row-${current.place}` : "");
+}
+
+function tableRows(first, last) {
   const space = (number) => el("tr", { class: "space", "aria-hidden": "true" }, el("td", { style: `height:${number * ROW}px` }));
-  const drawn = shown.slice(first, last).map((row, n) =>
-    el("tr", { id: `row-${row.place}`, "aria-rowindex": first + n + 2, "aria-selected": String(row === current), onclick: () => show(row) },
+  const between = shown.slice(first, last).map((row, n) =>
+    el("tr", { id: `row-${row.place}`, "aria-rowindex": first + n + 2, "aria-selected": "false", onclick: () => show(row) },
       columns.map(({ name, cell }) =>
         el("td", { class: name, title: name === "question" || name === "outcome" ? cell(row) : null },
           name === "question" && notes[noteKey(row)] ? el("span", { title: notes[noteKey(row)] }, "✎ ") : null, cell(row)))));
-  list.querySelector("tbody").replaceChildren(space(first), ...drawn, space(shown.length - last));
-  list.firstChild.setAttribute("aria-rowcount", shown.length + 1);
-  list.setAttribute("aria-activedescendant", current ? `row-${current.place}` : "");
+  return [space(first), ...between, space(shown.length - last)];
 }
 
 function scrollToCurrent() {
@@ -220,6 +232,7 @@ function keep(row, text) {
   try {
     localStorage.setItem(dataKey, JSON.stringify(notes));
   } catch { /* in memory */ }
+  drawn = {};
   drawRows();
 }
 
@@ -336,7 +349,7 @@ function comparison(row) {
   });
   const votes = [row, there].map((one) => [unlettered(one.debate.vote, one.vote), one.vote[2]]);
   return el("div", { class: "compare", role: "table", "aria-label": "Comparison of two runs" },
-    el("p", {}, el("b", {}, `${moved(true)} improved, ${moved(false)} regressed`), ` of ${pairs.length} problems from ${names[0]} to ${names[1]}. `,
+    el("p", {}, el("b", {}, `${moved(true)} improved, ${moved(false)} regressed`), ` of ${pairs.length} problem${pairs.length === 1 ? "" : "s"} from ${names[0]} to ${names[1]}. `,
       el("button", { type: "button", onclick: () => { state.run = ""; fill(); filter(); show(there); } }, `Open in ${names[1]}`)),
     line("", names.map((name) => [el("b", {}, name)])), ...agents, line("vote", votes));
 }
@@ -435,8 +448,9 @@ function recall() {
   for (const name in state) state[name] = asked.get(name) ?? (name === "sort" ? "place" : "");
   if (!columns.some(({ name }) => name === state.sort)) state.sort = "place";
   for (const name of CHOICES) if (state[name] && !$(name)?.querySelector(`option[value="${CSS.escape(state[name])}"]`)) state[name] = "";
-  current = byProblem.get(`${runs.indexOf(asked.get("of") ?? "")} ${asked.get("debate")}`) ?? null;
+  current = byProblem.get(asked.get("debate"))?.[runs.indexOf(asked.get("of") ?? "")] ?? null;
   fill();
+  sort();
   filter();
 }
 

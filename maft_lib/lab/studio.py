@@ -232,7 +232,7 @@ class DebateStudio(widgets.VBox):
         self._earlier.options = ["", *self._known]
         page = base64.b64encode(explorer.page.encode()).decode()
         href = f"data:text/html;base64,{page}"
-        link = f'<a class="maft-saved" download="debates.html" href="{href}">Save as a page</a>'
+        link = f'<a class="maft-saved" download="debates.html" href="{href}"><u>Save as a page</u></a>'
         title = f"All {number} debates so far, to compare" if number > 1 else "The debate as a page"
         shown = f"<details><summary>{title}</summary>{explorer._repr_html_()}</details>"
         self._explorer.value = f"{link}{shown}"
