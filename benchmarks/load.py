@@ -1,4 +1,4 @@
-"""What many debates ask of memory and disk: python benchmarks/load.py [PROBLEMS, 5000]
+"""What many debates ask of memory and disk: python -m benchmarks.load [PROBLEMS, 5000]
 
 Five scripted agents debate arithmetic for three rounds, one fifth of the problems after another, with
 responses of 200 words and one store. Prints the memory after each part, the size of the store beside
@@ -19,13 +19,13 @@ import psutil
 
 import maft_lib as maft
 from maft_lib.backends.opening import CachedBackend
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import run_debates
 from maft_lib.lab import html
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.society import base_society
 from maft_lib.store import DATABASE, Store
 from maft_lib.tasks import load_problems
+from tests.scripted import ScriptedBackend
 
 NUM_PARTS = 5
 TEXT = (

@@ -17,7 +17,6 @@ import pytest
 import maft_lib as maft
 from maft_lib import command
 from maft_lib.backends import BackendError, Request, Sampling, generate, models
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import Config, ConfigError
 from maft_lib.profiles import load_config
@@ -37,6 +36,7 @@ from tests.bad_inputs import (
 )
 from tests.bad_inputs.data_files import EXAMPLE, GOOD, numbered, write
 from tests.openai_server import BASE, Handler, Server
+from tests.scripted import ScriptedBackend
 
 ROOT = Path(__file__).parent.parent
 TABLES = {

@@ -6,11 +6,11 @@ import re
 import pytest
 
 from maft_lib.backends import BackendError, Completion
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, run_debates
 from maft_lib.lab import html
 from maft_lib.society import Society, base_society
 from maft_lib.tasks import load_problems
+from tests.scripted import ScriptedBackend
 
 
 def script(request):

@@ -9,11 +9,11 @@ import pytest
 
 import maft_lib as maft
 from maft_lib.backends.scorer import Scorer
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import Config
 from maft_lib.store import Store
 from maft_lib.training import finetuning
 from maft_lib.workers import interrupts_delayed
+from tests.scripted import ScriptedBackend
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from nbclient import NotebookClient
 from maft_lib import events
 from maft_lib.backends import Completion
 from maft_lib.backends.opening import CachedBackend
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.estimation import planned
 from maft_lib.lab import live
 from maft_lib.lab.live import OPEN, LiveView
@@ -24,6 +23,7 @@ from maft_lib.society import base_society
 from maft_lib.store import Store
 from maft_lib.study import Study
 from maft_lib.training import finetuning
+from tests.scripted import ScriptedBackend
 
 
 class Clock:
@@ -352,7 +352,7 @@ def test_a_report_of_the_callers_gets_the_lines(config, monkeypatch):
 CELL = """
 import time
 import maft_lib as maft
-from maft_lib.backends.scripted import ScriptedBackend
+from tests.scripted import ScriptedBackend
 
 def said(request):
     time.sleep(0.02)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
 from maft_lib.grading import is_correct
 from maft_lib.profiles import load_config
@@ -19,6 +18,7 @@ from maft_lib.tasks import answer_type, load_problems, published
 from maft_lib.tasks.problem import DataError, DataWarning
 from maft_lib.tasks.published import GsmRecord, MathRecord, MmluRecord, OwnRecord
 from tests.bad_inputs.data_files import EXAMPLE, GSM, HUB_MMLU, MATH, MMLU, numbered, write
+from tests.scripted import ScriptedBackend
 
 
 @pytest.fixture(autouse=True)

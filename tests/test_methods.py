@@ -12,13 +12,13 @@ from itertools import groupby
 import pytest
 
 from maft_lib import study
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.debate import Debate, Turn, contradicts_itself
 from maft_lib.methods import CONTROLS, METHODS, TABLE_1
 from maft_lib.run import run_study
 from maft_lib.study import problems
 from maft_lib.training.data import single_agent_data
 from tests.conftest import problem
+from tests.scripted import ScriptedBackend
 
 WRONG, OFF = 5, 1  # what agents agree on in the second problem; what nobody else says
 # said[problem][agent][round], as what is added to the truth

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
 from maft_lib.exports import ExportError, export
 from maft_lib.lab import html
@@ -24,6 +23,7 @@ from maft_lib.society import Agent
 from maft_lib.tables import save_table
 from maft_lib.training import trainer
 from maft_lib.training.data import AgentData, Example
+from tests.scripted import ScriptedBackend
 from tests.test_security import mark, trap  # noqa: F401  fixtures
 
 LOG = {

@@ -13,7 +13,6 @@ import maft_lib as maft
 from maft_lib.backends import BackendError, Completion, Request, Sampling, generate
 from maft_lib.backends.hub import load_tokenizer
 from maft_lib.backends.opening import CachedBackend
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.store import Store, model_identity
 from maft_lib.store.files import (
     StoreError,
@@ -23,6 +22,7 @@ from maft_lib.store.files import (
     find_checkpoint,
     make_checkpoint,
 )
+from tests.scripted import ScriptedBackend
 
 
 @pytest.fixture

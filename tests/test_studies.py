@@ -13,7 +13,6 @@ import pytest
 from maft_lib import metrics
 from maft_lib.backends import BackendError
 from maft_lib.backends.opening import CachedBackend, open_backend
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.config import ConfigError
 from maft_lib.methods import CONTROLS, METHODS
 from maft_lib.metrics import diversity, statistics
@@ -27,6 +26,7 @@ from maft_lib.tasks import load_problems
 from maft_lib.training.data import build_finetuning_data
 from maft_lib.workers import may_have_gpu
 from tests.conftest import debate
+from tests.scripted import ScriptedBackend
 
 
 def agents_who_say(config, said):

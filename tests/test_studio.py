@@ -14,7 +14,6 @@ from bs4 import BeautifulSoup
 from maft_lib.backends import BackendError, Completion, Request, Sampling, cpu_decoding, generate, hub
 from maft_lib.backends.openai import OpenAIBackend
 from maft_lib.backends.opening import CachedBackend, open_backend
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import Config
 from maft_lib.debate import Debate, debate_rounds, run_debates
@@ -26,6 +25,7 @@ from maft_lib.society import base_society, save_society
 from maft_lib.store import Store
 from maft_lib.tasks import load_problems
 from tests.openai_server import BASE, Handler, Server
+from tests.scripted import ScriptedBackend
 from tests.test_explorer import unpacked
 
 HOSTILE = (

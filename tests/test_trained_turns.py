@@ -8,13 +8,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from maft_lib.backends.rendering import IGNORED, render_conversation, render_prompt, tokenize
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.run import run_study
 from maft_lib.society import Agent
 from maft_lib.training import FinetuneError
 from maft_lib.training.data import Example
 from maft_lib.training.finetuning import finetune, training_log
 from tests.conftest import TURNS
+from tests.scripted import ScriptedBackend
 
 CRITIC = (
     *TURNS,

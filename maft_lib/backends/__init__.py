@@ -1,7 +1,7 @@
 """What answers the agents: requests in, completions out, in batches.
 
 A backend turns each `Request` into a `Completion` and yields it as soon as it is finished, in any
-order: `transformers`, `vllm`, `openai`, and `scripted` for tests; `opening` puts the store in front.
+order: `transformers`, `vllm` or `openai`; `opening` puts the store in front.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ import math
 from dataclasses import replace
 
 import maft_lib as maft
-from maft_lib.backends.scripted import ScriptedBackend
 from maft_lib.metrics import diversity
 from maft_lib.society import Society, base_society
 from maft_lib.study import check_disjoint
 from tests.conftest import debate, problem
+from tests.scripted import ScriptedBackend
 
 TWO = [debate([["2", "2"], ["2", "3"]], "2", f"q{i}") for i in range(2)]
 ONCE = [debate([["2"], ["2"]], "2")]  # one round

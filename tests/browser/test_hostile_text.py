@@ -12,7 +12,7 @@ from tests.browser.server import own_environment
 pytestmark = pytest.mark.browser
 BEGIN = """from IPython.display import HTML, display
 from maft_lib import load_config
-from maft_lib.backends.scripted import ScriptedBackend
+from tests.scripted import ScriptedBackend
 from maft_lib.lab.explorer import DebateExplorer
 from maft_lib.lab.studio import DebateStudio
 from tests.browser.records import ATTACKS, EVERYTHING, hostile_debate"""

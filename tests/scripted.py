@@ -1,4 +1,4 @@
-"""A backend without a model: its answers come from a function or a list. For tests."""
+"""A backend without a model: its answers come from a function or a list."""
 
 from __future__ import annotations
 
