@@ -1,8 +1,12 @@
 """environment.yml, pyproject.toml and constraints.txt fit together; README's commands exist."""
 
+import os
 import re
 import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -67,3 +71,61 @@ def test_the_commands_of_the_readme_exist(capsys):
             called = re.search(r"/maft ([a-z]+)", run.stdout)
             word = called[1] if called else ""
         assert not word or main([word, "--help"]) == 0, capsys.readouterr().err
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the Hugging Face hub says of a model by the name of its owner."""
+
+    def do_GET(self):
+        codes = {"gated": (403, "GatedRepo"), "absent": (404, "RepoNotFound"), "open": (200, "")}
+        status, code = codes[self.path.split("/")[3]]
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_model_that_is_not_here_is_named_with_what_helps(tmp_path):
+    program = (
+        "import maft_lib as m; from maft_lib.setup_cell import missing_models\n"
+        "for owner in ('gated', 'absent', 'open'):\n"
+        "    config = m.load_config('smoke', model_name_or_path=owner + '/model')\n"
+        "    print(*missing_models(config), sep='|')"
+    )
+
+    def asked(url):
+        env = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-c", program]
+        run = subprocess.run(command, env=env, capture_output=True, text=True)
+        return run.stdout.splitlines() or run.stderr
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        gated, absent, free = asked(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert "gated/model is gated: accept its licence" in gated and "hf auth login" in gated
+    assert "absent/model is not on the hub, or not for you" in absent
+    assert "open/model is not in the cache: hf download open/model." in free
+    unreached = [
+        "the hub cannot be reached: hf download" in line for line in asked("http://127.0.0.1:1")
+    ]
+    assert unreached == [True] * 3
+
+
+def test_a_commit_is_dirty_if_its_code_differs(tmp_path):
+    def commit():
+        program = "from maft_lib.provenance import made_with; print(made_with()['commit'])"
+        run = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+        )
+        return run.stdout.strip()
+
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path], check=True)
+    (tmp_path / "notes.md").write_text("mine")
+    clean = commit()
+    (tmp_path / "maft_lib" / "seeds.py").open("a").write("# mine\n")
+    assert clean and "dirty" not in clean and commit() == f"{clean}-dirty"
