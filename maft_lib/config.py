@@ -18,7 +18,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -40,6 +42,11 @@ def _printable(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Number = Annotated[int, Field(ge=2, le=1_000_000)]
+Numbers = Annotated[  # one for all tasks, or by task
+    Annotated[Number, Tag("")] | Annotated[dict[str, Number], Tag(" ")],
+    Discriminator(lambda value: " " if isinstance(value, dict) else ""),
+]
 Day = Annotated[str, BeforeValidator(lambda value: date.fromisoformat(str(value)).isoformat())]
 
 
@@ -84,7 +91,8 @@ class Config(BaseModel):
     tasks: list[str] = Field(["arithmetic"], min_length=1)  # columns of Table 1
     eval_task: str | None = None  # of the eval problems, if another than is trained on (Section 4.3)
     num_train: int = Field(500, ge=1, le=1_000_000)
-    num_eval: int = Field(500, ge=2, le=1_000_000)
+    # Of all tasks, or by task: {gsm: 1000, math: 500}
+    num_eval: Numbers = 500
     # Of math and mini_math; None: all. The paper: MATH 1-3
     levels: list[Annotated[int, Field(ge=1, le=5)]] | None = Field(None, min_length=1)
     max_operand: int = Field(30, ge=2, le=1_000_000)
@@ -178,6 +186,9 @@ class Config(BaseModel):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}: {values!r} has something twice.")
+        for task in (self.task, *self.tasks, self.eval_task or self.task):
+            if isinstance(self.num_eval, dict) and task not in self.num_eval:
+                raise ConfigError(f"num_eval: {self.num_eval} has no number for {task}: add one.")
         return self
 
     @classmethod
@@ -191,6 +202,12 @@ class Config(BaseModel):
     def replace(self, **changes: Any) -> Config:
         """The config with some parameters changed, validated again."""
         return self.of({**self.model_dump(), **changes})
+
+    def num_problems(self, split: str, task: str | None = None) -> int:
+        """How many problems of a task, by default of `task`, the split `train` or `eval` has."""
+        if split == "train":
+            return self.num_train
+        return self.num_eval if isinstance(self.num_eval, int) else self.num_eval[task or self.task]
 
     def path(self, name: str | Path) -> Path:
         """A path of the config, relative ones taken from the project's root."""
@@ -239,7 +256,8 @@ def _sentence(problem: Any) -> str:
         return _unknown("parameter", name, Config.model_fields)
     if problem["type"] == "float_type":
         message += " (in YAML a float with an exponent needs a point: 5.0e-7)"
-    return f"{'.'.join(map(str, problem['loc']))}: {message}, but it is {shown(problem['input'])}."
+    place = ".".join(filter(str.strip, map(str, problem["loc"])))
+    return f"{place}: {message}, but it is {shown(problem['input'])}."
 
 
 def check_name(kind: str, name: object, valid: Collection[str]) -> None:

@@ -267,8 +267,8 @@ class Study:
 
 def problems(task: str, split: str, config: Config) -> list[Problem]:
     """The problems of a split as the config wants them."""
-    num = config.num_train if split == "train" else config.num_eval
     task = canonical(task)
+    num = config.num_problems(split, task)
     levels = config.levels if task in WITH_LEVELS or is_own(task) else None
     folder = str(config.path(config.data_dir)) if config.data_dir and task in PUBLISHED else None
     return load_problems(

@@ -14,6 +14,7 @@ from maft_lib import metrics
 from maft_lib.backends import BackendError
 from maft_lib.backends.opening import CachedBackend, open_backend
 from maft_lib.config import ConfigError
+from maft_lib.estimation import estimate
 from maft_lib.methods import CONTROLS, METHODS
 from maft_lib.metrics import diversity, statistics
 from maft_lib.metrics.statistics import standard_error
@@ -120,6 +121,14 @@ def test_nothing_waits_for_pytorch_that_does_not_compute(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.stdout == "False\n", run.stderr
+
+
+def test_each_task_may_have_a_number_of_eval_problems_of_its_own(config):
+    config = config.replace(tasks=["arithmetic", "mini_gsm"], num_eval={"arithmetic": 3, "mini_gsm": 5})
+    studies = [("base", task, config) for task in config.tasks]
+    results = run_studies(studies, ScriptedBackend(lambda request: "\\boxed{1}"))
+    assert [len(result.frame) for result in results] == [3, 5]
+    assert estimate(studies).requests == 8
 
 
 def test_unknown_method_and_task(config):

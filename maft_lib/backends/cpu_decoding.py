@@ -71,30 +71,38 @@ def _num_bytes(kernel: Kernel | None) -> int:
 def known_config(model: Model) -> dict | None:
     """A model's config.json with `rope`; None if it asks for what the kernel does not compute.
 
-    None, too, where a size is left to the defaults of transformers, which is not imported here.
+    None, too, where a size is left to the defaults of transformers, which is not imported here, and
+    where a value makes no sense, which transformers says.
     """
     with loading(f"model {model.folder}"):
         config = json.loads((Path(model.folder) / "config.json").read_text(encoding="utf-8"))
-    kind, scaling = config.get("model_type"), config.get("rope_scaling") or {}
-    rope = {"rope_type": scaling.get("type", "default"), "rope_theta": config.get("rope_theta")}
-    config["rope"] = rope = rope | scaling | (config.get("rope_parameters") or {})
-    others = ("attention_bias", "mlp_bias", "quantization_config", "partial_rotary_factor")
-    window = config.get("use_sliding_window", kind == "mistral") and config.get("sliding_window", True)
-    if (
-        kind not in ("llama", "mistral", "qwen2")
-        or not all(config.get(name) for name in SIZES)
-        or any(config.get(name) for name in others)
-        or (model.trust and "auto_map" in config)
-        or window
-        or config.get("hidden_act") != "silu"
-        or rope["rope_type"] not in ("default", "linear", "llama3")
-        or not rope["rope_theta"]
-    ):
+    try:
+        kind, scaling = config.get("model_type"), config.get("rope_scaling") or {}
+        rope = {"rope_type": scaling.get("type", "default"), "rope_theta": config.get("rope_theta")}
+        config["rope"] = rope = rope | scaling | (config.get("rope_parameters") or {})
+        hidden, heads, shared, inner, *others = (config[name] for name in SIZES)
+        config["head_dim"] = width = config.get("head_dim") or hidden // heads
+        columns = (width * (heads + 2 * shared), hidden, inner)
+        known = (
+            kind in ("llama", "mistral", "qwen2")
+            and config["hidden_act"] == "silu"
+            and rope["rope_type"] in ("default", "linear", "llama3")
+            and float(rope["rope_theta"]) > 0
+            and min(*columns, *others) > 0
+            and not (width % WIDTH or any(n % COLUMNS for n in columns))
+        )
+        unknown = (
+            any(config.get(name) for name in ("attention_bias", "mlp_bias", "quantization_config"))
+            or config.get("partial_rotary_factor", 1) != 1
+            or (
+                config.get("use_sliding_window", kind == "mistral")
+                and config.get("sliding_window", True)
+            )
+            or (model.trust and "auto_map" in config)
+        )
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
-    hidden, heads, shared = (config[name] for name in SIZES[:3])
-    config["head_dim"] = width = config.get("head_dim") or hidden // heads
-    columns = (width * (heads + 2 * shared), hidden, config["intermediate_size"])
-    return None if width % WIDTH or any(n % COLUMNS for n in columns) else config
+    return config if known and not unknown else None
 
 
 def merged_parts(model: Model) -> dict[str, np.ndarray]:

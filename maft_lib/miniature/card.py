@@ -27,7 +27,9 @@ def measure(config: Config, model: str, backend: Backend) -> tuple[pd.DataFrame,
     roles, following = {}, {}
     noisy = config.replace(temperature=1.0, top_p=1.0, num_rounds=2, summarize=True)
     for task in GENERATED:
-        problems = load_problems(task, "eval", config.num_eval, config.seed, max_operand=MAX_OPERAND)
+        problems = load_problems(
+            task, "eval", config.num_problems("eval"), config.seed, max_operand=MAX_OPERAND
+        )
         sampled = run_debates(base_society(model, 3), problems, noisy, backend)
         greedy = run_debates(base_society(model, 2), problems, noisy.replace(temperature=0.0), backend)
         roles[task], following[task] = _roles(sampled, greedy), _following(sampled)

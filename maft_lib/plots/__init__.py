@@ -83,7 +83,8 @@ def about(config: Config, task: str | None = None) -> str:
     seeds = config.seeds or [config.seed]
     over = f"the mean over {len(seeds)} seeds" if len(seeds) > 1 else "the mean over problems"
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    where = f"{task or config.task}, {config.num_train} train and {config.num_eval} eval problems"
+    num = config.num_problems("eval", task)
+    where = f"{task or config.task}, {config.num_train} train and {num} eval problems"
     return f"Error bars: one standard error of {over}. Profile {config.profile}, {where}, {named}."
 
 

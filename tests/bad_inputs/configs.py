@@ -11,6 +11,14 @@ VALUES = {
     "true is no number": ({"num_agents": True}, ["num_agents", "integer"]),
     "a float": ({"num_rounds": 2.0}, ["num_rounds", "integer", "2.0"]),
     "null": ({"num_train": None}, ["num_train", "integer", "None"]),
+    "no number for the task": (
+        {"num_eval": {"gsm": 24}},
+        ["num_eval:", "has no number for arithmetic"],
+    ),
+    "a small number for a task": (
+        {"num_eval": {"arithmetic": 1}},
+        ["num_eval.arithmetic:", "equal to 2"],
+    ),
     "a list for a number": ({"num_eval": [24]}, ["num_eval", "integer", "[24]"]),
     "no agents": ({"num_agents": 0}, ["num_agents", "greater than or equal to 2", "0"]),
     "one agent": ({"num_agents": 1}, ["num_agents", "greater than or equal to 2"]),
