@@ -4,7 +4,8 @@ Debates problems of the profile in lock-step batches and one response at a time,
 store, by every backend for local models that is installed. Where vLLM is, it also swaps a changed copy
 of the model's weights in and out of the engine, canary included.
 
-With --against COMMIT it compares whole debates by this tree and by that commit's, in turns.
+With --against COMMIT it compares whole debates by this tree and by that commit's, in turns; with --scores
+too the likelihoods, KL divergences and embeddings of their critics' responses.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from copy import copy
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -41,7 +43,7 @@ def main():
     given = {name: value for name, value in given.items() if value is not None}
     config = maft.load_config(options.profile, num_eval=options.together, **given)
     if options.in_turns:
-        debate_in_turns(config)
+        (score_in_turns if options.scores else debate_in_turns)(config)
         return
     asked = maft.study.problems(config.task, "eval", config)
     frame = compare_orders(backends_here(config), asked, config, options.alone)
@@ -60,7 +62,8 @@ def arguments():
     parser.add_argument("--together", type=int, default=16, help="problems debated in lock-step")
     parser.add_argument("--alone", type=int, default=1, help="problems debated a response at a time")
     parser.add_argument("--against", help="a commit to compare with")
-    parser.add_argument("--times", type=int, default=5, help="debates of each commit")
+    parser.add_argument("--scores", action="store_true", help="compare the scoring of debates")
+    parser.add_argument("--times", type=int, default=5, help="measurements of each commit")
     parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -158,15 +161,15 @@ def best_threads(alone, problems, config):
     torch.set_num_threads(before)
 
 
-PHASES = ("first answers", "summaries", "critics")
+PHASES = ("first answers", "summaries", "critics", "whole debate")
 
 
 def compare_commits(options):
-    """Medians of tokens a second by phase, ratio first: debates by this tree and another, in turns."""
+    """Medians of tokens (or texts scored) a second by phase, ratio first: this tree and another in turns."""
     with tempfile.TemporaryDirectory() as folder:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", folder, options.against], check=True)
-        programs = [start_debating(tree, options) for tree in (folder, ROOT)]
+        programs = [start_measuring(tree, options) for tree in (folder, ROOT)]
         try:
             said = [[json.loads(next_line(p)) for p in programs] for _ in range(options.times + 1)][1:]
         finally:
@@ -174,21 +177,22 @@ def compare_commits(options):
                 program.kill()
             subprocess.run([*git, "remove", "--force", folder], check=True)
     rows = []
-    for number, phase in enumerate((*PHASES, "whole debate")):
-        before, after = ([debates["speeds"][number] for debates in by] for by in zip(*said))
+    for number, phase in enumerate(said[0][0]["phases"]):
+        before, after = ([one["speeds"][number] for one in by] for by in zip(*said))
         pairs, busy = ([b[i] / a[i] for a, b in zip(before, after)] for i in (0, 1))
         rows.append({
             "ratio": median(pairs), "of the processor's time": median(busy), "phase": phase,
             options.against: median(a for a, _ in before), "here": median(b for b, _ in after),
             "lowest": min(pairs), "highest": max(pairs),
-            "same texts": all(a["texts"] == b["texts"] for a, b in said),
+            "the same": all(a["said"] == b["said"] for a, b in said),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def start_debating(tree, options):
-    """A process that runs `debate_in_turns` with the code of a tree."""
+def start_measuring(tree, options):
+    """A process that runs `debate_in_turns` or `score_in_turns` with the code of a tree."""
     given = [options.profile, "--in-turns", "--together", str(options.together)]
+    given += ["--scores"] if options.scores else []
     given += ["--model", options.model] if options.model else []
     given += ["--max-tokens", str(options.max_tokens)] if options.max_tokens else []
     return subprocess.Popen(
@@ -198,7 +202,7 @@ def start_debating(tree, options):
 
 
 def next_line(program):
-    """Has a process debate and returns what it says of it."""
+    """Has a process measure once and returns what it says of it."""
     print(file=program.stdin, flush=True)
     lines = iter(program.stdout.readline, "")
     return next(line for line in lines if line.startswith("{"))
@@ -209,16 +213,55 @@ def debate_in_turns(config):
     backend, remembered = bare_backend(config), set()
     with suppress(ImportError):  # in trees that have it: what was read is read anew
         from maft_lib.backends.cpu_decoding import remembered
-    society = maft.base_society(config.base_model, config.num_agents)
-    asked = maft.load_problems(config.task, "eval", config.num_eval, max_operand=config.max_operand)
     for _ in sys.stdin:
         remembered.clear()
         timed = Timed(backend)
-        maft.run_debates(society, asked, config, timed)
-        phases = [*timed.phases, tuple(map(sum, zip(*timed.phases)))]
-        speeds = [(tokens / seconds, tokens / busy) for tokens, seconds, busy in phases]
+        debate(config, timed)
         texts = hashlib.sha256(json.dumps(sorted(timed.texts)).encode()).hexdigest()
-        print(json.dumps({"speeds": speeds, "texts": texts}), flush=True)
+        tell(PHASES, [*timed.phases, tuple(map(sum, zip(*timed.phases)))], texts)
+
+
+def debate(config, backend):
+    """Debates of the config's eval problems among base agents, in any tree."""
+    society = maft.base_society(config.base_model, config.num_agents)
+    asked = maft.load_problems(config.task, "eval", config.num_eval, max_operand=config.max_operand)
+    return maft.run_debates(society, asked, config, backend)
+
+
+def tell(names, phases, said):
+    """Prints for `next_line` how many of something were made a second, by the wall and the processor."""
+    speeds = [(number / seconds, number / busy) for number, seconds, busy in phases]
+    print(json.dumps({"phases": names, "speeds": speeds, "said": said}), flush=True)
+
+
+def score_in_turns(config):
+    """For each line read: scores debates by one thread, prints texts a second by measure and the means.
+
+    The critics differ, as finetuned ones do, so each response is read by every other critic's model.
+    """
+    torch.set_num_threads(1)
+    debates, base = debate(config, bare_backend(config)), config.base_model
+    with tempfile.TemporaryDirectory() as folder:
+        society = maft.base_society(base, config.num_agents)
+        copies = [changed_copy(base, f"{folder}/{n}", 1 + n / 100) for n in range(config.num_agents)]
+        critics = [replace(agent, model=copy) for agent, copy in zip(society.critics, copies)]
+        society = replace(society, critics=tuple(critics))
+        measures = {
+            "likelihoods": lambda: maft.diversity.negative_log_likelihood(debates, society, scorer),
+            "KL divergences": lambda: maft.diversity.kl_divergence(debates, scorer, base),
+            "embeddings": lambda: maft.diversity.embedding_dissimilarity(debates, scorer, base),
+        }
+        for _ in sys.stdin:
+            with tempfile.TemporaryDirectory(dir=folder) as runs:
+                scorer = maft.open_scorer(config.replace(runs_dir=runs))
+                scorer.num_workers = 0
+                phases, means = [], []
+                for measure in measures.values():
+                    already, start, busy = scorer.num_calls, time.perf_counter(), time.process_time()
+                    means.append(round(measure().value.mean(), 5))
+                    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+                    phases.append((scorer.num_calls - already, seconds, busy))
+                tell([*measures], phases, means)
 
 
 def swap_seconds(config, times=6):
@@ -232,10 +275,10 @@ def swap_seconds(config, times=6):
             yield time.perf_counter() - start
 
 
-def changed_copy(name, folder):
+def changed_copy(name, folder, factor=1.01):
     """The model with other final norms, in a folder of its own."""
     model = AutoModelForCausalLM.from_pretrained(hub.model_folder(name))
-    model.model.norm.weight.data *= 1.01
+    model.model.norm.weight.data *= factor
     model.save_pretrained(folder)
     hub.load_tokenizer(name).save_pretrained(folder)
     return folder

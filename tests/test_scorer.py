@@ -12,7 +12,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from maft_lib.backends import BackendError, forward_passes, hub
+from maft_lib.backends import BackendError, cpu_decoding, forward_passes, hub
 from maft_lib.backends.rendering import render_conversation
 from maft_lib.backends.scorer import Scorer
 from maft_lib.config import Config
@@ -84,8 +84,9 @@ def test_workers_score_as_this_process_does(scorer, model, tmp_path):
         assert one == pytest.approx(two, abs=1e-4)
 
 
-def test_logits_that_would_not_fit_are_made_in_parts(model, scorer, monkeypatch):
-    whole = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
+def test_transformers_scores_as_the_kernel_does_in_parts_if_it_must(model, scorer, monkeypatch):
+    whole = scorer.log_likelihoods([model] * 4, CONVERSATIONS)  # by the CPU kernel
+    monkeypatch.setattr(cpu_decoding, "kernels", lambda models, *_: dict.fromkeys(models))
     sizes, padded = [], forward_passes.padded
     monkeypatch.setattr(forward_passes, "LOGITS", 1)
     monkeypatch.setattr(

@@ -382,6 +382,25 @@ def stream_texts(
         yield news
 
 
+def response_logits(weights: Weights, pairs: Sequence[tuple[list[int], list[int]]]) -> list[np.ndarray]:
+    """Logits (tokens, vocabulary) of each response to its prompt, token ids both.
+
+    What begins as the text before did goes on from there.
+    """
+    compile_kernel(weights)
+    texts = [(*prompt, *ids[:-1]) for prompt, ids in pairs]
+    decoder, before = Decoder("", weights, 1, max(map(len, texts))), tuple[int, ...]()
+    found: dict[int, np.ndarray] = {}
+    for i in sorted(range(len(texts)), key=texts.__getitem__):
+        last = len(pairs[i][0]) - 1  # of the prompt: what follows it is the first to be judged
+        read, before = min(_shared(before, texts[i]), last), texts[i]
+        rows = [(token, 0, read + place) for place, token in enumerate(texts[i][read:])]
+        steps = np.array(rows, np.int32), np.arange(last - read, len(rows), dtype=np.int32)
+        logits = forward(weights, decoder.keys, decoder.values, *steps)
+        found[i] = logits[:, : len(weights.embedding)]
+    return [found[i] for i in range(len(texts))]
+
+
 def compile_kernel(weights: Weights) -> None:
     """Has numba compile the kernel, or load what it has kept, before threads need it."""
     if forward.signatures:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from maft_lib.backends import BackendError, chunks, memory_holders
 from maft_lib.backends.decoding import decodes, padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
-from maft_lib.backends.models import cached_model, check_text, context_window, load_whole
-from maft_lib.backends.rendering import IGNORED, render_conversation
+from maft_lib.backends.models import cached_model, context_window, load_whole
+from maft_lib.backends.rendering import IGNORED, check_text, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
 TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions
 
 Turns = Sequence[tuple[str, str]]  # (role, content) of each message
+Pair = tuple[list[int], list[int]]  # token ids of a prompt and of a response to it
 
 
 def log_likelihoods(model: Model, items: Sequence[tuple[Turns]]) -> list[np.ndarray]:
@@ -66,29 +69,47 @@ def _passes(
     model: Model, texts: Sequence[tuple[Turns, str]]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Token ids and logits (tokens, vocabulary) of every response to its prompt, in order."""
-    loaded = cached_model(model)
+    read, window, vocabulary = _reader(model)
     tokenizer = load_tokenizer(model.folder, False, model.trust, model.template)
     pairs = [_token_ids(tokenizer, *text) for text in texts]
     for prompt, ids in pairs:
-        check_text(loaded, tokenizer, prompt + ids)
+        check_text(tokenizer, prompt + ids, window, vocabulary)
     length = max(len(prompt) + len(ids) for prompt, ids in pairs)
     longest = max(len(ids) for _, ids in pairs)
-    vocabulary = loaded.config.get_text_config().vocab_size
     rows = max(1, min(LOGITS // (longest * vocabulary), TOKENS // length))
+    for part in chunks(pairs, rows):
+        yield from zip((ids for _, ids in part), map(torch.as_tensor, read(part)))
+
+
+def _reader(model: Model) -> tuple[Callable, int | None, int]:
+    """What makes the logits of (prompt, response)s: the CPU kernel if it can; window and vocabulary."""
+    with suppress(ImportError, RuntimeError):  # numba is missing, or has no folder for what it compiles
+        if (model.device, model.dtype) == ("cpu", "float32"):
+            from maft_lib.backends.cpu_decoding import kernels, response_logits
+
+            if kernel := kernels([model], 0)[model]:
+                weights = kernel.weights
+                read = partial(response_logits, weights)
+                return read, len(weights.rotations), len(weights.embedding)
+    loaded = cached_model(model)
     kinds = {type(layer) for layer in DynamicCache(config=loaded.config).layers}
     in_parts = kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and decodes(loaded)
-    for part in chunks(pairs, rows):
-        logits = _logits(loaded, part) if in_parts else (_whole(loaded, *pair) for pair in part)
-        yield from zip((ids for _, ids in part), logits)
+    embeddings: Any = loaded.get_input_embeddings()
+    return (
+        partial(_logits if in_parts else _whole, loaded),
+        context_window(loaded),
+        len(embeddings.weight),
+    )
 
 
-def _whole(loaded: Any, prompt: list[int], ids: list[int]) -> torch.Tensor:
-    """Logits of one response, read with its prompt at once: some layers cannot go on from a cache."""
-    inputs = torch.tensor([prompt + ids[:-1]], device=loaded.device)
-    return loaded(inputs, use_cache=False).logits[0, -len(ids) :]
+def _whole(loaded: Any, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
+    """Logits of responses read with their prompts at once: some layers cannot go on from a cache."""
+    for prompt, ids in pairs:
+        inputs = torch.tensor([prompt + ids[:-1]], device=loaded.device)
+        yield loaded(inputs, use_cache=False).logits[0, -len(ids) :]
 
 
-def _logits(loaded: Any, pairs: Sequence[tuple[list[int], list[int]]]) -> Iterator[torch.Tensor]:
+def _logits(loaded: Any, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
     """Logits of each response. Equal prompts are read once, up to the token that a response follows."""
     prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in pairs))
     inputs, mask = padded(prompts, loaded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maft_lib.backends import BackendError, Message
@@ -103,15 +104,16 @@ def render_conversation(
                 "the chat template renders an earlier answer differently from what was said: set "
                 "critic_loss_on: final_turn"
             )
-        said = [*_response_ids(tokenizer, asked, messages[turn]["content"]), end_of_turn(tokenizer)]
+        response = messages[turn]["content"]
+        said = [*_response_ids(tokenizer, asked, prompt, response), end_of_turn(tokenizer)]
         labels += [IGNORED] * (len(prompt) - len(ids)) + said
         ids = prompt + said
     return Rendered(ids, labels)
 
 
-def _response_ids(tokenizer: Tokenizer, asked: str, response: str) -> list[int]:
+def _response_ids(tokenizer: Tokenizer, asked: str, prompt: list[int], response: str) -> list[int]:
     """The ids of a response after its prompt, none of which is a special token."""
-    prompt, whole = tokenize(tokenizer, asked), tokenize(tokenizer, asked + response)
+    whole = tokenize(tokenizer, asked + response)
     ids = whole[len(prompt) :]
     if whole[: len(prompt)] != prompt or not set(tokenizer.all_special_ids).isdisjoint(ids):
         alone = tokenizer(response, add_special_tokens=False, split_special_tokens=True)
@@ -119,6 +121,7 @@ def _response_ids(tokenizer: Tokenizer, asked: str, response: str) -> list[int]:
     return ids
 
 
+@lru_cache(maxsize=32)
 def end_of_turn(tokenizer: Tokenizer) -> int:
     """The token by which the template ends an answer; where it writes none, the end of sequence."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "Answer!"}]
