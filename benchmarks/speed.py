@@ -4,8 +4,8 @@ Debates problems of the profile in lock-step batches and one response at a time,
 store, by every backend for local models that is installed. Where vLLM is, it also swaps a changed copy
 of the model's weights in and out of the engine, canary included.
 
-With --against COMMIT it compares whole debates by this tree and by that commit's, in turns; with --scores
-too the likelihoods, KL divergences and embeddings of their critics' responses.
+With --against COMMIT it compares whole debates by this tree and by that commit's, in turns; with
+--scores too, the likelihoods, KL divergences and embeddings of the critics' responses.
 """
 
 import argparse
@@ -165,7 +165,7 @@ PHASES = ("first answers", "summaries", "critics", "whole debate")
 
 
 def compare_commits(options):
-    """Medians of tokens (or texts scored) a second by phase, ratio first: this tree and another in turns."""
+    """Medians by phase, ratio first, of this tree and another in turns: tokens or texts a second."""
     with tempfile.TemporaryDirectory() as folder:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", folder, options.against], check=True)
@@ -193,7 +193,8 @@ def start_measuring(tree, options):
     """A process that runs `debate_in_turns` or `score_in_turns` with the code of a tree."""
     given = [options.profile, "--in-turns", "--together", str(options.together)]
     given += ["--scores"] if options.scores else []
-    given += ["--model", options.model] if options.model else []
+    model = options.model or maft.load_config(options.profile).base_model  # one for both trees
+    given += ["--model", model]
     given += ["--max-tokens", str(options.max_tokens)] if options.max_tokens else []
     return subprocess.Popen(
         [sys.executable, __file__, *given], cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)},
@@ -229,7 +230,7 @@ def debate(config, backend):
 
 
 def tell(names, phases, said):
-    """Prints for `next_line` how many of something were made a second, by the wall and the processor."""
+    """Prints for `next_line` tokens or texts of each phase a second, by the wall and the processor."""
     speeds = [(number / seconds, number / busy) for number, seconds, busy in phases]
     print(json.dumps({"phases": names, "speeds": speeds, "said": said}), flush=True)
 
