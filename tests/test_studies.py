@@ -300,3 +300,14 @@ def test_every_method_runs_on_the_miniature_model(method, config, shared_runs):
     assert min(costs.num_calls, costs.num_prompt_tokens, costs.num_completion_tokens, costs.seconds) > 0
     phases = {"answers", "data", "training"} if trains else {"answers"}
     assert set(result.costs.phase) == phases
+
+
+def test_studies_may_begin_side_by_side(tmp_path):
+    """Their threads need transformers at the same time, which cannot be imported in two at once."""
+    program = (
+        "import sys, maft_lib as m; c = m.load_config('smoke', runs_dir=sys.argv[1], num_eval=2);"
+        "print(len(m.run_studies([('base', 'arithmetic', c.replace(seed=s)) for s in range(8)])))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout.endswith("8\n"), run.stderr

