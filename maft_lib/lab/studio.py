@@ -106,15 +106,8 @@ class DebateStudio(widgets.VBox):
         advised = control("advice", widgets.HTML, value=f"<small>{advice}</small>")
         asking = row(self._task, self._draw, self._truth, self._agents, self._beside)
         running = [row(self._start, self._stop, self._status), self._screen, self._explorer]
-        return [
-            self._question,
-            advised,
-            self._earlier,
-            asking,
-            row(*self._settings.values()),
-            *running,
-            own_keys(),
-        ]
+        form = [self._question, advised, self._earlier, asking, row(*self._settings.values())]
+        return [*form, *running, own_keys()]
 
     def _draw_problem(self, _: widgets.Button) -> None:
         """Puts a random problem of the task into the form; each time another one."""
@@ -136,12 +129,9 @@ class DebateStudio(widgets.VBox):
             self._fill()
 
     def _fill(self) -> None:
-        drawn = self._drawn
-        self._question.value, self._task.value, self._truth.value = (
-            drawn.question,
-            drawn.task,
-            drawn.answer,
-        )
+        """Puts a problem into the form."""
+        self._question.value, self._task.value = self._drawn.question, self._drawn.task
+        self._truth.value = self._drawn.answer
 
     def _begin(self, _: widgets.Button) -> None:
         """Starts the debate that the form asks for, in a thread: the buttons are heard meanwhile."""
