@@ -94,7 +94,7 @@ def test_transformers_scores_as_the_kernel_does_in_parts_if_it_must(model, score
     )
     scorer.store = Store(scorer.store.folder / "other")
     parts = scorer.log_likelihoods([model] * 4, CONVERSATIONS)
-    assert sizes == [1] * 8  # of each conversation its prompt, then its response
+    assert sizes == [1] * 4
     assert all(a == pytest.approx(b, abs=1e-4) for a, b in zip(whole, parts))
 
 

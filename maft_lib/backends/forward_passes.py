@@ -16,18 +16,15 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
-    DynamicCache,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from maft_lib.backends import BackendError, chunks, memory_holders
-from maft_lib.backends.decoding import decodes, padded
+from maft_lib.backends.decoding import padded
 from maft_lib.backends.hub import Model, load_tokenizer, loading
 from maft_lib.backends.models import cached_model, context_window, load_whole
 from maft_lib.backends.rendering import IGNORED, check_text, render_conversation
 
 LOGITS = 2**28  # numbers in the logits of one pass: 1 GiB in fp32
-TOKENS = 2**15  # read in one pass: their keys and values are some GB for a model of billions
 
 Turns = Sequence[tuple[str, str]]  # (role, content) of each message
 Pair = tuple[list[int], list[int]]  # token ids of a prompt and of a response to it
@@ -74,9 +71,8 @@ def _passes(
     pairs = [_token_ids(tokenizer, *text) for text in texts]
     for prompt, ids in pairs:
         check_text(tokenizer, prompt + ids, window, vocabulary)
-    length = max(len(prompt) + len(ids) for prompt, ids in pairs)
-    longest = max(len(ids) for _, ids in pairs)
-    rows = max(1, min(LOGITS // (longest * vocabulary), TOKENS // length))
+    longest = max(len(prompt) + len(ids) for prompt, ids in pairs)
+    rows = max(1, LOGITS // (longest * vocabulary))
     for part in chunks(pairs, rows):
         yield from zip((ids for _, ids in part), map(torch.as_tensor, read(part)))
 
@@ -92,38 +88,15 @@ def _reader(model: Model) -> tuple[Callable, int | None, int]:
                 read = partial(response_logits, weights)
                 return read, len(weights.rotations), len(weights.embedding)
     loaded = cached_model(model)
-    kinds = {type(layer) for layer in DynamicCache(config=loaded.config).layers}
-    in_parts = kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and decodes(loaded)
     embeddings: Any = loaded.get_input_embeddings()
-    return (
-        partial(_logits if in_parts else _whole, loaded),
-        context_window(loaded),
-        len(embeddings.weight),
-    )
-
-
-def _whole(loaded: Any, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
-    """Logits of responses read with their prompts at once: some layers cannot go on from a cache."""
-    for prompt, ids in pairs:
-        inputs = torch.tensor([prompt + ids[:-1]], device=loaded.device)
-        yield loaded(inputs, use_cache=False).logits[0, -len(ids) :]
+    return partial(_logits, loaded), context_window(loaded), len(embeddings.weight)
 
 
 def _logits(loaded: Any, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
-    """Logits of each response. Equal prompts are read once, up to the token that a response follows."""
-    prompts = list(dict.fromkeys(tuple(prompt[:-1]) for prompt, _ in pairs))
-    inputs, mask = padded(prompts, loaded)
-    how: Any = {"past_key_values": DynamicCache(config=loaded.config), "use_cache": True}
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    loaded(inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1, **how)
-    owners = [prompts.index(tuple(prompt[:-1])) for prompt, _ in pairs]
-    repeated = torch.tensor(owners, device=loaded.device)
-    how["past_key_values"].reorder_cache(repeated)
-    inputs, own = padded([[prompt[-1], *ids[:-1]] for prompt, ids in pairs], loaded, "right")
-    mask = torch.cat([mask[repeated], own], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
-    logits = loaded(inputs, attention_mask=mask, position_ids=positions, **how).logits
-    return (logits[row, : len(ids)] for row, (_, ids) in enumerate(pairs))
+    """Logits of each response, read with its prompt; padding on the right changes nothing before it."""
+    inputs, mask = padded([prompt + ids[:-1] for prompt, ids in pairs], loaded, "right")
+    logits = loaded(inputs, attention_mask=mask, use_cache=False).logits
+    return (logits[row, len(prompt) - 1 :][: len(ids)] for row, (prompt, ids) in enumerate(pairs))
 
 
 def _token_ids(tokenizer, asked: Turns, response: str) -> tuple[list[int], list[int]]:
