@@ -5,7 +5,8 @@ store, by every backend for local models that is installed. Where vLLM is, it al
 of the model's weights in and out of the engine, canary included.
 
 With --against COMMIT it compares whole debates by this tree and by that commit's, in turns; with
---scores too, the likelihoods, KL divergences and embeddings of the critics' responses.
+--scores too, the likelihoods, KL divergences and embeddings of the critics' responses; with --plain
+too, debates by plain `generate()` of transformers.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import maft_lib as maft
-from maft_lib.backends import hub
+from maft_lib.backends import Completion, hub
 from maft_lib.backends.opening import bare_backend
 
 ROOT = Path(__file__).parents[1]
@@ -40,10 +41,12 @@ def main():
         print(compare_commits(options).to_string(index=False, float_format="%.2f"))
         return
     given = {"model_name_or_path": options.model, "max_tokens": options.max_tokens}
+    given["num_workers"] = options.workers
     given = {name: value for name, value in given.items() if value is not None}
     config = maft.load_config(options.profile, num_eval=options.together, **given)
     if options.in_turns:
-        (score_in_turns if options.scores else debate_in_turns)(config)
+        backend = Plain(config) if options.plain else bare_backend(config)
+        (score_in_turns if options.scores else debate_in_turns)(config, backend)
         return
     asked = maft.study.problems(config.task, "eval", config)
     frame = compare_orders(backends_here(config), asked, config, options.alone)
@@ -63,6 +66,8 @@ def arguments():
     parser.add_argument("--alone", type=int, default=1, help="problems debated a response at a time")
     parser.add_argument("--against", help="a commit to compare with")
     parser.add_argument("--scores", action="store_true", help="compare the scoring of debates")
+    parser.add_argument("--plain", action="store_true", help="compare with generate(), too")
+    parser.add_argument("--workers", type=int, help="threads or processes of one thread each")
     parser.add_argument("--times", type=int, default=5, help="measurements of each commit")
     parser.add_argument("--in-turns", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -170,6 +175,7 @@ def compare_commits(options):
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", folder, options.against], check=True)
         programs = [start_measuring(tree, options) for tree in (folder, ROOT)]
+        programs += [start_measuring(ROOT, options, "--plain")] if options.plain else []
         try:
             said = [[json.loads(next_line(p)) for p in programs] for _ in range(options.times + 1)][1:]
         finally:
@@ -178,23 +184,26 @@ def compare_commits(options):
             subprocess.run([*git, "remove", "--force", folder], check=True)
     rows = []
     for number, phase in enumerate(said[0][0]["phases"]):
-        before, after = ([one["speeds"][number] for one in by] for by in zip(*said))
+        before, after, *plain = ([one["speeds"][number] for one in by] for by in zip(*said))
         pairs, busy = ([b[i] / a[i] for a, b in zip(before, after)] for i in (0, 1))
         rows.append({
             "ratio": median(pairs), "of the processor's time": median(busy), "phase": phase,
             options.against: median(a for a, _ in before), "here": median(b for b, _ in after),
             "lowest": min(pairs), "highest": max(pairs),
-            "the same": all(a["said"] == b["said"] for a, b in said),
+            "the same": all(a["said"] == b["said"] for a, b, *_ in said),
         })  # fmt: skip
+        for speeds in plain:
+            rows[-1]["generate()"] = median(a for a, _ in speeds)
+            rows[-1]["over it"] = median(b[1] / a[1] for a, b in zip(speeds, after))
     return pd.DataFrame(rows)
 
 
-def start_measuring(tree, options):
+def start_measuring(tree, options, *more):
     """A process that runs `debate_in_turns` or `score_in_turns` with the code of a tree."""
-    given = [options.profile, "--in-turns", "--together", str(options.together)]
+    given = [options.profile, "--in-turns", *more, "--together", str(options.together)]
     given += ["--scores"] if options.scores else []
     model = options.model or maft.load_config(options.profile).base_model  # one for both trees
-    given += ["--model", model]
+    given += ["--model", model] + (["--workers", str(options.workers)] if options.workers else [])
     given += ["--max-tokens", str(options.max_tokens)] if options.max_tokens else []
     return subprocess.Popen(
         [sys.executable, __file__, *given], cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)},
@@ -209,15 +218,44 @@ def next_line(program):
     return next(line for line in lines if line.startswith("{"))
 
 
-def debate_in_turns(config):
-    """For each line read: debates the problems, prints tokens a second by phase and the texts' hash."""
-    backend, remembered = bare_backend(config), set()
+class Plain:
+    """A backend that calls transformers' `generate` once a batch, without seeds, as a script would."""
+
+    name = "generate()"
+
+    def __init__(self, config):
+        self.model = AutoModelForCausalLM.from_pretrained(hub.model_folder(config.base_model)).eval()
+
+    def stream(self, requests):
+        tokenizer, start = hub.load_tokenizer(requests[0].model), time.process_time()
+        how = {"padding_side": "left", "add_special_tokens": False, "return_tensors": "pt"}
+        inputs = tokenizer([hub.rendered(request) for request in requests], padding=True, **how)
+        drawn = requests[0].sampling
+        how = {"do_sample": True, "temperature": drawn.temperature, "top_p": drawn.top_p, "top_k": 0}
+        with torch.inference_mode():
+            output = self.model.generate(**inputs, max_new_tokens=drawn.max_tokens, **how)
+        written = output[:, inputs["input_ids"].shape[1] :]
+        unended = (written == tokenizer.eos_token_id).cumsum(1) == 0
+        numbers = unended.sum(1).add(1).clamp(max=written.shape[1]).tolist()  # with the end
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        seconds = (time.process_time() - start) / len(requests)
+        read = inputs["attention_mask"].sum(1).tolist()
+        for i, (text, number) in enumerate(zip(texts, numbers)):
+            yield i, Completion(text, read[i], number, "stop", seconds=seconds)
+
+
+def debate_in_turns(config, backend):
+    """For each line read: debates the problems, prints tokens a second by phase and the texts' hash.
+
+    The first time briefly, so that models are loaded.
+    """
+    remembered = set()
     with suppress(ImportError):  # in trees that have it: what was read is read anew
         from maft_lib.backends.cpu_decoding import remembered
-    for _ in sys.stdin:
+    for number, _ in enumerate(sys.stdin):
         remembered.clear()
         timed = Timed(backend)
-        debate(config, timed)
+        debate(config if number else config.replace(num_eval=2, max_tokens=8), timed)
         texts = hashlib.sha256(json.dumps(sorted(timed.texts)).encode()).hexdigest()
         tell(PHASES, [*timed.phases, tuple(map(sum, zip(*timed.phases)))], texts)
 
@@ -235,13 +273,13 @@ def tell(names, phases, said):
     print(json.dumps({"phases": names, "speeds": speeds, "said": said}), flush=True)
 
 
-def score_in_turns(config):
+def score_in_turns(config, backend):
     """For each line read: scores debates by one thread, prints texts a second by measure and the means.
 
     The critics differ, as finetuned ones do, so each response is read by every other critic's model.
     """
     torch.set_num_threads(1)
-    debates, base = debate(config, bare_backend(config)), config.base_model
+    debates, base = debate(config, backend), config.base_model
     with tempfile.TemporaryDirectory() as folder:
         society = maft.base_society(base, config.num_agents)
         copies = [changed_copy(base, f"{folder}/{n}", 1 + n / 100) for n in range(config.num_agents)]

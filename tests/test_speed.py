@@ -53,6 +53,11 @@ def test_a_comparison_has_both_orders_of_every_backend(config, backend):
     assert frame["speed-up"].iloc[1] == pytest.approx(fast / slow)
 
 
+def test_plain_generate_counts_what_it_writes(config):
+    row = speed.measure(speed.Plain(config), problems("arithmetic", "eval", config), config)
+    assert 18 <= row["tokens"] <= 18 * 32
+
+
 def test_overhead_is_the_time_outside_the_backend(config):
     class Instant:
         name = "instant"
