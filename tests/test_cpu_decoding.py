@@ -1,5 +1,6 @@
 """Decoding by the CPU kernel: the texts of transformers, whatever is computed beside them."""
 
+import json
 import shutil
 import signal
 import sys
@@ -20,7 +21,16 @@ from transformers import (
 )
 
 import maft_lib as maft
-from maft_lib.backends import BackendError, Request, Sampling, cpu_decoding, cpu_kernel, generate, hub
+from maft_lib.backends import (
+    BackendError,
+    Request,
+    Sampling,
+    cpu_decoding,
+    cpu_kernel,
+    generate,
+    hub,
+    models,
+)
 from maft_lib.backends.transformers import TransformersBackend
 from maft_lib.config import Config
 from maft_lib.prompts import load_prompts
@@ -103,6 +113,40 @@ def test_logits_are_those_of_transformers_and_do_not_depend_on_what_is_beside(tm
         np.testing.assert_allclose(together[slot][:458], expected, atol=2e-5)
         alone = logits_of(weights, [text], [64])[0]
         assert (alone == together[slot]).all()
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("tied", {"rope_scaling": LINEAR}),  # beside rope_parameters
+        ("tied", {"rope_parameters": {"type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+        ("tied", {"rope_parameters": None, "rope_theta": 5e5, "rope_scaling": LINEAR}),
+        ("scaled", {"original_max_position_embeddings": 16}),
+        ("scaled", {"rope_parameters": {**LLAMA3, "original_max_position_embeddings": None}}),
+        ("tied", {"rope_parameters": {**LINEAR, "rope_theta": 1e4, "factor": 0}}),
+        ("tied", {"rope_parameters": {**LINEAR, "rope_theta": 1e4, "factor": "4"}}),
+        ("tied", {"rms_norm_eps": None}),
+        ("tied", {"is_causal": False}),
+        ("wide heads", {"use_sliding_window": False, "sliding_window": 8}),
+        ("wide heads", {"use_sliding_window": True}),
+        ("bias", {"use_sliding_window": False, "sliding_window": 8}),
+    ],
+)
+def test_a_config_means_what_it_means_to_transformers(tmp_path, kind, said):
+    """Or the kernel leaves it to transformers, which may refuse it."""
+    write(tmp_path, *MODELS[kind])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    if not (kernel := read(tmp_path)):
+        return
+    text = list(range(3, 43))
+    with torch.inference_mode():
+        loaded = models.load_model(str(tmp_path), "float32", "cpu")
+        expected = loaded(torch.tensor([text])).logits[0, -1].numpy()
+    np.testing.assert_allclose(logits_of(kernel.weights, [text], [64])[0][:458], expected, atol=2e-5)
 
 
 def test_weights_may_be_in_several_files_and_in_half_precision(tmp_path):

@@ -42,6 +42,10 @@ SIZES = (  # of a config.json
     *("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
     *("num_hidden_layers", "vocab_size", "max_position_embeddings"),
 )
+# What positions are scaled by, and what asks for more than the kernel computes
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+ROPES: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": LLAMA3}
+ASKED = ("attention_bias", "mlp_bias", "quantization_config", "original_max_position_embeddings")
 _kernels: dict[Model, Kernel | None] = {}
 _loading = threading.Lock()
 
@@ -77,25 +81,26 @@ def known_config(model: Model) -> dict | None:
     with loading(f"model {model.folder}"):
         config = json.loads((Path(model.folder) / "config.json").read_text(encoding="utf-8"))
     try:
-        kind, scaling = config.get("model_type"), config.get("rope_scaling") or {}
+        kind = config.get("model_type")
+        scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
         rope = {"rope_type": scaling.get("type", "default"), "rope_theta": config.get("rope_theta")}
-        config["rope"] = rope = rope | scaling | (config.get("rope_parameters") or {})
+        config["rope"] = rope = rope | scaling
         hidden, heads, shared, inner, *others = (config[name] for name in SIZES)
         config["head_dim"] = width = config.get("head_dim") or hidden // heads
         columns = (width * (heads + 2 * shared), hidden, inner)
         known = (
             kind in ("llama", "mistral", "qwen2")
             and config["hidden_act"] == "silu"
-            and rope["rope_type"] in ("default", "linear", "llama3")
-            and float(rope["rope_theta"]) > 0
-            and min(*columns, *others) > 0
+            and all(rope[name] > 0 for name in ("rope_theta", *ROPES[rope["rope_type"]]))
+            and min(config.get("rms_norm_eps", 1e-6), *columns, *others) > 0
             and not (width % WIDTH or any(n % COLUMNS for n in columns))
         )
         unknown = (
-            any(config.get(name) for name in ("attention_bias", "mlp_bias", "quantization_config"))
-            or config.get("partial_rotary_factor", 1) != 1
+            any(config.get(name) for name in ASKED)
+            or any(part.get("partial_rotary_factor", 1) != 1 for part in (config, rope))
+            or not config.get("is_causal", True)
             or (
-                config.get("use_sliding_window", kind == "mistral")
+                (kind == "mistral" or config.get("use_sliding_window"))
                 and config.get("sliding_window", True)
             )
             or (model.trust and "auto_map" in config)
@@ -403,12 +408,13 @@ def response_logits(weights: Weights, pairs: Sequence[tuple[list[int], list[int]
 
 def compile_kernel(weights: Weights) -> None:
     """Has numba compile the kernel, or load what it has kept, before threads need it."""
-    if forward.signatures:
-        return
-    line = "Compiling the CPU kernel with numba: some ten seconds, once on this machine."
-    timer = threading.Timer(3, print, [line])  # it loads in less
-    timer.start()
-    decoder = Decoder("", weights, 1, 1)
-    decoder.begin(Text(0, [0], 1, np.random.default_rng(0)))
-    decoder.step(Sampling())
-    timer.cancel()
+    with _loading:
+        if forward.signatures:
+            return
+        line = "Compiling the CPU kernel with numba: some ten seconds, once on this machine."
+        timer = threading.Timer(3, print, [line])  # it loads in less
+        timer.start()
+        decoder = Decoder("", weights, 1, 1)
+        decoder.begin(Text(0, [0], 1, np.random.default_rng(0)))
+        decoder.step(Sampling())
+        timer.cancel()
