@@ -186,9 +186,6 @@ class Config(BaseModel):
             values = getattr(self, name) or []
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}: {values!r} has something twice.")
-        for task in (self.task, *self.tasks, self.eval_task or self.task):
-            if isinstance(self.num_eval, dict) and task not in self.num_eval:
-                raise ConfigError(f"num_eval: {self.num_eval} has no number for {task}: add one.")
         return self
 
     @classmethod
@@ -207,7 +204,12 @@ class Config(BaseModel):
         """How many problems of a task, by default of `task`, the split `train` or `eval` has."""
         if split == "train":
             return self.num_train
-        return self.num_eval if isinstance(self.num_eval, int) else self.num_eval[task or self.task]
+        if isinstance(self.num_eval, int):
+            return self.num_eval
+        if (task := task or self.task) not in self.num_eval:
+            numbers = shown(self.num_eval)
+            raise ConfigError(f"num_eval: {numbers} has no number for {shown(task)}: add one.")
+        return self.num_eval[task]
 
     def path(self, name: str | Path) -> Path:
         """A path of the config, relative ones taken from the project's root."""
@@ -256,7 +258,7 @@ def _sentence(problem: Any) -> str:
         return _unknown("parameter", name, Config.model_fields)
     if problem["type"] == "float_type":
         message += " (in YAML a float with an exponent needs a point: 5.0e-7)"
-    place = ".".join(filter(str.strip, map(str, problem["loc"])))
+    place = one_line(".".join(filter(str.strip, map(str, problem["loc"]))))
     return f"{place}: {message}, but it is {shown(problem['input'])}."
 
 

@@ -152,14 +152,18 @@ class CountingStudy(Study):
 
     def __init__(self, method: str, task: str, config: Config, known: frozenset[Any] = frozenset()):
         self.method, self.task, self.config = method, "arithmetic", config
-        self.named, self.known, self.made = canonical(task), known, set[Any]()
+        self.known, self.made = known, set[Any]()
         self.learns = False  # nothing is trained here
         self.backend = cast(Any, self)
-        length, usual = TEXTS.get(self.named, TEXTS[""])
+        length, usual = TEXTS.get(canonical(task), TEXTS[""])
+        tested = canonical(config.eval_task or task)
+        self.sizes = {split: config.num_problems(split, tested) for split in ("train", "eval")}
         self.train, self.eval = (
-            [Problem(f"{task} {split} {i}", "arithmetic", "?" * length, "1") for i in range(number)]
-            for split in ("train", "eval")
-            for number in [min(config.num_problems(split, self.named), SAMPLE)]
+            [
+                Problem(f"{task} {split} {i}", "arithmetic", "?" * length, "1")
+                for i in range(min(number, SAMPLE))
+            ]
+            for split, number in self.sizes.items()
         )
         self.response = min(usual, ROOM * config.max_tokens)
         self.phase, self.weight = "answers", 1.0
@@ -172,8 +176,7 @@ class CountingStudy(Study):
     ) -> list[Debate]:
         learns = asked is self.train
         self.phase = "data" if learns else "answers"
-        split = "train" if learns else "eval"
-        self.weight = self.config.num_problems(split, self.named) / len(asked)
+        self.weight = self.sizes["train" if learns else "eval"] / len(asked)
         return super().debate(society, asked, iteration, **changes)
 
     def evaluate(self, society: Society, iteration: int = 0, pick: Any = None, **changes: Any) -> None:

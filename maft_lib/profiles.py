@@ -76,16 +76,22 @@ def _named(config: Config) -> Config:
         check_name("notebook", notebook, NOTEBOOKS)
         for key in own:
             check_name(f"parameter of {notebook}", key, Config.model_fields.keys() - {"profile"})
+    tasks = (config.task, *config.tasks, config.eval_task or config.task)
+    numbers = config.num_eval if isinstance(config.num_eval, dict) else {}
     try:
-        for task in (config.task, *config.tasks, config.eval_task or config.task):
+        for task in (*tasks, *numbers):
             answer_type(task)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return config.replace(
+    config = config.replace(
         task=canonical(config.task),
         tasks=list(map(canonical, config.tasks)),
         eval_task=config.eval_task and canonical(config.eval_task),
+        num_eval={canonical(task): number for task, number in numbers.items()} or config.num_eval,
     )
+    for task in map(canonical, tasks):
+        config.num_problems("eval", task)
+    return config
 
 
 def _params_file(profile: str) -> Path:

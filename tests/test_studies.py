@@ -18,6 +18,7 @@ from maft_lib.estimation import estimate
 from maft_lib.methods import CONTROLS, METHODS
 from maft_lib.metrics import diversity, statistics
 from maft_lib.metrics.statistics import standard_error
+from maft_lib.profiles import load_config
 from maft_lib.run import run_studies, run_study
 from maft_lib.society import list_societies
 from maft_lib.store import Store
@@ -129,6 +130,13 @@ def test_each_task_may_have_a_number_of_eval_problems_of_its_own(config):
     results = run_studies(studies, ScriptedBackend(lambda request: "\\boxed{1}"))
     assert [len(result.frame) for result in results] == [3, 5]
     assert estimate(studies).requests == 8
+    zero_shot = [("base", "arithmetic", config.replace(eval_task="mini_gsm"))]
+    assert estimate(zero_shot).requests == 5
+    for refused in (run_studies, estimate):
+        with pytest.raises(ConfigError, match="num_eval: .* has no number for 'mini_math'"):
+            refused([("base", "mini_math", config)])
+    named = load_config("smoke", task="gsm8k", tasks=["gsm"], num_eval={"gsm8k": 4})
+    assert named.num_eval == {"gsm": 4}
 
 
 def test_unknown_method_and_task(config):

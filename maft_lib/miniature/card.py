@@ -83,7 +83,7 @@ def write(folder: Path, recipe: Recipe, tables: Sequence[pd.DataFrame], config: 
     path, texts = folder / "README.md", (table.round(1).to_markdown() for table in tables)
     text = re.sub(r"(?m)^\|.*(?:\n\|.*)*", lambda _: next(texts), path.read_text(encoding="utf-8"))
     text = re.sub(r"`Recipe\(.*\)`", f"`{recipe}`", text)
-    on = f"on {config.num_eval} eval problems a task, seed {config.seed};"
+    on = f"on {config.num_problems('eval')} eval problems a task, seed {config.seed};"
     text = re.sub(r"on \d+ eval problems a task, seed \d+;", on, text)
     path.write_text(text, encoding="utf-8")
     return path

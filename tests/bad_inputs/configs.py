@@ -13,8 +13,10 @@ VALUES = {
     "null": ({"num_train": None}, ["num_train", "integer", "None"]),
     "no number for the task": (
         {"num_eval": {"gsm": 24}},
-        ["num_eval:", "has no number for arithmetic"],
+        ["num_eval:", "has no number for 'arithmetic'"],
     ),
+    "a number for no task": ({"num_eval": {"algebra": 24}}, ["unknown task 'algebra'"]),
+    "a number for what no terminal prints": ({"num_eval": {"a\n\x1b[31m": 1}}, ["num_eval.a ?[31m:"]),
     "a small number for a task": (
         {"num_eval": {"arithmetic": 1}},
         ["num_eval.arithmetic:", "equal to 2"],
