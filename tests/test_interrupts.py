@@ -90,6 +90,33 @@ def test_an_interrupt_while_work_is_handed_over_leaves_no_lock_taken():
     assert run.stdout.splitlines() == ["[(0, 1)]", "interrupted", "[(0, 3)]"], run.stderr
 
 
+FIRST = """
+import signal, sys
+import maft_lib as maft
+config = maft.load_config("smoke", device="cpu", num_eval=2, num_rounds=1, runs_dir=sys.argv[1])
+class Press:
+    def find_spec(self, name, *rest):
+        if name in pressed:
+            pressed.remove(name)
+            signal.raise_signal(signal.SIGINT)
+pressed = ["transformers.tokenization_utils_base", "numba.core.typing"]
+sys.meta_path.insert(0, Press())
+while True:
+    try:
+        print(len(maft.run_study("base", "arithmetic", config, report=str).frame), pressed)
+        break
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_a_first_debate_may_be_interrupted_while_libraries_are_imported(tmp_path):
+    """What is half imported cannot be imported again."""
+    command = [sys.executable, "-c", FIRST, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert run.stdout.splitlines()[-3:] == ["interrupted", "interrupted", "2 []"], run.stderr
+
+
 def test_an_interrupt_while_another_process_writes_leaves_no_transaction_open(tmp_path):
     store, other = Store(tmp_path), Store(tmp_path)
     other._connection.execute("BEGIN IMMEDIATE")

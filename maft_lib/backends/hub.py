@@ -22,7 +22,7 @@ from maft_lib.backends import BackendError, Request
 from maft_lib.backends.rendering import USUAL, Template, prompt_text
 from maft_lib.store.files import ADAPTER, BASE, MODEL_FILES, content_key, file_hash, model_identity
 from maft_lib.wording import one_line
-from maft_lib.workers import may_have_gpu
+from maft_lib.workers import interrupts_delayed, may_have_gpu
 
 if TYPE_CHECKING:  # it takes a second
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -164,7 +164,7 @@ def load_tokenizer(
     unless `chat` is False.
     """
     folder = model_folder(name_or_path)
-    with loading(f"the tokenizer of {folder}"), _importing:
+    with loading(f"the tokenizer of {folder}"), _importing, interrupts_delayed():
         tokenizer = _tokenizer_class(folder).from_pretrained(folder, trust_remote_code=trust)
     if chat and not (tokenizer.chat_template and tokenizer.eos_token):
         lacking = "end-of-sequence token" if tokenizer.chat_template else "chat template"

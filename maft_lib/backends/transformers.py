@@ -16,7 +16,7 @@ from maft_lib.backends import Completion, OnText, Request, Sampling, chunks, hub
 from maft_lib.backends.ray import open_cluster
 from maft_lib.backends.rendering import Template
 from maft_lib.config import Config
-from maft_lib.workers import default_num_workers, run_parallel, stream_threads
+from maft_lib.workers import default_num_workers, interrupts_delayed, run_parallel, stream_threads
 
 CPU_BATCH = 100  # rows; more only moves memory about on a CPU
 GPU_BATCH = 256  # rows, which are lost at most with a node and its GPU
@@ -95,7 +95,8 @@ class TransformersBackend(ModelRunner):
         if not requests or self.run or (self.device, self.dtype) != ("cpu", "float32"):
             return indices
         try:
-            from maft_lib.backends.cpu_decoding import SLOTS, compile_kernel, kernels, stream_texts
+            with interrupts_delayed():  # what is half imported cannot be imported again
+                from maft_lib.backends.cpu_decoding import SLOTS, compile_kernel, kernels, stream_texts
         except (ImportError, RuntimeError):  # numba is missing, or has no folder for what it compiles
             return indices
         models = {request.model: self.model(request.model) for request in requests}
