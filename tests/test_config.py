@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from maft_lib.config import ConfigError, project_root
-from maft_lib.profiles import load_config
+from maft_lib.profiles import NOTEBOOKS, load_config
 from maft_lib.setup_cell import notebook_config
+from maft_lib.study import problems
 
 
 def test_a_profile_is_the_defaults_then_its_file_then_the_overrides():
@@ -27,6 +28,15 @@ def test_the_environment_names_the_profile(monkeypatch):
     assert load_config().profile == "smoke"
     monkeypatch.delenv("MAFT_PROFILE")
     assert load_config().profile == "laptop"
+
+
+@pytest.mark.parametrize("profile", ["laptop", "organism", "smoke", "smollm2"])
+def test_a_profile_asks_for_no_more_problems_than_there_are(profile):
+    for notebook in (None, *NOTEBOOKS):
+        config = load_config(profile, notebook=notebook)
+        for task in {config.task, *config.tasks}:
+            for split in ("train", "eval"):
+                assert len(problems(task, split, config)) == config.num_problems(split, task)
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks", "tests"])
