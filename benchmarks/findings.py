@@ -24,6 +24,9 @@ from maft_lib.training import FinetuneError
 
 ROOT = Path(__file__).parent.parent
 FIGURES, PAGE = ROOT / "figures" / "organism", ROOT / "docs" / "findings.md"
+TASKS: dict = {None: {}, "mini_gsm": {"task": "mini_gsm"}}
+# It has no more different problems with these operands
+TASKS["mini_math"] = {"task": "mini_math", "num_train": 300, "num_eval": 300}
 ARMS = {  # name: (tier, method, changes of the profile)
     "multiagent_ft": ("a", "multiagent_ft", {}),
     "single_agent_ft": ("a", "single_agent_ft", {}),
@@ -38,8 +41,8 @@ ARMS = {  # name: (tier, method, changes of the profile)
     "five agents": ("c", "multiagent_ft", {"num_agents": 5}),
 }
 ARMS |= {
-    f"{name} on {task}" if task else name: ("tables", name, {"task": task} if task else {})
-    for task in (None, "mini_gsm", "mini_math")
+    f"{name} on {task}" if task else name: ("tables", name, TASKS[task])
+    for task in TASKS
     for name in (*TABLE_1, *(() if task else ("vote_equal_budget", "single_agent_ft_wo_debate")))
     if task or name not in ARMS
 }
@@ -56,6 +59,10 @@ ARMS |= {
 }
 HELD_OUT = 3  # its seed
 MORE_SEEDS = {"a": [4, 5]}  # of a tier, beside those of the profile
+ABLATIONS = (  # Table 2
+    *("multiagent_ft", "multiagent_ft_wo_summary", "multiagent_ft_wo_critic"),
+    *("single_agent_ft", "single_agent_ft_wo_debate"),
+)
 LAST = "last"  # the last iteration that all arms of tier a have
 OURS, SINGLE = "multiagent_ft", "single_agent_ft"
 POOLED, SHARED = "pooled_first_responses", "shared_society"
@@ -268,9 +275,39 @@ def page(frames):
     return text
 
 
+def tables(frames):
+    """Tables 1 and 2 for the profile's seeds: each method after one iteration."""
+    config = maft.load_config("organism")
+    untrained = ["base", "majority", "debate"]
+    for name, methods, baselines, tasks in (
+        ("table01", TABLE_1, untrained, [*TASKS.values()]),
+        ("table02", ABLATIONS, [OURS], [{}]),
+    ):
+        arms = {arm: (method, own) for arm, (_, method, own) in ARMS.items() if method in methods}
+        scores = pd.concat(
+            frames[frames.arm == arm].assign(method=method, task=own.get("task", config.task))
+            for arm, (method, own) in arms.items()
+            if own in tasks
+        ).assign(readable=True)
+        after_one = (scores.iteration < 2) | (scores.method == "star")
+        last = maft.metrics.last_iteration(scores[scores.seed.isin(config.seeds) & after_one])
+        accuracies = maft.metrics.accuracy(last, pool_seeds=True)
+        differences = maft.statistics.compare(last, baselines)
+        marked = differences if name == "table01" else None
+        columns = list(scores.task.unique())
+        table = maft.tables.methods_by_task(accuracies, columns, methods, significance=marked)
+        maft.tables.save_table(table, FIGURES / name, numbers=accuracies)
+        claims = maft.tables.comparisons(differences)
+        maft.tables.save_table(claims, FIGURES / f"{name}_differences", differences)
+        paper, model = name.replace("0", "_"), config.model_name_or_path
+        beside = maft.tables.beside_published(accuracies, paper, model, columns, methods)
+        maft.tables.save_table(beside, FIGURES / f"{name}_published")
+
+
 def draw():
-    """Figure 1 and the page, from the committed frames."""
+    """Figure 1, diversity, Tables 1 and 2 and the page, from the committed frames."""
     frames = read()
+    tables(frames)
     columns = pd.read_csv(FIGURES / "iterations.csv")
     tier = frames[frames.arm.map(lambda arm: ARMS[arm][0] == "a")]
     order = [arm for arm in ARMS if arm in set(tier.arm)]
@@ -291,6 +328,17 @@ def draw():
         f"averaged over agents. {maft.plots.about(config)}"
     )
     maft.plots.save_figure(figure, FIGURES / "fig01", caption)
+    figure, axes = maft.plots.panels(1, 2, 3.0)
+    for ax, name, ylabel in zip(axes, ("disagreeing", "styles"), ("disagreement (%)", "styles (%)")):
+        maft.plots.by_iteration(maft.metrics.accuracy_over_seeds(scores, name), ax, ylabel)
+    maft.plots.legend_below(axes)
+    maft.plots.letter(axes, "disagreement", "styles of reasoning")
+    caption = (
+        "Diversity over iterations of finetuning. (a) Share of agents whose last answer is not the "
+        "vote. (b) Styles of reasoning among first answers, as a share of the agents. "
+        f"{maft.plots.about(config)}"
+    )
+    maft.plots.save_figure(figure, FIGURES / "fig_diversity", caption)
     numbers = debate.merge(single, on=["method", "task", "iteration", "seeds"], suffixes=("", "_first"))
     numbers.to_csv(FIGURES / "fig01.csv", index=False, float_format="%.4f")
     PAGE.write_text(page(frames), encoding="utf-8")
