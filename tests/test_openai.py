@@ -687,6 +687,7 @@ def test_the_profile_is_the_papers():
     config = load_config("gpt35")
     assert (config.backend, config.num_train_epochs, config.critic_num_train_epochs) == ("openai", 2, 2)
     assert (config.per_device_train_batch_size, config.learning_rate_multiplier) == (1, 1.0)
-    assert (config.num_agents, config.num_rounds, config.num_train, config.num_eval) == (3, 2, 500, 500)
+    assert (config.num_agents, config.num_rounds, config.num_train) == (3, 2, 500)
+    assert [config.num_problems("eval", task) for task in ("gsm", "math")] == [1000, 500]
     assert (config.temperature, config.top_p, config.max_tokens) == (1.0, 0.9, 2048)
     assert config.model_name_or_path == "gpt-3.5-turbo-0125"
