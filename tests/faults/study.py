@@ -14,7 +14,7 @@ from maft_lib.workers import warm_up
 def main(runs, tables):
     sizes = {"num_agents": 2, "num_train": 12, "num_eval": 4}
     config = maft.load_config("smoke", runs_dir=runs, num_workers=2, **sizes)
-    warm_up()  # as a notebook's first cell does
+    warm_up()  # so that there are processes to disturb before agents are trained
     from maft_lib.backends.opening import open_backend
     from maft_lib.tables import save_table
 
