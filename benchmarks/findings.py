@@ -146,7 +146,7 @@ def per_problem(result):
         behind["styles"] = maft.diversity.distinct_styles(debates, 0).value
         parts.append(frame.merge(behind, on="problem"))
     frame = pd.concat(parts)
-    names = ["seed", "iteration", "problem", "correct", "first_correct", "last_correct", "num_tokens"]
+    names = ["seed", "iteration", "problem", "correct", "first_correct", "last_correct"]
     return frame[names + [c for c in frame if c in behind and c != "problem"]]
 
 
